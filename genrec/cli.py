@@ -1,0 +1,127 @@
+"""The command line: verbs to pipeline calls. One verb per stage, and those that look."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+import genrec
+from genrec.console import Console
+from genrec.pipeline import STAGES, Pipeline
+
+_OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+_RECIPE = click.argument("recipe")
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="KEY=VALUE overrides a field of the recipe, as in quantize.levels=3.",
+)
+@click.version_option(genrec.__version__, prog_name="genrec")
+def cli() -> None:
+    """LLM-centric generative recommendation: a catalogue and histories to an LLM that writes SIDs."""
+
+
+@cli.command()
+@_RECIPE
+@_OVERRIDES
+@click.option("--to", metavar="STAGE", help="The last stage to run.")
+@click.option("--force", metavar="STAGE", help="Build this stage anew, and all that reads it.")
+def run(recipe: str, overrides: tuple[str, ...], to: str | None, force: str | None) -> None:
+    """Run every stage that is not finished, in order."""
+    with Console() as console:
+        pipeline = Pipeline.load(recipe, *overrides, console=console)
+        pipeline.run(to, force=force)
+    if to in (None, "evaluate"):
+        from genrec.show import show
+
+        show(pipeline, "evaluate", rows=0)
+        click.echo(f"report: {pipeline['evaluate'] / 'report.html'}")
+
+
+@cli.command()
+@_RECIPE
+@_OVERRIDES
+@click.option("--why", is_flag=True, help="Say which inputs differ from the newest artifact.")
+def plan(recipe: str, overrides: tuple[str, ...], why: bool) -> None:
+    """Show what a run would do, without running anything."""
+    for row in Pipeline.load(recipe, *overrides).plan():
+        click.echo(f"{row.key:<24}{row.status:<9}{row.fingerprint}")
+        if why or row.status in ("blocked", "damaged"):
+            for reason in row.why:
+                click.echo(f"    {reason}")
+
+
+@cli.command()
+@_RECIPE
+@click.argument("stage")
+@_OVERRIDES
+@click.option("-n", "rows", default=5, show_default=True, help="How many rows or examples.")
+def show(recipe: str, stage: str, overrides: tuple[str, ...], rows: int) -> None:
+    """Show what a finished stage holds."""
+    from genrec.show import show
+
+    show(Pipeline.load(recipe, *overrides), stage, rows=rows)
+
+
+@cli.command()
+@_RECIPE
+@click.argument("stage")
+@_OVERRIDES
+def path(recipe: str, stage: str, overrides: tuple[str, ...]) -> None:
+    """Print the folder of a finished stage."""
+    pipeline = Pipeline.load(recipe, *overrides)
+    for key in pipeline.graph.keys(stage):
+        click.echo(pipeline[key].path)
+
+
+@cli.command(name="list")
+@click.argument("kind", required=False)
+def list_(kind: str | None) -> None:
+    """List what a recipe can name: recipes, stages, sources, retrievers, tasks ..."""
+    from genrec.show import registries
+
+    known = registries()
+    if kind is None:
+        for name in known:
+            click.echo(name)
+    elif kind not in known:
+        raise KeyError(f"'{kind}': nothing of this name to list; expected one of {list(known)}")
+    else:
+        for name, text in known[kind].items():
+            click.echo(f"{name:<32}{text}")
+
+
+def _stage_command(stage: str) -> Callable[..., Any]:
+    def verb(recipe: str, overrides: tuple[str, ...], force: bool) -> None:
+        with Console() as console:
+            pipeline = Pipeline.load(recipe, *overrides, console=console)
+            pipeline.run(only=stage, force=stage if force else None)
+
+    verb.__doc__ = f"Run the {stage} stage alone; names the command for an input that is missing."
+    return verb
+
+
+for _stage in STAGES:
+    _verb: Any = _OVERRIDES(_stage_command(_stage.name))
+    _verb = click.option("--force", is_flag=True, help="Build it anew.")(_RECIPE(_verb))
+    cli.command(name=_stage.name)(_verb)
+
+
+def main() -> None:
+    """Runs the command line; a mistake of the user's is one message, not a traceback."""
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        cli(prog_name="genrec")
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
+        if os.environ.get("GENREC_TRACEBACK"):
+            raise
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        click.echo(f"error: {text}", err=True)
+        click.echo("(GENREC_TRACEBACK=1 shows where it happened)", err=True)
+        sys.exit(2)

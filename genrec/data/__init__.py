@@ -1,0 +1,27 @@
+"""Where the catalogue and the histories come from, and how they become the tables of a run.
+
+Every source is a plain function that returns `RawData`; `prepare` turns that into a split.
+"""
+
+from genrec.data.demo import make_demo
+from genrec.data.images import find_images, verify_images
+from genrec.data.interchange import read_interchange
+from genrec.data.leakage import LeakageError, check_no_leakage
+from genrec.data.movielens import read_movielens
+from genrec.data.source import RawData
+from genrec.data.split import Prepared, k_core, prepare, sid_array
+
+__all__ = [
+    "LeakageError",
+    "Prepared",
+    "RawData",
+    "check_no_leakage",
+    "find_images",
+    "k_core",
+    "make_demo",
+    "prepare",
+    "read_interchange",
+    "read_movielens",
+    "sid_array",
+    "verify_images",
+]

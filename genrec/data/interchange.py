@@ -1,0 +1,210 @@
+"""Reads the generative-retrieval field's JSON files: `*.inter.json`, `*.item.json`, `*.index.json`.
+
+The format has order but no time, so the position in a user's list stands for the timestamp.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import polars as pl
+
+from genrec.data.images import attach_images, verify_images
+from genrec.data.source import RAW_INTERACTIONS, BadRows, OnBad, RawData, clean, existing
+from genrec.progress import Progress, silent
+
+_TOKEN = re.compile(r"<([a-z])_([0-9]{1,9})>")  # nine digits fit int32
+_OWN_COLUMNS = ("item", "item_id", "image")  # an attribute of this name gets the suffix `_source`
+
+
+def read_interchange(
+    interactions: str | Path,
+    items: str | Path,
+    *,
+    index: str | Path | None = None,
+    images: str | Path | None = None,
+    check_images: bool = True,
+    on_bad: OnBad = "error",
+    progress: Progress = silent,
+) -> RawData:
+    """Reads one dataset in the interchange format.
+
+    Args:
+        interactions: `*.inter.json`: {user: [item, ...]}, oldest first; items as int or string.
+        items: `*.item.json`: {item: {"title", "description", ...}}. Lists are joined, null and
+            missing values stay null, and every further key becomes a String column.
+        index: `*.index.json`: {item: ["<a_1>", "<b_2>", ...]}, published SIDs.
+        images: a folder with `<item>.jpg|jpeg|png|webp`.
+        check_images: decode every picture once (see `verify_images`).
+        on_bad: raise on bad rows, or drop and count them. A misshapen file or index always raises.
+        progress: told "check images".
+
+    Returns:
+        The data in file order; timestamp is the position in the user's list, from 0.
+
+    Raises:
+        FileNotFoundError: a file or folder is missing.
+        ValueError: a file is empty, not JSON or not of this shape; a bad row; a bad SID.
+    """
+    bad_rows = BadRows(on_bad)
+    item_table = attach_images(_item_table(Path(items), bad_rows), images)
+    log = _interaction_table(Path(interactions), bad_rows)
+    item_table, log = clean(
+        item_table, log, bad_rows, items_from=items, interactions_from=interactions
+    )
+    if images is not None and check_images:
+        item_table, lost = verify_images(item_table, on_bad=on_bad, progress=progress)
+        if lost:
+            bad_rows.count("unreadable_image", lost)
+    sids = None if index is None else _read_sids(Path(index), item_table, bad_rows)
+    return RawData(item_table, log, sids=sids, dropped=bad_rows.dropped)
+
+
+class _Object(dict[str, Any]):
+    """A JSON object that keeps the first of repeated keys and remembers that they were repeated."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__()
+        self.repeated: list[str] = []
+        for key, value in pairs:
+            if key in self:
+                self.repeated.append(key)
+            else:
+                self[key] = value
+
+
+def _read_object(path: Path, *, what: str) -> _Object:
+    """Reads a JSON object in file order."""
+    text = existing(path, what=what).read_bytes()
+    try:
+        value = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_Object)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: not UTF-8 (byte {error.start}); expected {what}. Save the file as UTF-8."
+        ) from error
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path}: invalid JSON at line {error.lineno}, column {error.colno}: {error.msg}; "
+            f"expected {what}. Mend or download the file again."
+        ) from error
+    if not isinstance(value, _Object):
+        raise ValueError(f"{path}: found a JSON {type(value).__name__}, expected {what}.")
+    if not value:
+        raise ValueError(f"{path}: the object is empty; expected {what}.")
+    return value
+
+
+def _once(value: _Object, path: Path, kind: str, bad_rows: BadRows) -> None:
+    """Judges repeated keys: JSON readers would keep the last of them and say nothing."""
+    if value.repeated and bad_rows.on_bad == "error":
+        bad_rows.fail(
+            path,
+            f"repeated {kind} {', '.join(map(repr, value.repeated[:3]))} "
+            f"({len(value.repeated)} in all); expected every {kind} once",
+            f"Keep one entry per {kind}",
+        )
+    if value.repeated:
+        bad_rows.count(f"repeated_{kind}", len(value.repeated))
+
+
+def _item_table(path: Path, bad_rows: BadRows) -> pl.DataFrame:
+    items = _read_object(path, what='{item: {"title": ..., "description": ...}}')
+    _once(items, path, "item_id", bad_rows)
+    attributes: dict[str, None] = {}  # a set in order of appearance
+    for item_id, fields in items.items():
+        if not isinstance(fields, _Object):
+            raise ValueError(
+                f"{path}: item {item_id!r} is a {type(fields).__name__}, expected an object with "
+                '"title" and "description".'
+            )
+        if "title" not in fields:
+            raise ValueError(
+                f"{path}: item {item_id!r} has no field 'title'; found {list(fields)}. "
+                "Add it, or rename the field that holds the title."
+            )
+        attributes.update(dict.fromkeys(fields))
+    names = [name for name in attributes if name not in ("title", "description")]
+    columns: dict[str, list[str | None]] = {
+        "item_id": list(items),
+        "title": [_text(fields.get("title")) for fields in items.values()],
+        "description": [_text(fields.get("description"), " ") for fields in items.values()],
+    }
+    for name in names:
+        column = f"{name}_source" if name in _OWN_COLUMNS else name
+        columns[column] = [_text(fields.get(name)) for fields in items.values()]
+    return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
+
+
+def _text(value: object, joiner: str = ", ") -> str | None:
+    """Returns a JSON value as readable text; null, "" and empty lists are None."""
+    if isinstance(value, list):
+        parts = [text for part in value if (text := _text(part, joiner))]
+        return joiner.join(parts) or None
+    if isinstance(value, Mapping):
+        return json.dumps(value, ensure_ascii=False, sort_keys=True) if value else None
+    return None if value is None else str(value).strip() or None
+
+
+def _interaction_table(path: Path, bad_rows: BadRows) -> pl.DataFrame:
+    users = _read_object(path, what="{user: [item, ...]}")
+    _once(users, path, "user_id", bad_rows)
+    rows: list[tuple[str, str, int]] = []
+    for user_id, history in users.items():
+        if not isinstance(history, list):
+            raise ValueError(
+                f"{path}: user {user_id!r} has a {type(history).__name__}, expected a list of "
+                "items."
+            )
+        for position, item in enumerate(history):
+            if isinstance(item, bool) or not isinstance(item, int | str):
+                raise ValueError(
+                    f"{path}: user {user_id!r}, position {position}: found {item!r}, "
+                    "expected an item id as a string or a whole number."
+                )
+            rows.append((user_id, str(item), position))
+    return pl.DataFrame(rows, schema=RAW_INTERACTIONS, orient="row")
+
+
+def _read_sids(path: Path, items: pl.DataFrame, bad_rows: BadRows) -> dict[str, tuple[int, ...]]:
+    index = _read_object(path, what='{item: ["<a_1>", "<b_2>", ...]}')
+    if index.repeated:
+        raise ValueError(f"{path}: item {index.repeated[0]!r} has two SIDs; expected one each.")
+    levels: int | None = None
+    sids: dict[str, tuple[int, ...]] = {}
+    for item_id in items["item_id"]:
+        if item_id not in index:
+            raise ValueError(
+                f"{path}: item {item_id!r} has no SID; expected one for each of the {len(items)} "
+                "items. Use the index that belongs to this catalogue, or leave it out to quantise."
+            )
+        sids[item_id] = _codes(index[item_id], f"{path}: item {item_id!r}")
+        levels = levels or len(sids[item_id])
+        if len(sids[item_id]) != levels:
+            raise ValueError(
+                f"{path}: item {item_id!r} has {len(sids[item_id])} levels, expected {levels} "
+                f"like item {items['item_id'][0]!r}. Every SID of an index has one length."
+            )
+    if unused := len(index) - len(sids):
+        bad_rows.count("sid_of_unknown_item", unused)
+    return sids
+
+
+def _codes(tokens: object, where: str) -> tuple[int, ...]:
+    """Parses ["<a_1>", "<b_2>"] to (1, 2)."""
+    if not isinstance(tokens, list) or not tokens or len(tokens) > 26:
+        raise ValueError(f'{where}: found {tokens!r}, expected a list such as ["<a_1>", "<b_2>"].')
+    codes = []
+    for level, token in enumerate(cast("list[object]", tokens)):
+        letter = chr(ord("a") + level)
+        match = _TOKEN.fullmatch(token) if isinstance(token, str) else None
+        if match is None or match[1] != letter:
+            raise ValueError(
+                f"{where}: level {level} is {token!r}, expected '<{letter}_CODE>' with CODE a "
+                "whole number from 0 (levels are lettered a, b, c, ... in order)."
+            )
+        codes.append(int(match[2]))
+    return tuple(codes)

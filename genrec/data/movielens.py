@@ -1,0 +1,134 @@
+"""Reads MovieLens (`ratings.csv`, `movies.csv`) and, where there is one, a folder of posters.
+
+Every cell is read as text first, so that a bad one can be named instead of guessed at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from genrec.data.images import attach_images, verify_images
+from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean, existing
+from genrec.progress import Progress, silent
+
+
+def read_movielens(
+    ratings: str | Path,
+    movies: str | Path,
+    *,
+    images: str | Path | None = None,
+    check_images: bool = True,
+    min_rating: float = 0.0,
+    on_bad: OnBad = "error",
+    progress: Progress = silent,
+) -> RawData:
+    """Reads one MovieLens release in CSV form (ml-latest-small, ml-25m, ml-32m, ...).
+
+    Args:
+        ratings: CSV with userId, movieId, rating, timestamp (seconds); any case, any order.
+        movies: CSV with movieId, title, genres (separated by |).
+        images: a folder with `<movieId>.jpg|jpeg|png|webp`.
+        check_images: decode every picture once (see `verify_images`).
+        min_rating: ratings below it are no interactions; they are counted, not bad.
+        on_bad: raise on bad rows, or drop and count them.
+        progress: told "check images".
+
+    Returns:
+        The data in file order, with the attributes genres and year (from the title, or null).
+
+    Raises:
+        FileNotFoundError: a file or folder is missing.
+        ValueError: a file is empty, is not CSV or lacks a column; a bad row.
+    """
+    bad_rows = BadRows(on_bad)
+    items = attach_images(_items(Path(movies)), images)
+    log = _interactions(Path(ratings), min_rating, bad_rows)
+    items, log = clean(items, log, bad_rows, items_from=movies, interactions_from=ratings)
+    if images is not None and check_images:
+        items, lost = verify_images(items, on_bad=on_bad, progress=progress)
+        if lost:
+            bad_rows.count("unreadable_image", lost)
+    attributes = [name for name in items.columns if name not in (*RAW_ITEMS, "row")]
+    return RawData(
+        items.select(*RAW_ITEMS, *attributes),
+        log.select(list(RAW_INTERACTIONS)),
+        dropped=bad_rows.dropped,
+    )
+
+
+def _read_csv(path: Path, columns: Sequence[str]) -> pl.DataFrame:
+    """Reads `columns` (matched without case) as text, plus `row`: the line number in the file."""
+    what = f"CSV with the columns {', '.join(columns)}"
+    existing(path, what=what)
+    try:
+        table = pl.read_csv(path, infer_schema=False)
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(
+            f"{path}: not readable as CSV ({error}); expected {what}, in UTF-8."
+        ) from error
+    found = {name.strip().lstrip("\ufeff").lower(): name for name in table.columns}
+    for name in columns:
+        if name.lower() not in found:
+            raise ValueError(
+                f"{path}: column '{name}' is missing; found {table.columns}, "
+                f"expected {list(columns)}. Add the column or rename the one that holds it."
+            )
+    if table.is_empty():
+        raise ValueError(f"{path}: a header but no rows; expected {what}.")
+    # Line numbers hold where no cell spans lines, as in every release.
+    return table.select(pl.col(found[n.lower()]).alias(n) for n in columns).with_row_index("row", 2)
+
+
+def _items(path: Path) -> pl.DataFrame:
+    genres = pl.when(~pl.col("genres").str.starts_with("(no genres")).then(pl.col("genres"))
+    listed = pl.col("genres").str.replace_all("|", ", ", literal=True)
+    about = pl.concat_str(
+        pl.lit("Film"),
+        pl.format(" from {}", "year").fill_null(""),
+        pl.format(": {}", listed.str.to_lowercase().str.replace("imax", "IMAX")).fill_null(""),
+        pl.lit("."),
+    )
+    return (
+        _read_csv(path, ("movieId", "title", "genres"))
+        .rename({"movieId": "item_id"})
+        .with_columns(
+            pl.col("item_id", "title").str.strip_chars(),
+            genres.alias("genres"),
+            year=pl.col("title").str.extract(r"\((\d{4})(?:[-\u2013]\d{0,4})?\)\s*$"),
+        )
+        .with_columns(description=about, genres=listed)
+    )
+
+
+def _interactions(path: Path, min_rating: float, bad_rows: BadRows) -> pl.DataFrame:
+    log = _read_csv(path, ("userId", "movieId", "rating", "timestamp"))
+    log = log.rename({"userId": "user_id", "movieId": "item_id"}).with_columns(
+        pl.col("user_id", "item_id").str.strip_chars(),
+        value=pl.col("rating").str.strip_chars().cast(pl.Float64, strict=False),
+        time=pl.col("timestamp").str.strip_chars().cast(pl.Int64, strict=False),
+    )
+    for column, parsed, kind in (
+        ("rating", "value", "a number"),
+        ("timestamp", "time", "whole seconds"),
+    ):
+        log = bad_rows.reject(
+            log,
+            pl.col(parsed).is_null() | (pl.col(parsed).cast(pl.Float64).is_nan()),
+            reason=f"bad_{column}",
+            where=path,
+            problem=f"{column} that cannot be read; expected {kind}",
+            mend=f"Correct the {column}",
+            show=("user_id", "item_id", column),
+        )
+    kept = log.filter(pl.col("value") >= min_rating)
+    if below := len(log) - len(kept):
+        bad_rows.count("below_min_rating", below)
+    if kept.is_empty():
+        raise ValueError(
+            f"{path}: no rating reaches min_rating={min_rating:g}; the highest found is "
+            f"{log['value'].to_numpy().max():g}. Lower prepare.source.min_rating."
+        )
+    return kept.with_columns(timestamp=pl.col("time"))

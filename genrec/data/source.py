@@ -1,0 +1,229 @@
+"""What every data source returns, and the one place where bad rows are judged.
+
+A source is a plain function with plain keyword arguments that returns `RawData`; `split.prepare`
+does the rest. A bad row is an error that says how to mend it, or is dropped and counted; never
+repaired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+import polars as pl
+
+OnBad = Literal["error", "drop"]
+
+RAW_ITEMS = {
+    "item_id": pl.String,
+    "title": pl.String,
+    "description": pl.String,
+    "image": pl.String,
+}
+RAW_INTERACTIONS = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64}
+
+
+@dataclass(frozen=True)
+class RawData:
+    """A catalogue and its interaction log, in the owner's ids and in file order.
+
+    Attributes:
+        items: item_id, title, description (String, never null), image (String or null: a path,
+            absolute or relative to the output folder), then any attribute columns (String or null).
+        interactions: user_id, item_id (String), timestamp (Int64; seconds, or the position in the
+            user's list where the source has order only).
+        sids: published SIDs by item_id, all of one length; None where the source has none.
+        truth: what only a synthetic source knows, by table name; for evaluation only.
+        dropped: how many rows the source left out, by reason.
+    """
+
+    items: pl.DataFrame
+    interactions: pl.DataFrame
+    sids: dict[str, tuple[int, ...]] | None = None
+    truth: dict[str, pl.DataFrame] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+class BadRows:
+    """Raises on bad rows, or drops and counts them.
+
+    Args:
+        on_bad: "error" raises `ValueError` at the first kind of bad row met; "drop" removes such
+            rows and counts them in `dropped` under their reason.
+
+    Raises:
+        ValueError: `on_bad` is neither.
+    """
+
+    def __init__(self, on_bad: OnBad = "error") -> None:
+        if on_bad not in get_args(OnBad):
+            raise ValueError(f"prepare.on_bad: found {on_bad!r}, expected one of {get_args(OnBad)}")
+        self.on_bad = on_bad
+        self.dropped: dict[str, int] = {}
+
+    def reject(
+        self,
+        table: pl.DataFrame,
+        bad: pl.Expr,
+        *,
+        reason: str,
+        where: str | Path,
+        problem: str,
+        mend: str,
+        show: Sequence[str],
+    ) -> pl.DataFrame:
+        """Returns `table` without the rows where `bad` holds.
+
+        Args:
+            table: any table.
+            bad: a boolean expression over its columns; null counts as False.
+            reason: the key in `dropped`.
+            where: the file that the rows came from.
+            problem: what was found and what was expected.
+            mend: what the owner can do about it.
+            show: columns that identify a row in the message (so does a `row` column).
+
+        Raises:
+            ValueError: there are such rows and `on_bad` is "error".
+        """
+        mask = table.select(bad.fill_null(False)).to_series()
+        if not (count := int(mask.sum())):
+            return table
+        if self.on_bad == "error":
+            columns = [name for name in ("row", *show) if name in table.columns]
+            shown = table.filter(mask).select(columns).head(3).rows(named=True)
+            self.fail(where, f"{problem} ({count} in all; first: {_listed(shown)})", mend)
+        self.count(reason, count)
+        return table.filter(~mask)
+
+    def count(self, reason: str, count: int = 1) -> None:
+        """Adds `count` dropped rows under `reason`."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + count
+
+    @staticmethod
+    def fail(where: str | Path, problem: str, mend: str) -> None:
+        """Raises the error of a bad row, with both ways to mend it.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            f"{where}: {problem}. {mend}, or set prepare.on_bad=drop to drop and count such rows."
+        )
+
+
+def _listed(rows: Sequence[Mapping[str, object]]) -> str:
+    return "; ".join(", ".join(f"{k} {v!r}" for k, v in row.items()) for row in rows)
+
+
+def existing(path: str | Path, *, what: str) -> Path:
+    """Returns `path` as a Path if it is a file that is not empty.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is empty.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file; expected {what}. "
+            "Correct the path in the recipe's prepare.source."
+        )
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path}: the file is empty; expected {what}.")
+    return path
+
+
+def clean(
+    items: pl.DataFrame,
+    interactions: pl.DataFrame,
+    bad_rows: BadRows,
+    *,
+    items_from: str | Path,
+    interactions_from: str | Path,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Returns both tables with every bad row judged.
+
+    Args:
+        items: the columns of `RAW_ITEMS`, and any more.
+        interactions: the columns of `RAW_INTERACTIONS`, and any more (`row` is shown in errors).
+        bad_rows: what to do with an empty id or title, a repeated item_id, an empty user or time,
+            an interaction with an item that is not in the catalogue.
+        items_from: the catalogue's file, for the messages.
+        interactions_from: the log's file.
+
+    Raises:
+        ValueError: a bad row (unless they are dropped), or a table without rows.
+    """
+    items = _clean_items(items, bad_rows, items_from)
+    interactions = _clean_interactions(interactions, items, bad_rows, items_from, interactions_from)
+    for table, where in ((items, items_from), (interactions, interactions_from)):
+        if table.is_empty():
+            dropped = f" (dropped: {bad_rows.dropped})" if bad_rows.dropped else ""
+            raise ValueError(f"{where}: no usable rows{dropped}; expected at least one.")
+    return items, interactions
+
+
+def _clean_items(items: pl.DataFrame, bad_rows: BadRows, where: str | Path) -> pl.DataFrame:
+    items = bad_rows.reject(
+        items,
+        _blank("item_id"),
+        reason="item_without_id",
+        where=where,
+        problem="item without an item_id; expected a non-empty id",
+        mend="Give the item an id",
+        show=("title",),
+    )
+    items = bad_rows.reject(
+        items,
+        ~pl.col("item_id").is_first_distinct(),
+        reason="repeated_item_id",
+        where=where,
+        problem="repeated item_id; expected every item once",
+        mend="Keep one row per item",
+        show=("item_id",),
+    )
+    return bad_rows.reject(
+        items,
+        _blank("title"),
+        reason="empty_title",
+        where=where,
+        problem="empty title; expected some text",
+        mend="Fill in the title",
+        show=("item_id",),
+    ).with_columns(pl.col("description").fill_null(""))
+
+
+def _clean_interactions(
+    interactions: pl.DataFrame,
+    items: pl.DataFrame,
+    bad_rows: BadRows,
+    items_from: str | Path,
+    where: str | Path,
+) -> pl.DataFrame:
+    for column in ("user_id", "item_id", "timestamp"):
+        empty = pl.col(column).is_null() if column == "timestamp" else _blank(column)
+        interactions = bad_rows.reject(
+            interactions,
+            empty,
+            reason=f"interaction_without_{column}",
+            where=where,
+            problem=f"interaction without a {column}",
+            mend=f"Fill in the {column}",
+            show=tuple(RAW_INTERACTIONS),
+        )
+    return bad_rows.reject(
+        interactions,
+        ~pl.col("item_id").is_in(items["item_id"].implode()),
+        reason="unknown_item",
+        where=where,
+        problem=f"interaction with an item that {items_from} does not have",
+        mend="Add the item to the catalogue or remove the interaction",
+        show=("user_id", "item_id"),
+    )
+
+
+def _blank(column: str) -> pl.Expr:
+    return pl.col(column).is_null() | (pl.col(column).str.strip_chars() == "")

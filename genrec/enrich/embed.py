@@ -1,0 +1,175 @@
+"""Items to vectors: the text view, and the late fusion of all views.
+
+The other views are `behaviour`, `descriptors` and `vision`; they are at hand here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
+
+from genrec.enrich.behaviour import behaviour_view
+from genrec.enrich.descriptors import describe_images
+from genrec.enrich.rows import cached_rows, fixed_batches, row_key
+from genrec.enrich.vision import encode_images
+from genrec.enrich.weights import find_weights, loading, weights_identity
+from genrec.progress import Progress, silent
+
+__all__ = [
+    "behaviour_view",
+    "describe_images",
+    "encode_images",
+    "encode_texts",
+    "item_text",
+    "late_fusion",
+]
+
+Floats = NDArray[np.float32]
+
+
+def item_text(row: Mapping[str, Any], fields: Sequence[str]) -> str:
+    """Returns the text that stands for an item: its fields in the order given, one per line.
+
+    Args:
+        row: an item, column to value. A list (interests) is joined by commas.
+        fields: the columns that enter; empty and null ones are skipped.
+
+    Raises:
+        KeyError: the item has no such column.
+    """
+    parts = []
+    for field in fields:
+        if field not in row:
+            raise KeyError(
+                f"items have no column '{field}'; embed.text.fields may name {sorted(row)}"
+            )
+        value = row[field]
+        joined = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+        parts.append("" if joined is None else str(joined).strip())
+    return "\n".join(part for part in parts if part)
+
+
+def encode_texts(
+    texts: Sequence[str],
+    *,
+    model: str,
+    batch_size: int = 64,
+    device: str = "cpu",
+    cache: MutableMapping[str, bytes],
+    progress: Progress = silent,
+) -> Floats:
+    """Encodes texts with a sentence-transformers model; goes on where it was interrupted.
+
+    A text is padded to a length that depends on itself alone and computed in a batch of exactly
+    `batch_size`, so its vector is the same to the bit whatever is in the cache already.
+
+    Args:
+        texts: one per item. An empty one gets a row of zeros.
+        model: hub id, folder, or `package:<import name>`; see `find_weights`.
+        batch_size: B. Part of the cache key, since another B changes the last bits.
+        device: where the model runs.
+        cache: finished rows, see `cached_rows`.
+        progress: told "encode texts", in distinct texts.
+
+    Returns:
+        float32 [N, D], as the model gives them.
+
+    Raises:
+        FileNotFoundError: there is no such model.
+        ValueError: all texts are empty.
+    """
+    identity = weights_identity(model)
+    keys = [row_key("text", identity, str(batch_size), text) if text else None for text in texts]
+
+    def batches(missing: list[int]) -> Iterator[tuple[list[int], Floats]]:
+        with loading(model):
+            encoder = SentenceTransformer(find_weights(model), device=device)
+        for length, rows in _by_length(encoder, texts, missing):
+            for part, filled in fixed_batches(rows, batch_size):
+                vectors = _encode(encoder, [texts[row] for row in filled], length)
+                yield part, vectors[: len(part)]
+
+    return cached_rows(keys, batches, cache=cache, step="encode texts", progress=progress)
+
+
+def late_fusion(views: Mapping[str, Floats], weights: Mapping[str, float]) -> Floats:
+    """Joins views: each L2-normalised per row, weighted, concatenated in the order of their names.
+
+    With a view's rows of unit length, the squared distance of two items is the weighted sum of
+    their cosine distances: w is squared in it.
+
+    Args:
+        views: name to float [N, D_v]; rows of zeros (nothing known) stay zero.
+        weights: name to weight > 0, for exactly the same names.
+
+    Returns:
+        float32 [N, sum of D_v].
+
+    Raises:
+        ValueError: no view, names or N that do not agree, a weight <= 0, NaN or infinity.
+    """
+    if not views or set(views) != set(weights):
+        raise ValueError(
+            f"late fusion: views {sorted(views)}, weights {sorted(weights)}; expected one weight "
+            "for each of at least one view"
+        )
+    counts = {name: len(view) for name, view in sorted(views.items())}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"late fusion: the views differ in their number of items: {counts}")
+    parts = [_weighted(name, view, weights[name]) for name, view in sorted(views.items())]
+    return np.concatenate(parts, axis=1)
+
+
+def _by_length(
+    encoder: SentenceTransformer, texts: Sequence[str], rows: Sequence[int]
+) -> Iterable[tuple[int, list[int]]]:
+    """Divides rows by the padded length of their texts, longest first (memory runs out early)."""
+    groups: dict[int, list[int]] = {}
+    for start in range(0, len(rows), 256):
+        part = list(rows[start : start + 256])
+        features = encoder.preprocess([texts[row] for row in part], prompt=_prompt(encoder))
+        # Bags of words (StaticEmbedding) have no mask; their rows never see each other anyway.
+        mask = features.get("attention_mask")
+        lengths = [0] * len(part) if mask is None else mask.sum(dim=1).tolist()
+        for row, length in zip(part, lengths, strict=True):
+            groups.setdefault(_padded(length, encoder.max_seq_length), []).append(row)
+    return sorted(groups.items(), reverse=True)
+
+
+def _padded(length: int, limit: int | None) -> int:
+    """Returns the length a text of so many tokens is padded to: 0, 16, or a multiple of 32."""
+    padded = length if not length else 16 if length <= 16 else -(-length // 32) * 32
+    return padded if limit is None else max(length, min(padded, limit))
+
+
+def _encode(encoder: SentenceTransformer, texts: list[str], length: int) -> Floats:
+    padding = {"padding": "max_length", "max_length": length, "truncation": True}
+    options = {"processing_kwargs": {"text": padding}} if length else {}
+    vectors = encoder.encode(
+        texts,
+        batch_size=len(texts),
+        show_progress_bar=False,
+        convert_to_numpy=True,
+        **options,
+    )
+    return np.asarray(vectors, dtype=np.float32)
+
+
+def _prompt(encoder: SentenceTransformer) -> str | None:
+    """Returns the prompt that `encode` puts before every text, so that lengths count it."""
+    name = encoder.default_prompt_name
+    return None if name is None else encoder.prompts.get(name)
+
+
+def _weighted(name: str, view: Floats, weight: float) -> Floats:
+    if weight <= 0:
+        raise ValueError(f"late fusion: weight of '{name}' is {weight}, expected more than 0")
+    bad = np.flatnonzero(~np.isfinite(view).all(axis=1))
+    if len(bad):
+        raise ValueError(f"late fusion: NaN or infinity in view '{name}', item {bad[0]}")
+    norms = np.linalg.norm(view.astype(np.float64), axis=1, keepdims=True)
+    return (view * weight / np.where(norms > 0, norms, 1)).astype(np.float32)

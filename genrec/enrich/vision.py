@@ -1,0 +1,105 @@
+"""Pictures encoded by any transformers vision model of fixed resolution (ViT, DINOv2, CLIP, SigLIP).
+
+Batched, cached and resumable as the texts are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModel
+
+from genrec.enrich.pictures import open_picture
+from genrec.enrich.rows import cached_rows, fixed_batches, row_key
+from genrec.enrich.weights import find_weights, loading, weights_identity
+from genrec.progress import Progress, silent
+
+Floats = NDArray[np.float32]
+
+
+def encode_images(
+    paths: Sequence[Path | None],
+    *,
+    model: str,
+    batch_size: int = 32,
+    device: str = "cpu",
+    cache: MutableMapping[str, bytes],
+    progress: Progress = silent,
+) -> Floats:
+    """Encodes pictures with a vision model; goes on where it was interrupted.
+
+    The vector is `get_image_features` where the model has that (CLIP-like), else its pooled output,
+    else the mean of its last hidden states.
+
+    Args:
+        paths: one per item; None where it has no picture.
+        model: hub id, folder, or `package:<import name>`; see `find_weights`.
+        batch_size: B. Part of the cache key, since another B changes the last bits.
+        device: where the model runs.
+        cache: finished rows, see `cached_rows`; the key holds the picture's content, not its path.
+        progress: told "encode images", in distinct pictures.
+
+    Returns:
+        float32 [N, D]; rows without a picture are zero.
+
+    Raises:
+        FileNotFoundError: there is no such model.
+        ValueError: a picture cannot be read, or there are none.
+    """
+    identity = weights_identity(model)
+    keys = [
+        None if path is None else row_key("image", identity, str(batch_size), _content(path, row))
+        for row, path in enumerate(paths)
+    ]
+
+    def batches(missing: list[int]) -> Iterator[tuple[list[int], Floats]]:
+        encoder = _Encoder(model, device)
+        for part, filled in fixed_batches(missing, batch_size):
+            opened = {row: open_picture(Path(str(paths[row])), row=row) for row in part}
+            yield part, encoder([opened[row] for row in filled])[: len(part)]
+
+    return cached_rows(keys, batches, cache=cache, step="encode images", progress=progress)
+
+
+class _Encoder:
+    """A loaded vision model with its processor."""
+
+    def __init__(self, model: str, device: str) -> None:
+        folder = find_weights(model)
+        with loading(model):
+            self._processor = AutoImageProcessor.from_pretrained(folder)
+            self._model = AutoModel.from_pretrained(folder).to(device).eval()
+        self._device = device
+
+    @torch.inference_mode()
+    def __call__(self, pictures: list[Image.Image]) -> Floats:
+        """Returns float32 [B, D]."""
+        inputs = self._processor(images=pictures, return_tensors="pt").to(self._device)
+        if hasattr(self._model, "get_image_features"):
+            return _pooled(self._model.get_image_features(**inputs))
+        return _pooled(self._model(**inputs))
+
+
+def _pooled(output: object) -> Floats:
+    """Takes the one vector per picture out of what a model returned."""
+    if not isinstance(output, torch.Tensor):
+        pooled = getattr(output, "pooler_output", None)
+        # Convolutional models pool to [B, D, 1, 1] and have hidden states [B, D, H, W].
+        hidden = getattr(output, "last_hidden_state", None) if pooled is None else None
+        if hidden is not None:
+            pooled = hidden.mean(dim=1) if hidden.ndim == 3 else hidden.flatten(2).mean(dim=2)
+        assert isinstance(pooled, torch.Tensor), "a vision model without states"
+        output = pooled
+    return output.flatten(1).float().cpu().numpy()
+
+
+def _content(path: Path, row: int) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"item {row}: the image {path} cannot be read ({error})") from error

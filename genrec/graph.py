@@ -1,0 +1,188 @@
+"""The stages as a table, a recipe's nodes, and what each node's fingerprint covers.
+
+A fingerprint covers the stage's version, its section of the recipe, the recipe-wide fields that it
+uses (the seed), its prompt templates, its raw files and the fingerprints of what it reads. An
+artifact with that fingerprint is never built twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from genrec import prompts
+from genrec import recipe as recipes
+from genrec.config import Recipe, Section
+from genrec.store import fingerprint
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row of the table: what a stage reads and writes, and how it runs.
+
+    Attributes:
+        name: verb, recipe section, function in `stages`, folder in the store.
+        version: raised when the stage's code changes what it writes.
+        reads: the stages whose artifacts it opens; `retrieve` means every retriever.
+        main: the file that `Pipeline[name].load()` loads.
+        uses: recipe-wide fields that its result depends on.
+        resumes: it goes on in what a killed run left, instead of starting again.
+    """
+
+    name: str
+    version: int
+    reads: tuple[str, ...]
+    main: str
+    uses: tuple[str, ...] = ()
+    resumes: bool = False
+
+
+STAGES = (
+    Stage("prepare", 1, (), "items.parquet"),
+    Stage("embed", 1, ("prepare",), "embeddings.npy", uses=("seed",)),
+    Stage("quantize", 1, ("embed",), "sids.npy", uses=("seed",)),
+    Stage("compose", 1, ("prepare", "quantize"), "train.parquet", uses=("seed",)),
+    Stage(
+        "train", 1, ("prepare", "quantize", "compose"), "summary.json", uses=("seed",), resumes=True
+    ),
+    Stage("retrieve", 1, ("prepare",), "recommendations.parquet", uses=("mask_seen",)),
+    Stage(
+        "recommend",
+        1,
+        ("prepare", "quantize", "compose", "train"),
+        "recommendations.parquet",
+        uses=("mask_seen",),
+    ),
+    Stage(
+        "evaluate",
+        1,
+        ("prepare", "quantize", "retrieve", "recommend"),
+        "metrics.json",
+        uses=("seed", "mask_seen"),
+    ),
+)
+_BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+@dataclass(frozen=True)
+class Node:
+    """A stage of one recipe. `key` is the stage's name, or `retrieve.<kind>` for a retriever."""
+
+    key: str
+    stage: Stage
+    section: Section
+    reads: tuple[str, ...]
+
+
+class Graph:
+    """A recipe's nodes and their fingerprints.
+
+    Args:
+        recipe: the validated recipe.
+        digest: content hash of a file or folder.
+    """
+
+    def __init__(self, recipe: Recipe, digest: Callable[[Path], str]) -> None:
+        self._recipe, self._digest_of = recipe, digest
+        self._inputs: dict[str, dict[str, Any]] = {}
+
+    @cached_property
+    def nodes(self) -> dict[str, Node]:
+        """The nodes that lead to `evaluate`, by key, in the order in which they run."""
+        found: dict[str, Node] = {}
+        for stage in STAGES:
+            section = getattr(self._recipe, stage.name)
+            parts = section if isinstance(section, tuple) else (section,)
+            for part in parts:
+                key = f"{stage.name}.{part.kind}" if isinstance(section, tuple) else stage.name
+                names = part.reads if part.reads is not None else stage.reads
+                reads = tuple(k for n in names for k in found if k.split(".")[0] == n)
+                found[key] = Node(key, stage, part, reads)
+        needed = set(ancestors(found, "evaluate"))
+        return {key: node for key, node in found.items() if key in needed}
+
+    def keys(self, stage: str) -> list[str]:
+        """Returns the nodes that `stage` stands for: itself, or one per retriever.
+
+        Raises:
+            KeyError: no such stage, or this recipe does not use it.
+        """
+        keys = [key for key in self.nodes if stage in (key, key.split(".")[0])]
+        if not keys:
+            known = "unused by this recipe" if stage in _BY_NAME else "no such stage"
+            raise KeyError(f"'{stage}': {known}; the recipe runs {', '.join(self.nodes)}")
+        return keys
+
+    def inputs(self, key: str) -> dict[str, Any]:
+        """Returns everything that a node's result depends on: the fingerprint's content."""
+        if key not in self._inputs:
+            node = self.nodes[key]
+            paths = dict(recipes.content_paths(node.section))
+            config = node.section.model_dump(mode="json")
+            files = {name: self._digest(value) for name, value in sorted(paths.items())}
+            for name, digest in files.items():
+                if digest is not None:  # what is in a file matters, not where it lies
+                    _blank(config, name)
+            self._inputs[key] = {
+                "stage": node.stage.name,
+                "version": node.stage.version,
+                "config": config,
+                "files": {name: digest for name, digest in files.items() if digest},
+                "prompts": self._prompts(node),
+                "inputs": {read: self.fingerprint(read) for read in node.reads},
+            } | {name: getattr(self._recipe, name) for name in node.stage.uses}
+        return self._inputs[key]
+
+    def fingerprint(self, key: str) -> str:
+        """Returns the fingerprint of a node."""
+        return fingerprint(self.inputs(key))
+
+    def _digest(self, value: str) -> str | None:
+        path = Path(value)
+        return self._digest_of(path) if path.exists() else None
+
+    def _prompts(self, node: Node) -> dict[str, str]:
+        if node.stage.name != "compose":
+            return {}
+        return {name: prompts.load_template(f"tasks/{name}").digest for name in _tasks(node)}
+
+
+def ancestors(nodes: Mapping[str, Node], key: str) -> list[str]:
+    """Returns a node and all that it reads, directly or not."""
+    found = [key]
+    for read in nodes[key].reads:
+        found += [k for k in ancestors(nodes, read) if k not in found]
+    return found
+
+
+def _tasks(node: Node) -> list[str]:
+    tasks = node.section.tasks  # type: ignore[attr-defined]
+    return [name for name in type(tasks).model_fields if getattr(tasks, name).rate > 0]
+
+
+def _blank(config: dict[str, Any], dotted: str) -> None:
+    *parents, last = dotted.split(".")
+    for part in parents:
+        config = config[part]
+    config[last] = "(content)"
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Sequence[str]:
+    """Says, a line each, which inputs differ: `config.levels: 4 -> 3`."""
+    before, after = _flat(old), _flat(new)
+    return [
+        f"{name.lstrip('.')}: {before.get(name, 'absent')} -> {after.get(name, 'absent')}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    return {
+        k: v for name, part in value.items() for k, v in _flat(part, f"{prefix}.{name}").items()
+    }

@@ -1,0 +1,269 @@
+"""Examples to token ids and labels.
+
+Texts are encoded with special tokens split, SIDs are inserted by id: a title that contains `<a_12>`
+stays a title (design decision 5). A text completion ends with EOS; a SID completion does not, for a
+SID has a fixed length, so that decoding never needs EOS and a streamed history may go on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from tokenizers import AddedToken
+from transformers import PreTrainedTokenizerBase
+
+from genrec.schema import Example, Segment
+from genrec.sid.codes import token_name
+
+logger = logging.getLogger(__name__)
+
+IGNORED = -100  # the label that cross-entropy skips, in torch and transformers
+
+_FEATURES = datasets.Features(
+    {
+        "input_ids": datasets.Sequence(datasets.Value("int32")),
+        "labels": datasets.Sequence(datasets.Value("int32")),
+        "task": datasets.Value("string"),
+        "length": datasets.Value("int32"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A corpus as token ids.
+
+    Attributes:
+        data: columns input_ids, labels (both int32 lists), task, length.
+        trimmed: how many examples were too long and lost their oldest items or part of a text.
+    """
+
+    data: datasets.Dataset
+    trimmed: int
+
+
+def add_sid_tokens(tokenizer: PreTrainedTokenizerBase, codes_per_level: Sequence[int]) -> int:
+    """Adds `<a_0>`, `<a_1>`, ... to the vocabulary as special tokens, level by level.
+
+    Args:
+        tokenizer: changed in place.
+        codes_per_level: K of each level.
+
+    Returns:
+        How many tokens were new.
+    """
+    tokens = [
+        AddedToken(token_name(level, code), special=True, normalized=False)
+        for level, codes in enumerate(codes_per_level)
+        for code in range(codes)
+    ]
+    return tokenizer.add_tokens(tokens, special_tokens=True)
+
+
+def code_token_ids(
+    tokenizer: PreTrainedTokenizerBase, codes_per_level: Sequence[int]
+) -> list[np.ndarray]:
+    """Returns L int64 arrays, code -> token id.
+
+    Raises:
+        ValueError: the tokenizer lacks a SID token.
+    """
+    vocabulary = tokenizer.get_vocab()
+    levels = []
+    for level, codes in enumerate(codes_per_level):
+        names = [token_name(level, code) for code in range(codes)]
+        missing = [name for name in names if name not in vocabulary]
+        if missing:
+            raise ValueError(
+                f"the tokenizer has no token {missing[0]} ({len(missing)} of {codes} are missing "
+                f"on level {level}); it was made for other SIDs: run train again"
+            )
+        levels.append(np.array([vocabulary[name] for name in names], dtype=np.int64))
+    return levels
+
+
+def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Encodes untrusted texts: whatever they spell, no special token comes out."""
+    if not texts:
+        return []
+    return tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_attention_mask=False,
+    )["input_ids"]
+
+
+def encode_example(
+    tokenizer: PreTrainedTokenizerBase,
+    code_tokens: Sequence[np.ndarray],
+    example: Example,
+    *,
+    max_length: int,
+) -> dict[str, Any]:
+    """Encodes one example.
+
+    Args:
+        tokenizer: has the SID tokens.
+        code_tokens: L int arrays, code -> token id.
+        example: what to encode.
+        max_length: tokens; a longer example loses its oldest whole SIDs, then parts of its texts.
+
+    Returns:
+        input_ids and labels (lists of int; labels are -100 on the prompt), task, length.
+
+    Raises:
+        ValueError: it cannot be trimmed to `max_length`.
+    """
+    return encode_examples(tokenizer, code_tokens, [example], max_length=max_length).data[0]
+
+
+def encode_examples(
+    tokenizer: PreTrainedTokenizerBase,
+    code_tokens: Sequence[np.ndarray],
+    examples: Sequence[Example],
+    *,
+    max_length: int,
+) -> Encoded:
+    """Encodes a corpus; see `encode_example`."""
+    parts = [(*example.prompt, *example.completion) for example in examples]
+    encode = _Encoder(tokenizer, code_tokens, parts)
+    columns: dict[str, list[Any]] = {name: [] for name in _FEATURES}
+    trimmed = 0
+    for example in examples:
+        pieces = [*encode.prompt(example.prompt), *encode.completion(example.completion)]
+        fitted = _fit(pieces, max_length, keep_sids=2)
+        trimmed += fitted is not pieces
+        ids = [token for piece in fitted for token in piece.ids]
+        columns["input_ids"].append(ids)
+        columns["labels"].append(
+            [token if piece.target else IGNORED for piece in fitted for token in piece.ids]
+        )
+        columns["task"].append(example.task)
+        columns["length"].append(len(ids))
+    return Encoded(datasets.Dataset.from_dict(columns, features=_FEATURES), trimmed)
+
+
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase,
+    code_tokens: Sequence[np.ndarray],
+    prompts: Sequence[tuple[Segment, ...]],
+    *,
+    max_length: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Encodes prompts for decoding, padded on the left.
+
+    Args:
+        tokenizer: has the SID tokens and a padding token.
+        code_tokens: L int arrays, code -> token id.
+        prompts: B prompts.
+        max_length: tokens; a longer prompt loses its oldest whole SIDs.
+
+    Returns:
+        input_ids and attention_mask, int64 [B, T].
+
+    Raises:
+        ValueError: a prompt is empty.
+    """
+    encode = _Encoder(tokenizer, code_tokens, prompts)
+    rows, trimmed = [], 0
+    for number, prompt in enumerate(prompts):
+        pieces = encode.prompt(prompt)
+        fitted = _fit(pieces, max_length, keep_sids=1)
+        trimmed += fitted is not pieces
+        rows.append([token for piece in fitted for token in piece.ids])
+        if not rows[-1]:
+            raise ValueError(
+                f"prompt {number} is empty: the user has no history and the tokenizer no BOS "
+                "token; leave such users out or use style 'instruct'"
+            )
+    if trimmed:
+        logger.warning("%d of %d prompts trimmed to %d tokens", trimmed, len(rows), max_length)
+    width = max(map(len, rows))
+    input_ids = torch.full((len(rows), width), tokenizer.pad_token_id)
+    attention_mask = torch.zeros_like(input_ids)
+    for row, ids in enumerate(rows):
+        input_ids[row, width - len(ids) :] = torch.tensor(ids)
+        attention_mask[row, width - len(ids) :] = 1
+    return input_ids, attention_mask
+
+
+@dataclass(frozen=True)
+class _Piece:
+    ids: list[int]
+    sid: bool = False
+    target: bool = False
+
+
+class _Encoder:
+    """Segments to pieces; each distinct text goes through the tokenizer once, in one batch."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        code_tokens: Sequence[np.ndarray],
+        parts: Sequence[Sequence[Segment]],
+    ) -> None:
+        self.tokenizer, self.code_tokens = tokenizer, code_tokens
+        texts = list(dict.fromkeys(p.text for part in parts for p in part if p.text))
+        ids = encode_texts(tokenizer, texts)
+        self.texts = {"": [], **dict(zip(texts, ids, strict=True))}
+
+    def prompt(self, segments: Sequence[Segment]) -> list[_Piece]:
+        bos = self.tokenizer.bos_token_id
+        return [_Piece([bos])] * (bos is not None) + [self._piece(s, False) for s in segments]
+
+    def completion(self, segments: Sequence[Segment]) -> list[_Piece]:
+        pieces = [self._piece(segment, True) for segment in segments]
+        eos = self.tokenizer.eos_token_id
+        if eos is not None and not pieces[-1].sid:
+            pieces[-1] = replace(pieces[-1], ids=[*pieces[-1].ids, eos])
+        return pieces
+
+    def _piece(self, segment: Segment, target: bool) -> _Piece:
+        if segment.sid is None:
+            return _Piece(self.texts[segment.text or ""], target=target)
+        codes = zip(self.code_tokens, segment.sid, strict=True)
+        return _Piece([int(ids[code]) for ids, code in codes], sid=True, target=target)
+
+
+def _fit(pieces: list[_Piece], max_length: int, *, keep_sids: int) -> list[_Piece]:
+    """Returns `pieces` themselves if they fit, else a shorter list: oldest SIDs, then texts, go."""
+    excess = sum(len(piece.ids) for piece in pieces) - max_length
+    if excess <= 0:
+        return pieces
+    dropped: set[int] = set()
+    for index in [i for i, piece in enumerate(pieces) if piece.sid][:-keep_sids]:
+        if excess > 0:
+            dropped.add(index)
+            excess -= len(pieces[index].ids)
+    fitted = [piece for index, piece in enumerate(pieces) if index not in dropped]
+    sids = [index for index, piece in enumerate(fitted) if piece.sid]
+    if dropped and fitted[sids[0]].target:  # a stream: its first item has nothing before it
+        fitted[sids[0]] = replace(fitted[sids[0]], target=False)
+    while excess > 0:
+        texts = [index for index, piece in enumerate(fitted) if not piece.sid]
+        longest = max(texts, key=lambda index: len(fitted[index].ids), default=None)
+        length = 0 if longest is None else len(fitted[longest].ids)
+        if longest is None or length <= 2:
+            raise ValueError(
+                f"train.max_length={max_length}: too short for one item's SID and its prompt; "
+                f"needs at least {max_length + excess}"
+            )
+        keep = max(2, length - excess)
+        fitted[longest] = _cut(fitted[longest], keep)
+        excess -= length - keep
+    return fitted
+
+
+def _cut(piece: _Piece, keep: int) -> _Piece:
+    # A prompt keeps its two ends, where the instruction and the delimiter stand; a completion its
+    # beginning, without the EOS that would say that a cut title is a whole one.
+    head = keep if piece.target else keep - keep // 2
+    return replace(piece, ids=piece.ids[:head] + piece.ids[len(piece.ids) - (keep - head) :])

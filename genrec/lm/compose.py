@@ -1,0 +1,184 @@
+"""Examples from tasks: passes, paraphrase variants, and the one prompt form used at test time."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args
+
+import numpy as np
+
+from genrec.lm.tasks import TASKS, Corpus, Expand, Options, Segments, Slots, Task, sid_segments
+from genrec.prompts import Style, Variant, pieces
+from genrec.schema import Example, Segment
+from genrec.sid.codes import format_sid
+
+
+def compose(
+    corpus: Corpus,
+    tasks: Mapping[str, Mapping[str, Any]],
+    *,
+    style: Style,
+    seed: int,
+    max_history: int = 50,
+    max_text: int = 300,
+) -> tuple[list[Example], list[Example]]:
+    """Composes the examples to train and to validate on.
+
+    Args:
+        corpus: items, SIDs and splits.
+        tasks: task name to its options, as `{"history_to_sid": {"rate": 1.0, "expand": "stream"}}`;
+            a rate of 0 leaves a task out.
+        style: which variants of the templates.
+        seed: chooses units where a rate is fractional, and the variant of each example.
+        max_history: items of history in a prompt.
+        max_text: characters of an item's text.
+
+    Returns:
+        Train examples, in the order of `tasks`, then pass, then unit; and validation examples, row
+        by row those of `corpus.valid`: first variant of `history_to_sid`, history, target.
+
+    Raises:
+        KeyError: an unknown task.
+        ValueError: an option that the task does not have or a value out of bounds, a template that
+            cannot be streamed, or no example at all.
+    """
+    train: list[Example] = []
+    for name, chosen in tasks.items():
+        task = _task(name)
+        options = _options(task, chosen, max_history=max_history, max_text=max_text)
+        variants = task.template.variants(style)
+        if options.expand == "stream" and "expand" in task.options:
+            for variant in variants:
+                _check_streamable(name, variant)
+        train.extend(_examples(task, task.units(corpus, options), options.rate, variants, seed))
+    if not train:
+        raise ValueError(
+            f"compose: no training example from {corpus.items.height} items and "
+            f"{corpus.train.height} users; raise a rate in compose.tasks (now "
+            f"{ {name: dict(chosen) for name, chosen in tasks.items()} })"
+        )
+    valid = [
+        Example(
+            "history_to_sid",
+            prompt_for(corpus.sids[history], style=style, max_history=max_history),
+            sid_segments(corpus.sids[[target]]),
+        )
+        for history, target in corpus.valid.select("history", "target").iter_rows()
+    ]
+    return train, valid
+
+
+def prompt_for(
+    history_sids: np.ndarray | Sequence[Sequence[int]],
+    *,
+    style: Style,
+    max_history: int | None = None,
+) -> Segments:
+    """Returns the prompt that asks for the next item, the same in validation, test and serving.
+
+    Args:
+        history_sids: int [H, L], the SIDs of the user's items, oldest first.
+        style: which variants; always the first one of `history_to_sid`.
+        max_history: keep this many of the newest items; None keeps all.
+    """
+    sids = sid_segments(history_sids)
+    if max_history is not None:
+        sids = sids[-max_history:]
+    variant = TASKS["history_to_sid"].template.variants(style)[0]
+    return _fill(variant.prompt, {"history": sids})
+
+
+def digests(tasks: Sequence[str]) -> dict[str, str]:
+    """Returns the digest of each task's template, what a fingerprint of compose needs."""
+    return {name: _task(name).template.digest for name in tasks}
+
+
+def render(example: Example) -> list[tuple[str, bool]]:
+    """Returns the example as (text, is_target) parts: what `genrec show` prints in colour."""
+    return [
+        (format_sid(part.sid) if part.sid is not None else part.text or "", is_target)
+        for parts, is_target in ((example.prompt, False), (example.completion, True))
+        for part in parts
+    ]
+
+
+def _task(name: str) -> Task:
+    if name not in TASKS:
+        near = difflib.get_close_matches(name, TASKS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(TASKS)}"
+        raise KeyError(f"compose.tasks: unknown task '{name}'; {hint}")
+    return TASKS[name]
+
+
+def _options(task: Task, chosen: Mapping[str, Any], **limits: Any) -> Options:
+    unknown = sorted(set(chosen) - task.options - {"rate"})
+    if unknown:
+        raise ValueError(
+            f"compose.tasks.{task.name}: unknown {unknown}; expected {['rate', *task.options]}"
+        )
+    options = Options(**chosen, **limits)
+    if options.expand not in get_args(Expand):
+        raise ValueError(
+            f"compose.tasks.{task.name}.expand: '{options.expand}', expected one of "
+            f"{', '.join(get_args(Expand))}"
+        )
+    for name, value, least in (
+        (f"tasks.{task.name}.rate", options.rate, 0),
+        ("max_history", options.max_history, 1),
+        ("max_text", options.max_text, 1),
+    ):
+        if value < least:
+            raise ValueError(f"compose.{name}: {value}, expected at least {least}")
+    return options
+
+
+def _examples(
+    task: Task,
+    units: Iterator[list[Slots]],
+    rate: float,
+    variants: Sequence[Variant],
+    seed: int,
+) -> Iterator[Example]:
+    """Yields the examples of all passes; a unit's next pass takes its next variant."""
+    filled = [unit for unit in units if unit] if rate > 0 else []
+    rng = np.random.default_rng([seed, zlib.crc32(task.name.encode())])
+    first = rng.integers(len(variants), size=len(filled))
+    for turn in range(math.ceil(rate)):
+        share = min(1.0, rate - turn)
+        order = rng.permutation(len(filled))[: round(share * len(filled))]
+        for unit in np.sort(order):
+            for position, slots in enumerate(filled[unit]):
+                variant = variants[(first[unit] + turn + position) % len(variants)]
+                yield Example(
+                    task.name,
+                    _fill(variant.prompt, slots),
+                    _fill(variant.completion, slots),
+                )
+
+
+def _fill(text: str, slots: Slots) -> Segments:
+    """Puts slots into a template text; neighbouring texts become one segment."""
+    parts: list[Segment] = []
+    for literal, name in pieces(text):
+        parts += [Segment(text=literal)] if literal else []
+        parts += slots[name] if name else ()
+    merged: list[Segment] = []
+    for part in parts:
+        last = merged[-1].text if merged else None
+        if part.text is not None and last is not None:
+            merged[-1] = Segment(text=last + part.text)
+        else:
+            merged.append(part)
+    return tuple(merged)
+
+
+def _check_streamable(name: str, variant: Variant) -> None:
+    if pieces(variant.prompt)[-1][1] != "history" or variant.completion != "{target}":
+        raise ValueError(
+            f"prompts/tasks/{name}.yaml: expand=stream needs prompts that end with {{history}} and "
+            f"the completion '{{target}}', found '{variant.prompt}' -> '{variant.completion}'; "
+            "change the template or set expand to prefix or last"
+        )

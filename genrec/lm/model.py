@@ -1,0 +1,321 @@
+"""The language models: a small Qwen3 made on the spot, or a pretrained one tuned by LoRA or whole.
+
+LoRA trains the rows of the SID tokens and no other row of the vocabulary (design decision 4). What
+is handed on is a merged model that transformers loads alone.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import peft
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
+from torch.nn import functional as F
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+from transformers.utils import logging
+
+from genrec.lm.batch import add_sid_tokens, code_token_ids
+from genrec.lm.rows import is_tied, row_modules, set_rows, stack
+
+Tune = Literal["lora", "qlora", "full"]
+PAD, BOS, EOS = "<pad>", "<s>", "</s>"
+
+
+def build_scratch(
+    *,
+    texts: Iterable[str],
+    levels: int,
+    codes: int,
+    hidden: int = 128,
+    layers: int = 4,
+    heads: int = 4,
+    vocab: int = 4000,
+    max_positions: int = 2048,
+    dropout: float = 0.2,
+    seed: int = 0,
+    sid_init: Sequence[np.ndarray] | None = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Builds an untrained Qwen3-architecture model and its tokenizer.
+
+    Args:
+        texts: what the byte-level BPE tokenizer is trained on: the texts of the composed corpus.
+        levels: L of the SIDs.
+        codes: K of every level.
+        hidden: width, a multiple of 2 x heads.
+        layers: decoder layers.
+        heads: attention heads, each with its own keys and values.
+        vocab: at most this many text tokens; at least the 256 bytes.
+        max_positions: longest sequence, tokens.
+        dropout: on attention, on the embedding and on what each block adds to the residual.
+        seed: of the weights.
+        sid_init: L float arrays [K, D] of any D, such as the quantizer's codebooks: like codes then
+            start with like embeddings. None starts them at random.
+
+    Returns:
+        The model in fp32 on the CPU, input and output embeddings tied, and the tokenizer.
+
+    Raises:
+        ValueError: `hidden` does not divide among the heads.
+    """
+    if hidden % (2 * heads):
+        raise ValueError(
+            f"train.model.hidden={hidden} must be a multiple of 2 x heads ({heads}), "
+            f"such as {2 * heads * max(1, round(hidden / (2 * heads)))}"
+        )
+    tokenizer = _train_tokenizer(texts, vocab)
+    add_sid_tokens(tokenizer, [codes] * levels)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        # SwiGLU has three matrices: 8/3 of the width costs what 4x does with two (Llama).
+        intermediate_size=-(-8 * hidden // 24) * 8,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        head_dim=hidden // heads,
+        max_position_embeddings=max_positions,
+        attention_dropout=dropout,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen3ForCausalLM(config)
+    if sid_init is not None:
+        rows = code_token_ids(tokenizer, [codes] * levels)
+        set_rows(model, np.concatenate(rows), seed=seed, vectors=stack(sid_init, rows))
+    _add_dropout(model, dropout)
+    return model, tokenizer
+
+
+def load_pretrained(
+    name: str,
+    *,
+    levels: int,
+    codes: int,
+    tune: Tune = "lora",
+    rank: int = 16,
+    alpha: int = 32,
+    dropout: float = 0.05,
+    target: str | Sequence[str] = "all-linear",
+    dtype: torch.dtype = torch.float32,
+    device: str = "auto",
+    seed: int = 0,
+    sid_init: Sequence[np.ndarray] | None = None,
+) -> tuple[PreTrainedModel | peft.PeftModel, PreTrainedTokenizerBase]:
+    """Loads a causal LM, adds the SID tokens, and makes it ready to be tuned.
+
+    Args:
+        name: a model's folder, or its name on the hub.
+        levels: L of the SIDs.
+        codes: K of every level.
+        tune: `lora` adapts the base and trains the SID rows; `qlora` does so over a base in 4-bit
+            NF4; `full` trains every weight.
+        rank: of the LoRA matrices.
+        alpha: their scale, times 1 / rank.
+        dropout: on their input.
+        target: the linear layers that LoRA adapts; `all-linear` is all but the output head.
+        dtype: of the base's weights; keep fp32 for `full`.
+        device: where a quantised base is made; `auto` is the GPU if there is one.
+        seed: of LoRA's matrices and the new rows.
+        sid_init: as in `build_scratch`.
+
+    Returns:
+        The model (a `peft.PeftModel` unless `full`) and its tokenizer.
+
+    Raises:
+        ValueError: no such model or tokenizer; names `train.model.name`.
+    """
+    model, tokenizer = _base(name, levels, codes, tune, dtype, device, seed, sid_init)
+    if tune == "full":
+        return model, tokenizer
+    rows = np.concatenate(code_token_ids(tokenizer, [codes] * levels)).tolist()
+    tied = is_tied(model)
+    config = peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=target if isinstance(target, str) else list(target),
+        # An untied head would never learn to write the new tokens if only the input rows trained.
+        trainable_token_indices=rows if tied else dict.fromkeys(row_modules(model), rows),
+        ensure_weight_tying=tied,
+    )
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # PEFT ties the token rows but warns that no whole module is tied.
+        warnings.filterwarnings("ignore", message="You have requested `ensure_weight_tying`")
+        torch.manual_seed(seed)
+        adapted = peft.get_peft_model(model, config)
+    return _without_vocabulary(adapted), tokenizer
+
+
+def load_adapter(
+    name: str,
+    path: str | Path,
+    *,
+    levels: int,
+    codes: int,
+    tune: Tune = "lora",
+    dtype: torch.dtype = torch.float32,
+    device: str = "auto",
+) -> tuple[peft.PeftModel, PreTrainedTokenizerBase]:
+    """Loads a base model and an adapter saved by `save_adapter`; arguments as `load_pretrained`."""
+    model, tokenizer = _base(name, levels, codes, tune, dtype, device, 0, None)
+    return _without_vocabulary(peft.PeftModel.from_pretrained(model, str(path))), tokenizer
+
+
+def save_adapter(model: peft.PeftModel, path: str | Path) -> None:
+    """Saves LoRA's matrices and the SID rows, nothing of the base."""
+    model.save_pretrained(str(path), save_embedding_layers=False)
+
+
+def save_merged(
+    model: PreTrainedModel | peft.PeftModel, tokenizer: PreTrainedTokenizerBase, path: str | Path
+) -> PreTrainedModel:
+    """Saves a model that AutoModelForCausalLM and AutoTokenizer load alone.
+
+    Args:
+        model: trained; a PEFT model is merged in place, so do not use it afterwards. A 4-bit base
+            is dequantised first, that the merge is not rounded to 4 bits again.
+        tokenizer: saved beside it.
+        path: the folder to write.
+
+    Returns:
+        The merged model.
+    """
+    if isinstance(model, peft.PeftModel):
+        if getattr(model.base_model.model, "is_quantized", False):
+            model = _dequantized(model)
+        model = model.merge_and_unload()
+    with quiet():
+        model.save_pretrained(str(path))
+    tokenizer.save_pretrained(str(path))
+    return model
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences transformers' bars and warnings in a `with` block: `progress` says where we are."""
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _base(
+    name: str,
+    levels: int,
+    codes: int,
+    tune: Tune,
+    dtype: torch.dtype,
+    device: str,
+    seed: int,
+    sid_init: Sequence[np.ndarray] | None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    options: dict[str, Any] = {"dtype": dtype}
+    if tune == "qlora":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+        cuda = torch.cuda.is_available() and device != "cpu"
+        options["device_map"] = {"": torch.cuda.current_device() if cuda else "cpu"}
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(name)
+            model = AutoModelForCausalLM.from_pretrained(name, **options)
+    except OSError as error:
+        raise ValueError(
+            f"train.model.name='{name}': no such folder, and the hub has no such model or cannot "
+            f"be reached; give the folder of a causal LM or its name on the hub ({error})"
+        ) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    add_sid_tokens(tokenizer, [codes] * levels)
+    # Many models keep spare rows beyond their vocabulary; never shrink those.
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    rows = code_token_ids(tokenizer, [codes] * levels)
+    vectors = None if sid_init is None else stack(sid_init, rows)
+    set_rows(model, np.concatenate(rows), seed=seed, vectors=vectors)
+    if tune == "qlora":
+        model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        for module in model.modules():
+            # bitsandbytes repacks weights at the first CPU inference, rounds their scales to bf16
+            # and then dequantises them wrongly: training after a validation would go astray.
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
+    return model, tokenizer
+
+
+def _train_tokenizer(texts: Iterable[str], vocab: int) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab,
+        special_tokens=[PAD, BOS, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, bos_token=BOS, eos_token=EOS
+    )
+
+
+def _add_dropout(model: Qwen3ForCausalLM, p: float) -> None:
+    """Adds dropout as hooks: Qwen3 has none but in attention, and hooks leave no trace on disk."""
+    blocks = [part for layer in model.model.layers for part in (layer.self_attn, layer.mlp)]
+    for module in (model.model.embed_tokens, *blocks):
+        module.register_forward_hook(partial(_drop, p=p))
+
+
+def _drop(module: nn.Module, inputs: Any, output: Any, *, p: float) -> Any:
+    if not module.training:
+        return output
+    if isinstance(output, tuple):  # attention returns its weights too
+        return (F.dropout(output[0], p), *output[1:])
+    return F.dropout(output, p)
+
+
+def _without_vocabulary(model: peft.PeftModel) -> peft.PeftModel:
+    # PEFT sees that the vocabulary grew and would put the whole embedding into every checkpoint,
+    # though the new rows are in the adapter already.
+    model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
+    return model
+
+
+def _dequantized(model: peft.PeftModel) -> peft.PeftModel:
+    """Puts the adapter of a 4-bit model on the same base with its 4-bit weights written out."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_adapter(model, folder)
+        base = model.unload()
+        return peft.PeftModel.from_pretrained(base.dequantize(base.dtype), folder)

@@ -1,0 +1,216 @@
+"""What running a recipe means: plan, build what is missing, check and open the rest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from genrec import recipe as recipes
+from genrec.config import Recipe
+from genrec.console import Console
+from genrec.graph import STAGES, Graph, Node, ancestors, differences
+from genrec.stages.context import Context
+from genrec.store import Artifact, DamagedArtifact, Digests, RowCache, Store
+
+__all__ = ["STAGES", "MissingArtifact", "Pipeline", "Plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do with one node: `status` is done, run, damaged or blocked."""
+
+    key: str
+    fingerprint: str
+    status: str
+    why: tuple[str, ...]
+
+
+class MissingArtifact(FileNotFoundError):
+    """An artifact that has not been built; the message holds the command that builds it."""
+
+
+class Pipeline:
+    """A recipe bound to its store.
+
+    Args:
+        recipe: the validated recipe.
+        command: how the recipe was named on the command line, for messages.
+        console: where progress goes; by default nowhere.
+    """
+
+    def __init__(self, recipe: Recipe, *, command: str, console: Console | None = None) -> None:
+        self.recipe = recipe
+        self.store = Store(recipe.runtime.store)
+        self._command = command
+        self._console = console or Console(quiet=True)
+        self._digests = Digests(self.store)
+        self.graph = Graph(recipe, self._digests)
+        self.nodes = self.graph.nodes
+        self._rank = int(os.environ.get("RANK", "0"))
+
+    @classmethod
+    def load(cls, path: str | Path, *overrides: str, console: Console | None = None) -> Pipeline:
+        """Reads a recipe with dotted overrides: `Pipeline.load("r.yaml", "quantize.levels=3")`.
+
+        Raises:
+            FileNotFoundError: there is no such recipe.
+            RecipeError: it cannot be used; the message names each key and the mend.
+        """
+        loaded = recipes.load(path, overrides)
+        return cls(loaded, command=" ".join([str(path), *overrides]), console=console)
+
+    def plan(self) -> list[Plan]:
+        """Returns what `run` would do, without reading the artifacts' contents."""
+        plans: list[Plan] = []
+        for key, node in self.nodes.items():
+            missing = self._missing_files(node)
+            if missing:
+                plans.append(Plan(key, self.graph.fingerprint(key), "blocked", tuple(missing)))
+                continue
+            try:
+                done = self._find(key) is not None
+                status, why = ("done", ()) if done else ("run", self._why(key))
+            except DamagedArtifact as error:
+                status, why = "damaged", (str(error),)
+            plans.append(Plan(key, self.graph.fingerprint(key), status, why))
+        self._digests.save()
+        return plans
+
+    def run(
+        self, to: str | None = None, *, force: str | None = None, only: str | None = None
+    ) -> None:
+        """Builds what is missing, in order; what is there is checked and used.
+
+        Args:
+            to: the last stage to run; all by default.
+            force: a stage to build anew, with everything that reads it.
+            only: run this stage alone; its inputs must be there.
+
+        Raises:
+            MissingArtifact: `only`, and an input is missing: names the command to run.
+            FileNotFoundError, ValueError: a stage met bad input.
+            DamagedArtifact: `only`, and an input is damaged.
+        """
+        targets = self.graph.keys(only or to or "evaluate")
+        wanted = {
+            k
+            for key in targets
+            for k in ((key, *self.nodes[key].reads) if only else ancestors(self.nodes, key))
+        }
+        forced = self._forced(force)
+        for key in [key for key in self.nodes if key in wanted]:
+            mine = only is None or key in targets
+            if key in forced and mine:
+                self._build(key, "forced")
+            elif self._sound(key, rebuild=mine):
+                self._console.note(key, f"done already, {self.graph.fingerprint(key)}")
+            elif mine:
+                self._build(key)
+            else:
+                raise self._absent(key, f"{only} needs {key}, which is not there yet", to=only)
+        self._digests.save()
+
+    def __getitem__(self, key: str) -> Artifact:
+        """Opens a finished artifact after checking its files.
+
+        Raises:
+            KeyError: no such stage in this recipe.
+            MissingArtifact: it has not been built.
+            DamagedArtifact: a file is not what was written.
+        """
+        keys = self.graph.keys(key)
+        if len(keys) > 1:
+            raise KeyError(f"'{key}' is several: {', '.join(keys)}; name one")
+        (key,) = keys
+        artifact = self._find(key)
+        if artifact is None:
+            raise self._absent(key, f"{key} is not there yet")
+        artifact.verify()
+        return artifact
+
+    # --- within ------------------------------------------------------------------------------
+
+    def _missing_files(self, node: Node) -> list[str]:
+        if node.stage.name != "prepare":  # elsewhere a path may be the name of a model on a hub
+            return []
+        return [
+            f"prepare.{name}: no such file or folder: {value}"
+            for name, value in recipes.content_paths(node.section)
+            if not Path(value).exists()
+        ]
+
+    def _find(self, key: str) -> Artifact | None:
+        stage = self.nodes[key].stage
+        return self.store.find(stage.name, self.graph.fingerprint(key), main=stage.main)
+
+    def _why(self, key: str) -> tuple[str, ...]:
+        newest = self.store.latest(self.nodes[key].stage.name)
+        if newest is None:
+            return ("never built in this store",)
+        return tuple(differences(newest["inputs"], self.graph.inputs(key))) or ("removed",)
+
+    def _forced(self, force: str | None) -> set[str]:
+        if force is None:
+            return set()
+        keys = set(self.graph.keys(force))
+        return keys | {k for k in self.nodes if keys & set(ancestors(self.nodes, k))}
+
+    def _sound(self, key: str, *, rebuild: bool) -> bool:
+        try:
+            artifact = self._find(key)
+            if artifact is None:
+                return False
+            artifact.verify(self._console.progress(key))
+        except DamagedArtifact as error:
+            if not rebuild:
+                raise DamagedArtifact(
+                    f"{error}\nbuild it again with: genrec {key.split('.')[0]} {self._command}"
+                ) from error
+            self._console.warn(f"{error}; building {key} again")
+            return False
+        return True
+
+    def _absent(self, key: str, message: str, *, to: str | None = None) -> MissingArtifact:
+        stage = key.split(".")[0]
+        return MissingArtifact(
+            f"{message}; run: genrec {stage} {self._command}\n"
+            f"or all that is missing: genrec run {self._command} --to {to or stage}"
+        )
+
+    def _build(self, key: str, reason: str = "") -> None:
+        node = self.nodes[key]
+        for problem in self._missing_files(node):
+            raise FileNotFoundError(
+                f"{problem}; set it in the recipe or by {problem.partition(':')[0]}=PATH"
+            )
+        self._console.start(key, reason)
+        inputs = {read: self[read] for read in node.reads}
+        if self._rank:  # under `accelerate launch` rank 0 alone keeps the books
+            self._call(node, inputs, self._partial(key))
+            return
+        mark = self.graph.fingerprint(key)
+        with self.store.building(
+            node.stage.name, mark, self.graph.inputs(key), resumes=node.stage.resumes
+        ) as out:
+            self._call(node, inputs, out)
+        self._console.finish(key, str(self.store.folder(node.stage.name, mark)))
+
+    def _partial(self, key: str) -> Path:
+        final = self.store.folder(self.nodes[key].stage.name, self.graph.fingerprint(key))
+        partial = final.with_name(f"{final.name}.partial")
+        partial.mkdir(parents=True, exist_ok=True)
+        return partial
+
+    def _call(self, node: Node, inputs: Mapping[str, Artifact], out: Path) -> None:
+        # Imported when run: what a stage needs (torch) is nothing that `plan` or `--help` wait for.
+        stage = import_module(f"genrec.stages.{node.stage.name}")
+        cache = RowCache(self.store.root / "rows.sqlite")
+        try:
+            progress = self._console.progress(node.key)
+            context = Context(self.recipe, node.section, inputs, out, cache, progress)
+            stage.run(context)
+        finally:
+            cache.close()

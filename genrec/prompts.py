@@ -1,0 +1,139 @@
+"""Every word sent to a model comes from a YAML file in `prompts/`: load, check and hash one.
+
+A template's digest enters the fingerprint of what is made with it, so editing a prompt rebuilds
+exactly what depended on it. The digest is of the content: comments and layout do not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection
+from pathlib import Path
+from string import Formatter
+from typing import Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from genrec.resources import find, folder
+
+Style = Literal["compact", "instruct"]
+STYLES: tuple[Style, ...] = get_args(Style)
+
+Piece = tuple[str, str | None]
+
+
+class TemplateError(ValueError):
+    """A template that cannot be used; the message names the file and the field."""
+
+
+class Variant(BaseModel):
+    """One way to say a task: the text before the answer, and the answer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str
+    completion: str = Field(min_length=1)
+
+
+class Template(BaseModel):
+    """A task's prompt file, checked.
+
+    Attributes:
+        description: one line for people.
+        compact: variants in as few tokens as possible, for models trained from scratch.
+        instruct: natural-language paraphrases, for pretrained LLMs.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    description: str
+    compact: tuple[Variant, ...] = Field(min_length=1)
+    instruct: tuple[Variant, ...] = Field(min_length=1)
+
+    def variants(self, style: Style) -> tuple[Variant, ...]:
+        """Returns the variants of one style.
+
+        Raises:
+            ValueError: there is no such style.
+        """
+        if style not in STYLES:
+            raise ValueError(f"style '{style}': expected one of {', '.join(STYLES)}")
+        return self.compact if style == "compact" else self.instruct
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the content, in hex; equal for files that say the same."""
+        content = json.dumps(self.model_dump(), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+def load_template(
+    name: str | Path,
+    *,
+    prompt: Collection[str] | None = None,
+    completion: Collection[str] | None = None,
+) -> Template:
+    """Loads a template and checks that every variant uses exactly the placeholders of its task.
+
+    Args:
+        name: a shipped template such as `tasks/title_to_sid`, or the path of one's own `.yaml`.
+        prompt: placeholders that every prompt must hold, each once; None leaves them unchecked.
+        completion: placeholders that every completion must hold, each once; or None.
+
+    Raises:
+        FileNotFoundError: there is no such template; names what ships.
+        TemplateError: it is not YAML, a field is missing or unknown, or a placeholder is wrong.
+    """
+    file = find("prompts", name, suffix=".yaml")
+    try:
+        template = Template.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TemplateError(f"{file}: not readable as YAML: {error}") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(str(part) for part in problem["loc"]) or "(the whole file)"
+        raise TemplateError(
+            f"{file}: {field}: {problem['msg']}; a template has description, compact and instruct,"
+            " the latter two lists of {prompt, completion}"
+        ) from error
+    for style in STYLES:
+        for number, variant in enumerate(template.variants(style)):
+            where = f"{file}: {style}.{number}"
+            _check(variant.prompt, prompt, f"{where}.prompt")
+            _check(variant.completion, completion, f"{where}.completion")
+    return template
+
+
+def template_names(kind: str) -> tuple[str, ...]:
+    """Returns the names of the shipped templates of one folder of `prompts/`, such as `tasks`."""
+    return tuple(sorted(path.stem for path in (folder("prompts") / kind).glob("*.yaml")))
+
+
+def pieces(text: str) -> tuple[Piece, ...]:
+    """Splits a template text into (literal text, placeholder that follows or None).
+
+    `{{` and `}}` stand for plain braces, as in `str.format`.
+
+    Raises:
+        ValueError: the braces do not match.
+    """
+    return tuple((literal, name) for literal, name, _, _ in Formatter().parse(text))
+
+
+def _check(text: str, expected: Collection[str] | None, where: str) -> None:
+    if expected is None:
+        return
+    try:
+        found = sorted(name for _, name in pieces(text) if name is not None)
+    except ValueError as error:
+        raise TemplateError(f"{where}: {error}; write {{{{ or }}}} for a plain brace") from error
+    if expected is not None and found != sorted(expected):
+        raise TemplateError(
+            f"{where}: placeholders {_braced(found)} in '{text}', expected {_braced(expected)}"
+        )
+
+
+def _braced(names: Collection[str]) -> str:
+    return ", ".join(f"{{{name}}}" for name in sorted(names)) or "none"

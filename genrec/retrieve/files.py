@@ -1,0 +1,62 @@
+"""A fitted retriever on disk: `retriever.json` (kind, settings) beside `arrays.safetensors`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def save_retriever(
+    folder: str | Path, kind: str, *, settings: Mapping[str, Any], arrays: Arrays
+) -> None:
+    """Writes one retriever; the folder is made if need be.
+
+    Args:
+        folder: where to.
+        kind: the retriever's name, checked again on loading.
+        settings: its constructor's arguments, JSON values.
+        arrays: what was learned, by name.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {name: np.ascontiguousarray(a) for name, a in arrays.items()},
+        folder / "arrays.safetensors",
+    )
+    text = json.dumps({"kind": kind, "settings": dict(settings)}, indent=2, sort_keys=True)
+    (folder / "retriever.json").write_text(text + "\n", encoding="utf-8")
+
+
+def load_retriever(
+    folder: str | Path, kind: str
+) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    """Reads the settings and arrays that `save_retriever` wrote.
+
+    Raises:
+        FileNotFoundError: `folder` holds no saved retriever.
+        ValueError: it holds another kind of retriever, or a damaged file.
+    """
+    head, body = Path(folder) / "retriever.json", Path(folder) / "arrays.safetensors"
+    for path in (head, body):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file; expected a folder written by save()")
+    try:
+        saved = json.loads(head.read_text(encoding="utf-8"))
+        found, settings = saved["kind"], dict(saved["settings"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{head}: damaged ({error!r}); fit and save again") from error
+    if found != kind:
+        raise ValueError(f"{head}: holds a '{found}' retriever, expected '{kind}'")
+    try:
+        return settings, load_file(body)
+    except SafetensorError as error:
+        raise ValueError(f"{body}: damaged ({error}); fit and save again") from error

@@ -1,0 +1,152 @@
+"""The tables that stages hand to each other: column names, dtypes and their validators.
+
+Everything between two stages is one of these. A table that does not fit is an error that names the
+file and the column, never something that a later stage has to guess about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+Schema = Mapping[str, pl.DataType | type[pl.DataType]]
+
+ITEMS: Schema = {
+    "item": pl.Int32,
+    "item_id": pl.String,
+    "title": pl.String,
+    "description": pl.String,
+    "image": pl.String,  # null where an item has no image; relative paths start at the artifact
+}
+USERS: Schema = {"user": pl.Int32, "user_id": pl.String}
+INTERACTIONS: Schema = {
+    "user": pl.Int32,
+    "item": pl.Int32,
+    "timestamp": pl.Int64,
+    "split": pl.String,
+}
+SPLIT: Schema = {"user": pl.Int32, "history": pl.List(pl.Int32), "target": pl.Int32}
+RECOMMENDATIONS: Schema = {
+    "user": pl.Int32,
+    "item": pl.Int32,
+    "score": pl.Float32,
+    "rank": pl.Int32,
+}
+_SEGMENTS = pl.List(pl.Struct({"text": pl.String, "sid": pl.List(pl.Int32)}))
+EXAMPLES: Schema = {"task": pl.String, "prompt": _SEGMENTS, "completion": _SEGMENTS}
+
+SPLITS = ("train", "valid", "test")
+
+
+def recommendations_file(split: str) -> str:
+    """Returns the name of the recommendations table of one split.
+
+    The test table is the contract's `recommendations.parquet`; validation users' lists (what fusion
+    is fitted on) stand beside it.
+    """
+    return "recommendations.parquet" if split == "test" else f"recommendations.{split}.parquet"
+
+
+def check(table: pl.DataFrame, schema: Schema, where: str | Path) -> pl.DataFrame:
+    """Returns `table` if it has the columns and dtypes of `schema`; further columns are allowed.
+
+    Args:
+        table: the table to look at.
+        schema: one of this module's schemas.
+        where: the file or step that the table came from, named in the error.
+
+    Raises:
+        ValueError: a column is missing or has another dtype.
+    """
+    for name, dtype in schema.items():
+        if name not in table.columns:
+            raise ValueError(
+                f"{where}: column '{name}' is missing; found {table.columns}, "
+                f"expected {list(schema)}"
+            )
+        if table.schema[name] != dtype:
+            raise ValueError(f"{where}: column '{name}' is {table.schema[name]}, expected {dtype}")
+    return table
+
+
+def read(path: str | Path, schema: Schema) -> pl.DataFrame:
+    """Reads a parquet table and checks it against `schema`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not parquet, or does not fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such table")
+    try:
+        table = pl.read_parquet(path)
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(f"{path}: not a readable parquet file ({error})") from error
+    return check(table, schema, path)
+
+
+def write(path: str | Path, table: pl.DataFrame, schema: Schema) -> None:
+    """Checks `table` against `schema` and writes it as parquet."""
+    check(table, schema, path).write_parquet(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a prompt or completion: plain text, or one item's SID. Exactly one is set.
+
+    SIDs never travel as text, so that a title which happens to contain `<a_12>` stays a title
+    (design decision 5).
+    """
+
+    text: str | None = None
+    sid: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        assert (self.text is None) != (self.sid is None), "a segment is a text or a SID"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One training example: the loss falls on `completion`, never on `prompt`."""
+
+    task: str
+    prompt: tuple[Segment, ...]
+    completion: tuple[Segment, ...]
+
+
+def write_examples(path: str | Path, examples: Iterable[Example]) -> None:
+    """Writes examples as a parquet table of schema `EXAMPLES`, in the order given."""
+    rows = [
+        {"task": e.task, "prompt": _rows(e.prompt), "completion": _rows(e.completion)}
+        for e in examples
+    ]
+    write(path, pl.DataFrame(rows, schema=dict(EXAMPLES)), EXAMPLES)
+
+
+def read_examples(path: str | Path) -> list[Example]:
+    """Reads what `write_examples` wrote.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read`.
+    """
+    return [
+        Example(row["task"], _segments(row["prompt"]), _segments(row["completion"]))
+        for row in read(path, EXAMPLES).iter_rows(named=True)
+    ]
+
+
+def _rows(segments: Iterable[Segment]) -> list[dict[str, object]]:
+    return [{"text": s.text, "sid": None if s.sid is None else list(s.sid)} for s in segments]
+
+
+def _segments(rows: Iterable[dict[str, object]]) -> tuple[Segment, ...]:
+    return tuple(
+        Segment(text=row["text"])  # type: ignore[arg-type]
+        if row["sid"] is None
+        else Segment(sid=tuple(row["sid"]))  # type: ignore[arg-type]
+        for row in rows
+    )

@@ -1,0 +1,159 @@
+"""What `genrec show` and `genrec list` print: a finished stage, or what a recipe can name."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import rich.console
+from rich.table import Table
+from rich.text import Text
+
+from genrec import config, recipe, resources
+from genrec.pipeline import STAGES, Pipeline
+from genrec.store import Artifact
+
+
+def show(pipeline: Pipeline, stage: str, *, rows: int) -> None:
+    """Prints what a finished stage holds.
+
+    Args:
+        pipeline: whose store to look into.
+        stage: the stage; `retrieve` shows every retriever.
+        rows: how many rows, examples or users.
+
+    Raises:
+        KeyError: no such stage.
+        MissingArtifact: it has not been run; names the command.
+    """
+    out = rich.console.Console()
+    for key in pipeline.graph.keys(stage):
+        artifact = pipeline[key]
+        if rows:
+            out.print(f"{key}  {artifact.path}", style="bold", highlight=False, soft_wrap=True)
+        _VIEWS[artifact.stage](out, pipeline, artifact, rows)
+
+
+def registries() -> dict[str, dict[str, str]]:
+    """Returns what can be listed: kind of thing -> name -> one line about it."""
+
+    def union(section: type[config.Section], field: str) -> dict[str, str]:
+        members = recipe.kinds(typing.get_type_hints(section, include_extras=True)[field])
+        return {name: _first_line(member.__doc__) for name, member in sorted(members.items())}
+
+    shipped = resources.folder("recipes")
+    return {
+        "recipes": {
+            str(p.relative_to(shipped)): _first_line(p.read_text("utf-8").lstrip("# "))
+            for p in sorted(shipped.rglob("*.yaml"))
+            if p.read_text("utf-8").startswith("#") and "accelerate" not in p.parts
+        },
+        "stages": {s.name: f"reads {', '.join(s.reads) or 'raw files'}" for s in STAGES},
+        "sources": union(config.Prepare, "source"),
+        "images": union(config.Late, "image"),
+        "quantizers": union(config.Recipe, "quantize"),
+        "tasks": {
+            name: field.description or "" for name, field in config.Tasks.model_fields.items()
+        },
+        "models": union(config.Train, "model"),
+        "retrievers": union(config.Recipe, "retrieve"),
+    }
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().splitlines()[0] if (text or "").strip() else ""
+
+
+def _table(out: rich.console.Console, frame: Any, rows: int) -> None:
+    table = Table(*frame.columns)
+    for row in frame.head(rows).iter_rows():
+        table.add_row(*(Text(_short(value)) for value in row))
+    out.print(table)
+
+
+def _short(value: object) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _tree(out: rich.console.Console, stats: Mapping[str, Any]) -> None:
+    for name, value in stats.items():
+        shown = [round(v, 4) if isinstance(v, float) else v for v in _listed(value)]
+        out.print(f"  {name}: {', '.join(map(str, shown))}", highlight=False)
+
+
+def _listed(value: Any) -> list[Any]:
+    if isinstance(value, Mapping):
+        return [f"{k} {v}" for k, v in value.items()]
+    return value if isinstance(value, list) else [value]
+
+
+def _prepare(out: rich.console.Console, _: Pipeline, artifact: Artifact, rows: int) -> None:
+    _tree(out, artifact.load("stats.json"))
+    _table(out, artifact.load("items.parquet"), rows)
+    _table(out, artifact.load("test.parquet"), rows)
+
+
+def _embed(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact, rows: int) -> None:
+    embeddings = artifact.load()
+    out.print(f"  {embeddings.shape[0]} items x {embeddings.shape[1]} dimensions")
+    _tree(out, artifact.load("views.json"))
+
+
+def _quantize(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact, rows: int) -> None:
+    from genrec.sid.codes import format_sid
+
+    _tree(out, artifact.load("stats.json"))
+    titles = pipeline["prepare"].load()["title"]
+    for sid, title in list(zip(artifact.load(), titles, strict=True))[:rows]:
+        out.print(Text.assemble("  ", (format_sid(sid), "cyan"), "  ", _short(title)))
+
+
+def _compose(out: rich.console.Console, _: Pipeline, artifact: Artifact, rows: int) -> None:
+    from genrec.lm.compose import render
+    from genrec.schema import read_examples
+
+    examples = read_examples(artifact / "train.parquet")
+    out.print("  [dim]prompt, no loss[/] | [bold green]completion, loss[/]")
+    for task in sorted({example.task for example in examples}):
+        chosen = [example for example in examples if example.task == task]
+        out.print(f"\n[bold]{task}[/]: {len(chosen)} examples", highlight=False)
+        for example in chosen[:rows]:
+            parts = [(t, "bold green" if target else "dim") for t, target in render(example)]
+            out.print(Text.assemble("  ", *parts))
+
+
+def _train(out: rich.console.Console, _: Pipeline, artifact: Artifact, rows: int) -> None:
+    _tree(out, artifact.load("summary.json"))
+    for line in (artifact / "log.jsonl").read_text("utf-8").splitlines()[-rows:]:
+        out.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _lists(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact, rows: int) -> None:
+    titles = pipeline["prepare"].load()["title"].to_list()
+    for (user,), group in artifact.load().group_by(["user"], maintain_order=True):
+        if rows <= 0:
+            break
+        rows -= 1
+        out.print(f"user {user}", style="bold", highlight=False)
+        for item, score, rank in group.select("item", "score", "rank").head(10).iter_rows():
+            out.print(Text(f"  {rank:>3} {score:>9.3f}  {_short(titles[item])}"))
+
+
+def _evaluate(out: rich.console.Console, _: Pipeline, artifact: Artifact, rows: int) -> None:
+    from genrec.evaluate import metrics_table
+
+    out.print(metrics_table(artifact.load()))
+
+
+_VIEWS: dict[str, Callable[[rich.console.Console, Pipeline, Artifact, int], None]] = {
+    "prepare": _prepare,
+    "embed": _embed,
+    "quantize": _quantize,
+    "compose": _compose,
+    "train": _train,
+    "retrieve": _lists,
+    "recommend": _lists,
+    "evaluate": _evaluate,
+}

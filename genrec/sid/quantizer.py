@@ -1,0 +1,204 @@
+"""What every quantiser can do, the residual arithmetic that they share, and their file format.
+
+A quantiser maps an embedding to a vector z, and z to L codes: at each level the code nearest to what
+the levels before have left over. One safetensors file holds it, its settings in the header.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from genrec.progress import Progress, silent
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+
+_CHUNK = 8192  # rows whose distances to all codes are held in memory at once
+_HEADER = "genrec"  # one key only: safetensors writes several in a random order
+
+
+class Quantizer(Protocol):
+    """Embeddings to SIDs and back. Deterministic: the same seed gives the same SIDs.
+
+    Attributes:
+        kind: its name in recipes and in the saved file.
+        levels: L.
+        codes: K.
+    """
+
+    kind: ClassVar[str]
+    levels: int
+    codes: int
+
+    def fit(self, embeddings: Floats, *, progress: Progress = silent) -> Self:
+        """Learns the codebooks from float32 [N, D], N >= K.
+
+        Raises:
+            ValueError: fewer items than codes, NaN or infinity.
+        """
+
+    def encode(self, embeddings: Floats) -> Ints:
+        """Returns the SID of each row of float32 [N, D]. int32 [N, L]."""
+
+    def decode(self, sids: Ints) -> Floats:
+        """Returns the embedding that each SID stands for. float32 [N, D]."""
+
+    def last_level_distances(self, embeddings: Floats, sids: Ints) -> Floats:
+        """Returns squared distances to all codes of the last level. float32 [N, K].
+
+        They are measured from what the first L-1 codes of `sids` leave over.
+        """
+
+    def residual_norms(self, embeddings: Floats, sids: Ints) -> NDArray[np.float64]:
+        """Returns, per level, the relative norm of what is left after it. float64 [L]."""
+
+    def save(self, path: str | Path) -> None:
+        """Writes everything that `encode` and `decode` need to one safetensors file."""
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Reads what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is damaged, or holds another kind.
+        """
+
+
+def load_quantizer(path: str | Path) -> Quantizer:
+    """Reads a saved quantiser of any kind.
+
+    Args:
+        path: a `quantizer.safetensors`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or no quantiser of ours.
+    """
+    from genrec.sid.rkmeans import RKMeans
+    from genrec.sid.rqvae import RQVAE
+
+    known: dict[str, type[Quantizer]] = {"rkmeans": RKMeans, "rqvae": RQVAE}
+    kind = read_file(path)[0]["kind"]
+    if kind not in known:
+        raise ValueError(f"{path}: unknown kind of quantiser {kind!r}; expected one of {[*known]}")
+    return known[kind].load(path)
+
+
+def check_embeddings(
+    embeddings: Floats, *, codes: int | None = None, dim: int | None = None
+) -> Floats:
+    """Returns the embeddings as contiguous float32 if they can be quantised.
+
+    Args:
+        embeddings: expected float [N, D], finite.
+        codes: K, where N >= K is needed (fitting).
+        dim: D, where it is known (after fitting).
+
+    Raises:
+        ValueError: another shape, NaN or infinity, or too few items.
+    """
+    if embeddings.ndim != 2 or dim not in (None, embeddings.shape[1]):
+        raise ValueError(
+            f"embeddings: expected [N, {dim or 'D'}], found shape {list(embeddings.shape)}"
+        )
+    bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+    if len(bad):
+        raise ValueError(f"embeddings: NaN or infinity in row {bad[0]} ({len(bad)} rows in all)")
+    if codes is not None and len(embeddings) < codes:
+        raise ValueError(
+            f"{len(embeddings)} items cannot fill a codebook of {codes} codes; "
+            f"set quantize.codes to at most {len(embeddings)}"
+        )
+    return np.ascontiguousarray(embeddings, dtype=np.float32)
+
+
+def squared_distances(z: Floats, codebook: Floats) -> Floats:
+    """Returns the squared Euclidean distance of each z to each code. [N, d], [K, d] -> [N, K]."""
+    squares = (z**2).sum(axis=1, keepdims=True) + (codebook**2).sum(axis=1)
+    return np.maximum(squares - 2 * (z @ codebook.T), np.float32(0))
+
+
+def nearest_codes(z: Floats, codebooks: Floats) -> Ints:
+    """Quantises greedily, level by level (RQ-VAE, arXiv 2203.01941, equation 2).
+
+    Args:
+        z: float32 [N, d].
+        codebooks: float32 [L, K, d].
+
+    Returns:
+        int32 [N, L]; of equally near codes the lowest.
+    """
+    sids = np.empty((len(z), len(codebooks)), dtype=np.int32)
+    for start in range(0, len(z), _CHUNK):
+        residual = z[start : start + _CHUNK]
+        for level, codebook in enumerate(codebooks):
+            nearest = squared_distances(residual, codebook).argmin(axis=1)
+            sids[start : start + _CHUNK, level] = nearest
+            residual = residual - codebook[nearest]
+    return sids
+
+
+def sum_of_codes(sids: Ints, codebooks: Floats) -> Floats:
+    """Returns the sum of each SID's code vectors. [N, l], [L, K, d] -> [N, d], l <= L levels."""
+    total = np.zeros((len(sids), codebooks.shape[2]), dtype=np.float32)
+    for codes, codebook in zip(sids.T, codebooks[: sids.shape[1]], strict=True):
+        total += codebook[codes]
+    return total
+
+
+def distances_on_last_level(z: Floats, sids: Ints, codebooks: Floats) -> Floats:
+    """Returns squared distances of what the first L-1 codes leave of z to the last codes. [N, K]."""
+    before = sum_of_codes(sids[:, : len(codebooks) - 1], codebooks)
+    return squared_distances(z - before, codebooks[-1])
+
+
+def relative_norms(z: Floats, sids: Ints, codebooks: Floats) -> NDArray[np.float64]:
+    """Returns, per level, the root mean square norm of the residual over that of z. float64 [L]."""
+    left = [z - sum_of_codes(sids[:, : level + 1], codebooks) for level in range(len(codebooks))]
+    energy = [float((residual.astype(np.float64) ** 2).sum()) for residual in (z, *left)]
+    return np.sqrt(np.array(energy[1:]) / max(energy[0], np.finfo(np.float64).tiny))
+
+
+def write_file(
+    path: str | Path, header: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]
+) -> None:
+    """Writes tensors to a safetensors file with `header` as JSON in its metadata."""
+    contiguous = {name: np.ascontiguousarray(t) for name, t in sorted(tensors.items())}
+    save_file(contiguous, str(path), metadata={_HEADER: json.dumps(header, sort_keys=True)})
+
+
+def read_file(
+    path: str | Path, *, kind: str | None = None
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Returns the header and the tensors that `write_file` wrote.
+
+    Args:
+        path: the file.
+        kind: what the header must name as its kind; None for any.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, has no header of ours, or is of another kind.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such quantiser; run `genrec quantize RECIPE`")
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            header = json.loads((file.metadata() or {})[_HEADER])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except KeyError as error:
+        raise ValueError(f"{path}: a safetensors file, but no quantiser of genrec") from error
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: damaged, not a readable quantiser ({error})") from error
+    if kind not in (None, header["kind"]):
+        raise ValueError(f"{path}: holds a quantiser of kind {header['kind']!r}, expected {kind!r}")
+    return header, tensors

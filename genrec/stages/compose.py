@@ -1,0 +1,38 @@
+"""Tables and SIDs to training examples, and the prompts of validation and test users."""
+
+from __future__ import annotations
+
+from genrec import schema
+from genrec.lm import compose
+from genrec.lm.tasks import Corpus
+from genrec.stages.context import Context
+
+
+def run(context: Context) -> None:
+    """Tables and SIDs to training examples, and the prompts of validation and test users."""
+    section, prepared = context.section, context.inputs["prepare"]
+    sids = context.inputs["quantize"].load()
+    corpus = Corpus(
+        items=prepared.load("items.parquet"),
+        sids=sids,
+        train=prepared.load("train.parquet"),
+        valid=prepared.load("valid.parquet"),
+    )
+    train, valid = compose.compose(
+        corpus,
+        section.tasks.model_dump(),
+        style=section.style,
+        seed=context.recipe.seed,
+        max_history=section.max_history,
+        max_text=section.max_text,
+    )
+    test = [
+        schema.Example(
+            "history_to_sid",
+            compose.prompt_for(sids[history], style=section.style, max_history=section.max_history),
+            (schema.Segment(sid=tuple(map(int, sids[target]))),),
+        )
+        for history, target in prepared.load("test.parquet").select("history", "target").rows()
+    ]
+    for split, examples in (("train", train), ("valid", valid), ("test", test)):
+        schema.write_examples(context.out / f"{split}.parquet", examples)

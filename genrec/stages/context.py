@@ -1,0 +1,58 @@
+"""What a stage function gets, and the two things that several of them do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genrec.config import Recipe
+from genrec.progress import Progress
+from genrec.store import Artifact, RowCache
+
+EVALUATED = ("valid", "test")  # the splits that get recommendations and metrics
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage function gets.
+
+    Attributes:
+        recipe: the whole recipe; what a stage reads of it beside its section must be in its
+            fingerprint (`Stage.uses`) or in that of an artifact that it reads.
+        section: the stage's own section.
+        inputs: the artifacts that it reads, by node, checked.
+        out: the folder to write into; a stage that resumes finds there what a killed run left.
+        cache: finished rows of slow encoders, shared by all runs of the store.
+        progress: to be told of every step.
+    """
+
+    recipe: Recipe
+    section: Any
+    inputs: Mapping[str, Artifact]
+    out: Path
+    cache: RowCache
+    progress: Progress
+
+    @property
+    def device(self) -> str:
+        """The device that `runtime` asks for; also sets the number of threads."""
+        import torch
+
+        runtime = self.recipe.runtime
+        if runtime.threads:
+            torch.set_num_threads(runtime.threads)
+        if runtime.device != "auto":
+            return runtime.device
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def progress_of(self, part: str) -> Progress:
+        """Returns a progress whose steps are named after one part, such as a split."""
+        return lambda step, done, total: self.progress(f"{step} ({part})", done, total)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes one JSON file, the same bytes for the same value."""
+        text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+        (self.out / name).write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,43 @@
+"""Raw files to tables and the leave-last-out split."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from genrec import data, schema
+from genrec.stages.context import Context
+
+_TABLES: dict[str, schema.Schema] = {
+    "items": schema.ITEMS,
+    "users": schema.USERS,
+    "interactions": schema.INTERACTIONS,
+    "train": schema.SPLIT,
+    "valid": schema.SPLIT,
+    "test": schema.SPLIT,
+}
+
+
+def run(context: Context) -> None:
+    """Raw files to tables and the split."""
+    section, source = context.section, context.section.source
+    options = source.model_dump(exclude={"kind"})
+    if source.kind == "demo":
+        raw = data.make_demo(context.out, **options, progress=context.progress)
+    else:
+        read = {"interchange": data.read_interchange, "movielens": data.read_movielens}[source.kind]
+        raw = read(**options, on_bad=section.on_bad, progress=context.progress)
+    done = data.prepare(
+        raw,
+        core=section.core,
+        repeats=section.repeats,
+        on_bad=section.on_bad,
+        progress=context.progress,
+    )
+    for name, columns in _TABLES.items():
+        schema.write(context.out / f"{name}.parquet", getattr(done, name), columns)
+    if done.sids is not None:
+        np.save(context.out / "published_sids.npy", done.sids)
+    for name, table in raw.truth.items():
+        (context.out / "truth").mkdir(exist_ok=True)
+        table.write_parquet(context.out / "truth" / f"{name}.parquet")
+    context.write_json("stats.json", done.stats)

@@ -1,0 +1,33 @@
+"""Vectors to SIDs, every item its own if asked; or the SIDs that were published."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from genrec.sid import RQVAE, Quantizer, RKMeans, codes
+from genrec.stages.context import Context
+
+
+def run(context: Context) -> None:
+    """Vectors to SIDs, every item its own if asked; or the SIDs that were published."""
+    section = context.section
+    if section.kind == "published":
+        sids = context.inputs["prepare"].load("published_sids.npy")
+        np.save(context.out / "sids.npy", sids)
+        context.write_json("stats.json", codes.published_stats(sids))
+        return
+    embeddings = context.inputs["embed"].load()
+    options = section.model_dump(exclude={"kind", "resolve"})
+    if section.kind == "rqvae":
+        quantizer: Quantizer = RQVAE(**options, seed=context.recipe.seed, device=context.device)
+    else:
+        quantizer = RKMeans(**options, seed=context.recipe.seed)
+    quantizer.fit(embeddings, progress=context.progress)
+    before = quantizer.encode(embeddings)
+    after = before
+    if section.resolve:
+        distances = quantizer.last_level_distances(embeddings, before)
+        after = codes.resolve_collisions(before, distances, codes=section.codes).sids
+    np.save(context.out / "sids.npy", after)
+    quantizer.save(context.out / "quantizer.safetensors")
+    context.write_json("stats.json", codes.sid_stats(embeddings, before, after, quantizer))

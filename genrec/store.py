@@ -1,0 +1,314 @@
+"""Artifacts on disk: content-addressed, complete or absent, and checked before they are used.
+
+`store/<stage>/<fingerprint>/` exists only when finished: a stage writes into
+`<fingerprint>.partial/`, then `artifact.json` (sizes and hashes of every file) is written last and the
+folder moved into place in one rename. A killed run leaves a `.partial` folder and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from genrec.progress import Progress, silent
+
+MANIFEST = "artifact.json"
+
+
+class DamagedArtifact(RuntimeError):
+    """A file of a finished artifact is missing or is not what was written."""
+
+
+def canonical(value: Any) -> str:
+    """Returns the one JSON text of `value`: sorted keys, no spaces, no NaN."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def fingerprint(inputs: Mapping[str, Any]) -> str:
+    """Returns 16 hex digits that stand for everything a stage's result depends on."""
+    return hashlib.sha256(canonical(inputs).encode()).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """Returns the sha256 of one file, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact: a folder, and what its manifest says of it."""
+
+    stage: str
+    fingerprint: str
+    path: Path
+    main: str
+    manifest: Mapping[str, Any]
+
+    def __truediv__(self, name: str) -> Path:
+        """Returns the path of one of the artifact's files."""
+        return self.path / name
+
+    def load(self, name: str | None = None) -> Any:
+        """Loads one file: parquet as polars, npy as numpy, JSON as Python, else its path.
+
+        Args:
+            name: a file of this artifact; without it the stage's main one
+                (`sids.npy` of quantize, `metrics.json` of evaluate).
+
+        Raises:
+            FileNotFoundError: the artifact has no such file; names those it has.
+        """
+        path = self.path / (name or self.main)
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: not in this artifact, which has {self.files()}")
+        match path.suffix:
+            case ".parquet":
+                import polars as pl
+
+                return pl.read_parquet(path)
+            case ".npy":
+                import numpy as np
+
+                return np.load(path, allow_pickle=False)
+            case ".json":
+                return json.loads(path.read_text(encoding="utf-8"))
+            case _:
+                return path
+
+    def files(self) -> list[str]:
+        """Returns the names of the artifact's files, sorted."""
+        return sorted(self.manifest["files"])
+
+    def verify(self, progress: Progress = silent) -> None:
+        """Reads every file and compares it with the manifest.
+
+        Raises:
+            DamagedArtifact: names the file and what is wrong with it.
+        """
+        files = self.manifest["files"]
+        for done, (name, expected) in enumerate(sorted(files.items()), start=1):
+            path = self.path / name
+            if not path.is_file():
+                raise DamagedArtifact(f"{path}: damaged: the file is missing")
+            if (size := path.stat().st_size) != expected["bytes"]:
+                raise DamagedArtifact(
+                    f"{path}: damaged: {size} bytes, expected {expected['bytes']}"
+                )
+            if file_digest(path) != expected["sha256"]:
+                raise DamagedArtifact(f"{path}: damaged: its content is not what was written")
+            progress("verify", done, len(files))
+
+
+class Store:
+    """The folder that holds artifacts and the cache of rows.
+
+    Args:
+        root: made when first written to.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def folder(self, stage: str, fingerprint: str) -> Path:
+        """Returns where an artifact lies, finished or not."""
+        return self.root / stage / fingerprint
+
+    def find(self, stage: str, fingerprint: str, *, main: str) -> Artifact | None:
+        """Returns the finished artifact, or None. Does not read its files: see `Artifact.verify`.
+
+        Raises:
+            DamagedArtifact: its manifest cannot be read.
+        """
+        path = self.folder(stage, fingerprint)
+        if not (path / MANIFEST).is_file():
+            if path.is_dir():
+                raise DamagedArtifact(f"{path / MANIFEST}: damaged: the file is missing")
+            return None
+        try:
+            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+            manifest["files"], manifest["inputs"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedArtifact(f"{path / MANIFEST}: damaged: {error}") from error
+        return Artifact(stage, fingerprint, path, main, manifest)
+
+    def latest(self, stage: str) -> Mapping[str, Any] | None:
+        """Returns the manifest of the newest finished artifact of a stage, for `plan --why`."""
+        manifests = (self.root / stage).glob(f"*/{MANIFEST}")
+        newest = max(manifests, key=lambda path: path.stat().st_mtime, default=None)
+        if newest is None or newest.parent.suffix == ".partial":
+            return None
+        try:
+            return dict(json.loads(newest.read_text(encoding="utf-8")))
+        except ValueError:
+            return None
+
+    def remove(self, stage: str, fingerprint: str) -> None:
+        """Removes a finished artifact, in one rename first, so that none is ever half there."""
+        path = self.folder(stage, fingerprint)
+        if path.exists():
+            doomed = path.with_name(f"{path.name}.removed-{os.getpid()}")
+            path.rename(doomed)
+            shutil.rmtree(doomed)
+
+    @contextmanager
+    def building(
+        self, stage: str, fingerprint: str, inputs: Mapping[str, Any], *, resumes: bool
+    ) -> Iterator[Path]:
+        """Yields the folder to write into; on leaving without an error the artifact is finished.
+
+        Args:
+            stage: the stage's name.
+            fingerprint: of `inputs`.
+            inputs: what the result depends on, kept in the manifest.
+            resumes: keep what a killed run left there (the trainer's checkpoints).
+
+        Raises:
+            RuntimeError: another process is building this artifact.
+        """
+        final = self.folder(stage, fingerprint)
+        partial = final.with_name(f"{final.name}.partial")
+        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(final.with_name(f"{final.name}.lock"), timeout=0):
+                if partial.exists() and not resumes:
+                    shutil.rmtree(partial)
+                partial.mkdir(exist_ok=True)
+                started = time.time()
+                yield partial
+                _write_manifest(partial, stage, fingerprint, inputs, time.time() - started)
+                self.remove(stage, fingerprint)
+                partial.rename(final)
+        except Timeout as error:
+            raise RuntimeError(
+                f"{final}: another genrec process is building this artifact; wait for it, "
+                "or stop it and run again"
+            ) from error
+
+
+class RowCache(MutableMapping[str, bytes]):
+    """A sqlite table of finished rows (embeddings, model replies), so that a killed run goes on.
+
+    Args:
+        path: the database file; made with its folder.
+
+    Raises:
+        ValueError: the file is no sqlite database.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, timeout=60)
+        try:
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("CREATE TABLE IF NOT EXISTS rows (key TEXT PRIMARY KEY, value BLOB)")
+        except sqlite3.DatabaseError as error:
+            raise ValueError(f"{path}: not a usable cache ({error}); delete it") from error
+
+    def __getitem__(self, key: str) -> bytes:
+        row = self._db.execute("SELECT value FROM rows WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            raise KeyError(key)
+        return bytes(row[0])
+
+    def __setitem__(self, key: str, value: bytes) -> None:
+        self.put_many({key: value})
+
+    def put_many(self, rows: Mapping[str, bytes]) -> None:
+        """Stores all of `rows` or, when killed, none of them."""
+        with self._db:
+            self._db.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", rows.items())
+
+    def __delitem__(self, key: str) -> None:
+        with self._db:
+            if not self._db.execute("DELETE FROM rows WHERE key = ?", (key,)).rowcount:
+                raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return (row[0] for row in self._db.execute("SELECT key FROM rows ORDER BY key"))
+
+    def __len__(self) -> int:
+        return int(self._db.execute("SELECT COUNT(*) FROM rows").fetchone()[0])
+
+    def close(self) -> None:
+        """Closes the database."""
+        self._db.close()
+
+
+class Digests:
+    """Content hashes of raw files, remembered by path, size and time of change.
+
+    Args:
+        store: the store that remembers; without its folder nothing is remembered.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._file = store.root / "digests.json"
+        self._known: dict[str, list[Any]] = {}
+        if self._file.is_file():
+            try:
+                self._known = json.loads(self._file.read_text(encoding="utf-8"))
+            except ValueError:
+                self._known = {}  # a cache: worth no more than rebuilding
+        self._changed = False
+
+    def __call__(self, path: Path) -> str:
+        """Returns the digest of a file, or of a folder's file names and contents."""
+        if path.is_dir():
+            names = sorted(p for p in path.rglob("*") if p.is_file())
+            listing = {p.relative_to(path).as_posix(): self(p) for p in names}
+            return hashlib.sha256(canonical(listing).encode()).hexdigest()
+        status = path.stat()
+        stamp = [status.st_size, status.st_mtime_ns]
+        key = str(path.resolve())
+        if self._known.get(key, [])[:2] != stamp:
+            self._known[key] = [*stamp, file_digest(path)]
+            self._changed = True
+        return str(self._known[key][2])
+
+    def save(self) -> None:
+        """Writes what was learned, in one rename."""
+        if self._changed:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._file.with_suffix(f".{os.getpid()}")
+            temporary.write_text(canonical(self._known), encoding="utf-8")
+            temporary.replace(self._file)
+
+
+def _write_manifest(
+    folder: Path, stage: str, fingerprint: str, inputs: Mapping[str, Any], seconds: float
+) -> None:
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    manifest = {
+        "stage": stage,
+        "fingerprint": fingerprint,
+        "inputs": inputs,
+        "seconds": round(seconds, 3),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "files": {
+            p.relative_to(folder).as_posix(): {
+                "bytes": p.stat().st_size,
+                "sha256": file_digest(p),
+            }
+            for p in files
+        },
+    }
+    temporary = folder / f"{MANIFEST}.tmp"
+    with temporary.open("w", encoding="utf-8") as stream:
+        json.dump(manifest, stream, indent=1, sort_keys=True)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(folder / MANIFEST)

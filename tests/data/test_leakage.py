@@ -1,0 +1,153 @@
+"""Every way of leaking that we can think of is caught, and names the user."""
+
+from collections.abc import Callable
+
+import polars as pl
+import pytest
+
+from genrec.data import LeakageError, check_no_leakage
+from genrec.schema import INTERACTIONS, SPLIT, SPLITS
+
+# Users 3 and 8; items 0..9 in time order.
+SEQUENCES = {3: [0, 1, 2, 3, 4], 8: [5, 6, 7]}
+Tables = dict[str, pl.DataFrame]
+
+
+def tables() -> Tables:
+    found = {
+        name: pl.DataFrame(
+            [(u, s[:-back], s[-back]) for u, s in SEQUENCES.items()], schema=SPLIT, orient="row"
+        )
+        for name, back in zip(SPLITS, (3, 2, 1), strict=True)
+    }
+    rows = [
+        (user, item, time, SPLITS[max(0, 3 - len(s) + time)])
+        for user, s in SEQUENCES.items()
+        for time, item in enumerate(s)
+    ]
+    found["interactions"] = pl.DataFrame(rows, schema=INTERACTIONS, orient="row")
+    return found
+
+
+def check(found: Tables, **options: str) -> None:
+    check_no_leakage(*(found[name] for name in (*SPLITS, "interactions")), **options)  # type: ignore[arg-type]
+
+
+def edited(table: pl.DataFrame, user: int, **values: object) -> pl.DataFrame:
+    """Replaces cells of one user's rows."""
+    rows = [{**r, **(values if r["user"] == user else {})} for r in table.rows(named=True)]
+    return pl.DataFrame(rows, schema=dict(table.schema))
+
+
+def test_a_proper_split_passes() -> None:
+    check(tables())
+    check(tables(), repeats="drop")
+
+
+def target_in_train(t: Tables) -> None:
+    """The validation target of user 3 is trained on."""
+    t["train"] = edited(t["train"], 3, target=3)
+
+
+def target_in_train_history(t: Tables) -> None:
+    t["train"] = edited(t["train"], 8, history=[6])
+
+
+def valid_row_in_training_log(t: Tables) -> None:
+    """The log calls the validation interaction a training one."""
+    held_out = (pl.col("user") == 3) & (pl.col("split") == "valid")
+    split = pl.when(held_out).then(pl.lit("train")).otherwise("split").alias("split")
+    t["interactions"] = t["interactions"].with_columns(split)
+
+
+def copy_in_training_log(t: Tables) -> None:
+    """The validation item also stands among the training rows, at an early time."""
+    extra = pl.DataFrame([(3, 3, 0, "train")], schema=INTERACTIONS, orient="row")
+    t["interactions"] = pl.concat([extra, t["interactions"]])
+
+
+def later_training_event(t: Tables) -> None:
+    """A training row after the validation row, told by nothing but its time."""
+    late = (pl.col("user") == 3) & (pl.col("item") == 2)
+    time = pl.when(late).then(99).otherwise("timestamp").cast(pl.Int64).alias("timestamp")
+    t["interactions"] = t["interactions"].with_columns(time)
+
+
+def reversed_in_time(t: Tables) -> None:
+    early = (pl.col("user") == 8) & (pl.col("split") == "test")
+    time = pl.when(early).then(0).otherwise("timestamp").cast(pl.Int64).alias("timestamp")
+    t["interactions"] = t["interactions"].with_columns(time)
+
+
+def valid_history_too_long(t: Tables) -> None:
+    t["valid"] = edited(t["valid"], 3, history=[0, 1, 2, 3])
+
+
+def valid_history_too_short(t: Tables) -> None:
+    t["valid"] = edited(t["valid"], 8, history=[])
+
+
+def history_without_valid(t: Tables) -> None:
+    t["test"] = edited(t["test"], 3, history=[0, 1, 2])
+
+
+def history_in_other_order(t: Tables) -> None:
+    t["test"] = edited(t["test"], 8, history=[6, 5])
+
+
+def targets_swapped(t: Tables) -> None:
+    """Nested, yet the other way round than the log."""
+    t["valid"] = edited(t["valid"], 8, target=7)
+    t["test"] = edited(t["test"], 8, history=[5, 7], target=6)
+
+
+def user_missing(t: Tables) -> None:
+    t["valid"] = t["valid"].filter(pl.col("user") != 8)
+
+
+def user_from_nowhere(t: Tables) -> None:
+    extra = pl.DataFrame([(9, [1], 2)], schema=SPLIT, orient="row")
+    t["train"] = pl.concat([t["train"], extra])
+
+
+def user_twice(t: Tables) -> None:
+    t["test"] = pl.concat([t["test"], t["test"].filter(pl.col("user") == 3)])
+
+
+@pytest.mark.parametrize(
+    ("leak", "said"),
+    [
+        (target_in_train, "user 3 has a valid history that is not the train history and its"),
+        (target_in_train_history, "user 8 has a valid history that is not the train"),
+        (valid_row_in_training_log, "user 3 has not exactly one valid interaction"),
+        (copy_in_training_log, "user 3 has training interactions other than the train sequence"),
+        (later_training_event, "user 3 has a train interaction after the valid interaction"),
+        (reversed_in_time, "user 8 has a valid interaction after the test interaction"),
+        (valid_history_too_long, "user 3 has a valid history that is not the train history"),
+        (valid_history_too_short, "user 8 has a valid history that is not"),
+        (history_without_valid, "user 3 has a test history that is not the valid history"),
+        (history_in_other_order, "user 8 has a test history that is not"),
+        (targets_swapped, "user 8 has a valid target other than the valid interaction"),
+        (user_missing, "user 8 is in the interactions but not in valid"),
+        (user_from_nowhere, "user 9 is in train but not in the interactions"),
+        (user_twice, "user 3 has more than one row in test"),
+    ],
+)
+def test_leaks_are_caught(leak: Callable[[Tables], None], said: str) -> None:
+    found = tables()
+    leak(found)
+    with pytest.raises(LeakageError) as error:
+        check(found)
+    assert said in str(error.value)
+    assert isinstance(error.value, ValueError)
+
+
+def test_a_repeated_target_is_a_leak_only_where_repeats_are_dropped() -> None:
+    found = tables()
+    found["test"] = edited(found["test"], 8, target=5)
+    held_out = (pl.col("user") == 8) & (pl.col("split") == "test")
+    item = pl.when(held_out).then(5).otherwise("item").cast(pl.Int32).alias("item")
+    found["interactions"] = found["interactions"].with_columns(item)
+    check(found, repeats="keep")
+    with pytest.raises(LeakageError, match="user 8 has the test target in the test history"):
+        check(found, repeats="drop")

@@ -1,0 +1,145 @@
+"""Composing: rates, variants, seeds, the validation prompts, and what is refused."""
+
+from collections import Counter
+
+import numpy as np
+import polars as pl
+import pytest
+
+from genrec.lm import compose as composing
+from genrec.lm.compose import compose, digests, prompt_for, render
+from genrec.lm.tasks import TASKS
+from genrec.prompts import STYLES, Variant
+from genrec.schema import Example, Segment, read_examples, write_examples
+
+
+def made(corpus, tasks, *, style="instruct", seed=0, **changes):
+    return compose(corpus, tasks, style=style, seed=seed, **changes)
+
+
+def counts(examples):
+    return Counter(example.task for example in examples)
+
+
+def test_a_streamed_history_is_one_example_per_user(corpus):
+    train, _ = made(corpus, {"history_to_sid": {}}, style="compact")
+    assert len(train) == corpus.train.height
+    sids = [tuple(int(c) for c in corpus.sids[item]) for item in (0, 1, 2)]
+    assert train[0] == Example(
+        "history_to_sid",
+        (Segment(sid=sids[0]),),
+        (Segment(sid=sids[1]), Segment(sid=sids[2])),
+    )
+
+
+def test_rates_are_expected_passes(corpus):
+    for rate, expected in ((0.0, 0), (0.5, 15), (1.0, 30), (2.0, 60), (2.5, 75)):
+        tasks = {"title_to_sid": {"rate": rate}, "sid_to_title": {}}
+        assert counts(made(corpus, tasks)[0])["title_to_sid"] == expected
+
+
+def test_a_second_pass_uses_other_words(corpus):
+    train, _ = made(corpus, {"title_to_sid": {"rate": 2.0}})
+    first, second = train[:30], train[30:]
+    assert [e.completion for e in first] == [e.completion for e in second]
+    assert all(a.prompt != b.prompt for a, b in zip(first, second, strict=True))
+
+
+def test_every_variant_is_used(corpus):
+    train, _ = made(corpus, {"title_to_sid": {}})
+    used = {example.prompt[0].text.split("thing")[0] for example in train}
+    assert len(used) == len(TASKS["title_to_sid"].template.instruct)
+
+
+def test_same_seed_same_examples(corpus, tmp_path):
+    tasks = {"title_to_sid": {"rate": 0.5}, "history_to_sid": {"expand": "prefix"}}
+    one, again, other = (made(corpus, tasks, seed=seed) for seed in (1, 1, 2))
+    assert one == again
+    assert one[0] != other[0]
+    write_examples(tmp_path / "train.parquet", one[0])
+    assert read_examples(tmp_path / "train.parquet") == one[0]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_validation_prompts_are_the_prompts_of_recommend(corpus, style):
+    _, valid = made(corpus, {"history_to_sid": {}}, style=style, max_history=5)
+    assert len(valid) == corpus.valid.height
+    for example, row in zip(valid, corpus.valid.iter_rows(named=True), strict=True):
+        sids = corpus.sids[row["history"]]
+        assert example.prompt == prompt_for(sids[-5:], style=style)
+        assert example.prompt == prompt_for(sids, style=style, max_history=5)
+        assert example.completion == (Segment(sid=tuple(corpus.sids[row["target"]].tolist())),)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_stream_looks_like_a_prompt_at_test_time(corpus, style):
+    # Whatever precedes the k-th target in training must be the prompt for those k items, or the
+    # model would be asked at test time what it never saw.
+    first_variant = TASKS["history_to_sid"].template.variants(style)[0].prompt
+    train, _ = made(corpus, {"history_to_sid": {}}, style=style)
+    head = first_variant.removesuffix("{history}")
+    mine = [e for e in train if (e.prompt[0].text or "") == head]
+    assert mine
+    for example in mine:
+        whole = (*example.prompt, *example.completion)
+        sids = np.array([s.sid for s in whole if s.sid])
+        for known in range(1, len(sids)):
+            expected = prompt_for(sids[:known], style=style)
+            assert whole[: len(expected)] == expected
+            assert whole[len(expected)] == Segment(sid=tuple(sids[known].tolist()))
+
+
+def test_validation_has_a_row_for_a_user_without_history(corpus):
+    history = [None if u == 3 else h for u, h in enumerate(corpus.valid["history"].to_list())]
+    bare = corpus.valid.with_columns(
+        pl.Series("history", history, dtype=pl.List(pl.Int32)).fill_null([])
+    )
+    changed = type(corpus)(corpus.items, corpus.sids, corpus.train, bare)
+    _, valid = made(changed, {"history_to_sid": {}}, style="compact")
+    assert len(valid) == corpus.valid.height
+    assert valid[3].prompt == ()
+
+
+def test_render_marks_the_targets(corpus):
+    train, _ = made(corpus, {"sid_to_title": {}}, style="compact")
+    assert render(train[9]) == [
+        ("<a_1><b_1>", False),
+        ("\n", False),
+        ("thing number 9 <a_1> blue", True),
+    ]
+
+
+def test_neighbouring_texts_become_one_segment(corpus):
+    train, _ = made(corpus, {"title_to_sid": {}}, style="compact")
+    assert train[4].prompt == (Segment(text="thing number 4 <a_1> blue\n"),)
+
+
+def test_digests_are_the_templates(corpus):
+    assert digests(["title_to_sid"]) == {"title_to_sid": TASKS["title_to_sid"].template.digest}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "error", "message"),
+    [
+        ({"titel_to_sid": {}}, KeyError, "did you mean 'title_to_sid'"),
+        ({"title_to_sid": {"expand": "stream"}}, ValueError, r"unknown \['expand'\]"),
+        ({"title_to_sid": {"rate": -1}}, ValueError, "rate: -1, expected at least 0"),
+        ({"history_to_sid": {"expand": "all"}}, ValueError, "expand: 'all', expected one of"),
+        ({"history_to_sid": {"rate": 0}}, ValueError, "no training example from 30 items"),
+        ({}, ValueError, "no training example"),
+    ],
+)
+def test_bad_tasks_say_how_to_mend(corpus, tasks, error, message):
+    with pytest.raises(error, match=message):
+        made(corpus, tasks)
+
+
+def test_a_template_that_cannot_stream_says_so():
+    good = Variant(prompt="Next: {history}", completion="{target}")
+    composing._check_streamable("history_to_sid", good)
+    for bad in (
+        Variant(prompt="{history} then", completion="{target}"),
+        Variant(prompt="{history}", completion="{target}."),
+    ):
+        with pytest.raises(ValueError, match="prefix or last"):
+            composing._check_streamable("history_to_sid", bad)

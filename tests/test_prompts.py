@@ -1,0 +1,98 @@
+"""Templates: what loads, what is refused and how the error reads, what the digest covers."""
+
+from pathlib import Path
+
+import pytest
+
+from genrec.prompts import STYLES, TemplateError, load_template, pieces, template_names
+
+GOOD = """
+description: a task
+compact:
+  - {prompt: "{history}", completion: "{target}"}
+instruct:
+  - {prompt: "After {history} comes", completion: "{target}"}
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def load(path):
+    return load_template(path, prompt=("history",), completion=("target",))
+
+
+def test_a_users_own_file_loads(tmp_path):
+    template = load(written(tmp_path, GOOD))
+    assert template.variants("instruct")[0].prompt == "After {history} comes"
+    with pytest.raises(ValueError, match="style 'chatty': expected one of compact, instruct"):
+        template.variants("chatty")
+
+
+@pytest.mark.parametrize("name", template_names("tasks"))
+def test_every_shipped_template_loads(name):
+    template = load_template(f"tasks/{name}")
+    assert template.description
+    assert all(template.variants(style) for style in STYLES)
+    assert len(template.instruct) > 1, (
+        "paraphrases keep a pretrained model from learning one phrase"
+    )
+
+
+def test_shipped_names_are_sorted_and_complete():
+    assert template_names("tasks") == tuple(sorted(template_names("tasks")))
+    assert {"history_to_sid", "sid_to_title", "title_to_sid"} <= set(template_names("tasks"))
+
+
+def test_missing_template_names_what_ships():
+    with pytest.raises(FileNotFoundError, match=r"history_to_sd.*tasks/history_to_sid\.yaml"):
+        load_template("tasks/history_to_sd")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('{history}"', '{histroy}"', r"mine\.yaml: compact\.0\.prompt: placeholders {histroy}"),
+        ("After {history}", "After", r"instruct\.0\.prompt: placeholders none"),
+        (
+            "{target}",
+            "{target} {target}",
+            r"compact\.0\.completion: placeholders {target}, {target}",
+        ),
+        ('{history}"', '{history"', r"compact\.0\.prompt: expected '}'"),
+        ("description: a task", "", r"mine\.yaml: description: Field required"),
+        ("description:", "descriptions: x\ndescription:", r"descriptions: Extra inputs"),
+        ("completion", "complete", r"compact\.0\."),
+        ("instruct:", "instruct: []\nrest:", r"instruct: Tuple should have at least 1 item"),
+        ("a task", "[a task", "not readable as YAML"),
+    ],
+)
+def test_a_bad_template_names_file_and_field(tmp_path, old, new, message):
+    assert old in GOOD
+    with pytest.raises(TemplateError, match=message):
+        load(written(tmp_path, GOOD.replace(old, new)))
+
+
+def test_an_empty_file_is_refused(tmp_path):
+    with pytest.raises(TemplateError, match="the whole file"):
+        load(written(tmp_path, ""))
+
+
+def test_digest_covers_content_not_layout(tmp_path):
+    digest = load(written(tmp_path, GOOD)).digest
+    assert (
+        load(
+            written(tmp_path, "# a comment\n" + GOOD.replace(", completion", ",  completion"))
+        ).digest
+        == digest
+    )
+    assert load(written(tmp_path, GOOD.replace("comes", "follows"))).digest != digest
+    assert len(digest) == 64
+
+
+def test_pieces_split_text_and_placeholders():
+    assert pieces("a {x}{y} {{b}}") == (("a ", "x"), ("", "y"), (" {", None), ("b}", None))
+    assert pieces("plain") == (("plain", None),)

@@ -1,0 +1,132 @@
+"""Recipes: every shipped one loads; overrides; errors that name the key and the nearest right one."""
+
+from pathlib import Path
+
+import pytest
+
+from genrec import recipe, resources
+from genrec.config import Late, Prepare, Recipe
+from genrec.recipe import RecipeError, load
+
+SHIPPED = sorted(
+    p for p in resources.folder("recipes").glob("*.yaml") if not p.name.startswith("_")
+)
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "r.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+DEMO = "prepare:\n  source: {kind: demo}\n"
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_every_shipped_recipe_loads(path: Path) -> None:
+    assert load(path).name == path.stem
+
+
+@pytest.mark.parametrize("name", ["demo", "demo.yaml", "recipes/demo.yaml"])
+def test_shipped_recipe_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load(name).name == "demo"
+
+
+def test_unknown_recipe_names_what_ships(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nope\.yaml.*demo\.yaml"):
+        load(tmp_path / "nope.yaml")
+
+
+def test_overrides_are_typed_and_nested(tmp_path: Path) -> None:
+    loaded = load(
+        write(tmp_path, DEMO),
+        ["quantize.levels=3", "quantize.kind=rkmeans", "prepare.source.items=50", "seed=4"],
+    )
+    assert (loaded.quantize.kind, loaded.quantize.levels) == ("rkmeans", 3)
+    assert loaded.prepare.source.items == 50
+    assert loaded.seed == 4
+
+
+def test_override_into_a_list(tmp_path: Path) -> None:
+    text = DEMO + "retrieve: [{kind: popular}, {kind: cooccurrence}]\n"
+    assert load(write(tmp_path, text), ["retrieve.1.window=3"]).retrieve[1].window == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("quantize.levles=3", r"quantize\.rqvae\.levles: unknown key; did you mean 'levels'"),
+        ("embde.text=null", r"embde: unknown key; did you mean 'embed'"),
+        ("train.model.hiden=3", r"did you mean 'hidden'"),
+        ("compose.tasks.title_to_sdi.rate=1", r"did you mean 'title_to_sid'"),
+        ("embed.image.kind=descriptor", r"unknown kind 'descriptor'; did you mean 'descriptors'"),
+        ("quantize.levels=0", r"quantize\.rqvae\.levels: .*greater than or equal to 1, found 0"),
+        ("quantize.levels=many", r"valid integer.*found 'many'"),
+        ("quantize", r"expected key=value"),
+        ("seed.x.y=3", r"cannot be set there"),
+    ],
+)
+def test_mistakes_name_the_key_and_the_mend(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load(write(tmp_path, DEMO + "seed: 1\n"), [override])
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("retrieve: [{kind: popular}, {kind: popular}]\n", "each kind may stand once"),
+        ("retrieve: [{kind: popular}]\n", r"baselines: \['cooccurrence'\] not among"),
+        ("evaluate: {ks: [100]}\n", r"100 is beyond recommend\.k=20"),
+        ("quantize: {kind: published}\n", r"needs prepare\.source\.index"),
+        ("embed: {text: null}\n", "no view is left"),
+        ("[1, 2]", "not readable as YAML"),
+    ],
+)
+def test_contradictions(tmp_path: Path, extra: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load(write(tmp_path, DEMO + extra))
+
+
+def test_missing_section_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="prepare: missing"):
+        load(write(tmp_path, "seed: 1\n"))
+
+
+def test_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (
+        "prepare:\n  source: {kind: interchange, interactions: '${HERE}/a', items: '${T:-x}/b'}\n"
+    )
+    monkeypatch.delenv("T", raising=False)
+    monkeypatch.setenv("HERE", "data")
+    source = load(write(tmp_path, text)).prepare.source
+    assert (source.interactions, source.items) == ("data/a", "x/b")
+    monkeypatch.delenv("HERE")
+    with pytest.raises(RecipeError, match="environment variable HERE"):
+        load(tmp_path / "r.yaml")
+
+
+def test_sections_are_frozen(tmp_path: Path) -> None:
+    loaded = load(write(tmp_path, DEMO))
+    with pytest.raises(ValueError, match="frozen"):
+        loaded.seed = 3  # type: ignore[misc]
+
+
+def test_content_paths_finds_optional_and_plain_ones(tmp_path: Path) -> None:
+    text = "prepare:\n  source: {kind: interchange, interactions: a, items: b, index: c}\n"
+    loaded = load(write(tmp_path, text))
+    assert dict(recipe.content_paths(loaded.prepare)) == {
+        "source.interactions": "a",
+        "source.items": "b",
+        "source.index": "c",
+    }
+    assert dict(recipe.content_paths(Late())) == {"text.model": Late().text.model}  # type: ignore[union-attr]
+
+
+def test_kinds_is_the_registry() -> None:
+    assert set(recipe.kinds(Recipe.model_fields["quantize"].annotation)) == {
+        "rqvae",
+        "rkmeans",
+        "published",
+    }
+    assert "movielens" in recipe.kinds(Prepare.model_fields["source"].annotation)
