@@ -34,7 +34,7 @@ def cli() -> None:
 @click.option("--force", metavar="STAGE", help="Build this stage anew, and all that reads it.")
 def run(recipe: str, overrides: tuple[str, ...], to: str | None, force: str | None) -> None:
     """Run every stage that is not finished, in order."""
-    with Console() as console:
+    with _console() as console:
         pipeline = Pipeline.load(recipe, *overrides, console=console)
         pipeline.run(to, force=force)
     if to in (None, "evaluate"):
@@ -97,9 +97,14 @@ def list_(kind: str | None) -> None:
             click.echo(f"{name:<32}{text}")
 
 
+def _console() -> Console:
+    """Returns a console; under `accelerate launch` only the first process speaks."""
+    return Console(quiet=os.environ.get("RANK", "0") != "0")
+
+
 def _stage_command(stage: str) -> Callable[..., Any]:
     def verb(recipe: str, overrides: tuple[str, ...], force: bool) -> None:
-        with Console() as console:
+        with _console() as console:
             pipeline = Pipeline.load(recipe, *overrides, console=console)
             pipeline.run(only=stage, force=stage if force else None)
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import rich.console
-from rich.table import Table
 from rich.text import Text
 
 from genrec import config, recipe, resources
@@ -65,11 +64,10 @@ def _first_line(text: str | None) -> str:
     return (text or "").strip().splitlines()[0] if (text or "").strip() else ""
 
 
-def _table(out: rich.console.Console, frame: Any, rows: int) -> None:
-    table = Table(*frame.columns)
-    for row in frame.head(rows).iter_rows():
-        table.add_row(*(Text(_short(value)) for value in row))
-    out.print(table)
+def _records(out: rich.console.Console, frame: Any, rows: int) -> None:
+    for row in frame.head(rows).iter_rows(named=True):
+        for number, (name, value) in enumerate(row.items()):
+            out.print(Text(f"{'  - ' if number == 0 else '    '}{name}: {_short(value)}"))
 
 
 def _short(value: object) -> str:
@@ -91,8 +89,9 @@ def _listed(value: Any) -> list[Any]:
 
 def _prepare(out: rich.console.Console, _: Pipeline, artifact: Artifact, rows: int) -> None:
     _tree(out, artifact.load("stats.json"))
-    _table(out, artifact.load("items.parquet"), rows)
-    _table(out, artifact.load("test.parquet"), rows)
+    for name in ("items", "test"):
+        out.print(f"{name}.parquet", style="bold", highlight=False)
+        _records(out, artifact.load(f"{name}.parquet"), rows)
 
 
 def _embed(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact, rows: int) -> None:

@@ -156,3 +156,38 @@ def test_a_flipped_byte_is_named_and_rebuilt(tiny: list[str], tmp_path: Path) ->
     assert again.returncode == 0
     assert "sids.npy: damaged" in again.stderr.replace("\n", "")
     assert sids.read_bytes() == good
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny pretrained model on disk: what a hub would hold, without SID tokens."""
+    from genrec.lm.model import build_scratch, save_merged
+
+    words = ["A shopper chose these items one after the other, oldest first: lamp, mug, tent."]
+    model, tokenizer = build_scratch(
+        texts=words * 3, levels=0, codes=1, hidden=32, layers=1, heads=2, vocab=300
+    )
+    folder = tmp_path_factory.mktemp("pretrained")
+    save_merged(model, tokenizer, folder)
+    return folder
+
+
+@pytest.mark.parametrize("tune", ["lora", "qlora", "full"])
+def test_a_pretrained_model_is_tuned(
+    finished: tuple[Pipeline, str], tiny: list[str], pretrained: Path, tune: str
+) -> None:
+    if tune == "qlora":
+        pytest.importorskip("bitsandbytes", reason="4-bit weights need the qlora extra")
+    store = finished[0].recipe.runtime.store
+    pipeline = Pipeline.load(
+        "demo",
+        *(o for o in overrides(tiny, Path(store)) if not o.startswith("train.model")),
+        f"train.model={{kind: pretrained, name: {pretrained}, tune: {tune}, rank: 4}}",
+        "train.epochs=0.5",
+        "compose.style=instruct",
+    )
+    pipeline.run(to="recommend")
+    assert pipeline["recommend"].load()["user"].n_unique() == 150
+    trained = pipeline["train"]
+    assert (trained / "adapter").is_dir() == (tune != "full")
+    AutoModelForCausalLM.from_pretrained(trained / "merged")

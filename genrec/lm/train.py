@@ -86,7 +86,7 @@ def train(
         save_every: steps between checkpoints, beside those after each validation.
         log_every: steps between log lines.
         seed: of batches and dropout.
-        device: `auto`, `cpu`, or a GPU such as `cuda`.
+        device: `auto`, `cpu`, `cuda` or `mps`.
         validate: gets the model in eval mode with the averaged weights, returns metrics such as
             `recall@10` by the real decoder.
         metric: chooses the best checkpoint: a key of `validate`'s metrics (higher is better) or
@@ -98,15 +98,15 @@ def train(
         parameters, trainable.
 
     Raises:
-        ValueError: not one of `epochs` and `max_steps`, no data, or `metric` is not measured.
+        ValueError: not one of `epochs` and `max_steps`, no data, no such device, or `metric` is not
+            measured.
         FloatingPointError: the loss is not finite.
     """
     _check_arguments(train_data, valid_data, epochs, max_steps, metric, validate)
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint = last_complete_checkpoint(out)
-    cpu = device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
-    arguments = TrainingArguments(
-        output_dir=str(out.resolve()),
+    arguments = _arguments(
+        out,
+        device=device,
         num_train_epochs=epochs if epochs is not None else 1.0,
         max_steps=max_steps if max_steps is not None else -1,
         learning_rate=lr,
@@ -115,28 +115,15 @@ def train(
         lr_scheduler_type="cosine" if scheduler == "one-cycle" else scheduler,
         max_grad_norm=max_grad_norm,
         logging_steps=log_every,
-        logging_nan_inf_filter=False,
-        eval_strategy="steps",
         eval_steps=eval_every,
-        save_strategy="steps",
         save_steps=eval_every,
-        save_total_limit=2,  # the newest and the best
-        load_best_model_at_end=True,
         metric_for_best_model=f"eval_{metric}",
         greater_is_better=metric != "loss",
-        restore_callback_states_from_checkpoint=True,
         seed=seed,
         data_seed=seed,
-        use_cpu=cpu,
-        bf16=not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-        dataloader_pin_memory=not cpu,
-        remove_unused_columns=False,
-        report_to="none",
-        disable_tqdm=True,
     )
-    if device.startswith("cuda:"):
-        torch.cuda.set_device(device)
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs are accelerate's, never DataParallel
+    with arguments.main_process_first(local=False):  # it clears up what a kill left
+        checkpoint = last_complete_checkpoint(out)
     sampler = TokenBudgetSampler(
         train_data["length"],
         tokens_per_batch,
@@ -184,6 +171,38 @@ def last_complete_checkpoint(out: Path) -> Path | None:
             return folder
         shutil.rmtree(folder)
     return None
+
+
+def _arguments(out: Path, *, device: str, **settings: Any) -> TrainingArguments:
+    """Returns Trainer's arguments: what `train` was asked for, and what is always so."""
+    if device not in ("auto", "cpu", "cuda", "cuda:0", "mps"):
+        raise ValueError(
+            f"runtime.device={device}: training takes auto, cpu, cuda or mps; to choose among GPUs "
+            "set CUDA_VISIBLE_DEVICES"
+        )
+    cuda = device in ("auto", "cuda", "cuda:0") and torch.cuda.is_available()
+    mps = device in ("auto", "mps") and torch.backends.mps.is_available()
+    if device not in ("auto", "cpu") and not (cuda or mps):
+        raise ValueError(f"runtime.device={device}: there is none here; expected auto or cpu")
+    arguments = TrainingArguments(
+        output_dir=str(out.resolve()),
+        logging_nan_inf_filter=False,
+        eval_strategy="steps",
+        save_strategy="steps",
+        save_total_limit=2,  # the newest and the best
+        load_best_model_at_end=True,
+        restore_callback_states_from_checkpoint=True,
+        use_cpu=not (cuda or mps),
+        bf16=cuda and torch.cuda.is_bf16_supported(),
+        dataloader_pin_memory=cuda,
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
+        report_to="none",
+        disable_tqdm=True,
+        **settings,
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs are accelerate's, never DataParallel
+    return arguments
 
 
 def _check_arguments(

@@ -78,9 +78,10 @@ class RKMeans:
 
     def decode(self, sids: Ints) -> Floats:
         """Returns the embedding that each SID stands for. int [N, L] -> float32 [N, D]."""
-        z = residual.sum_of_codes(sids, self._of("codebooks"))
-        reduced = "components" in self._fitted
-        return (z @ self._fitted["components"] if reduced else z) + self._of("mean")
+        decoded = residual.sum_of_codes(sids, self._of("codebooks"))
+        if "components" in self._fitted:
+            decoded = decoded @ self._fitted["components"]
+        return decoded + self._of("mean")
 
     def last_level_distances(self, embeddings: Floats, sids: Ints) -> Floats:
         """Returns the squared distances to all codes of the last level. float32 [N, K]."""
@@ -120,8 +121,10 @@ class RKMeans:
 
     def _project(self, embeddings: Floats) -> Floats:
         mean = self._of("mean")
-        centred = residual.check_embeddings(embeddings, dim=len(mean)) - mean
-        return centred @ self._fitted["components"].T if "components" in self._fitted else centred
+        z: Floats = residual.check_embeddings(embeddings, dim=len(mean)) - mean
+        if "components" in self._fitted:
+            z = z @ self._fitted["components"].T
+        return z
 
     def _cluster(self, points: Floats, *, seed: int) -> Floats:
         kmeans = faiss.Kmeans(

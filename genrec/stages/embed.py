@@ -32,7 +32,7 @@ def run(context: Context) -> None:
         weights["image"] = section.image.weight
     if section.behaviour is not None:
         found["behaviour"] = enrich.behaviour_view(
-            training_sequences(prepared.load("train.parquet")),
+            [s.tolist() for s in training_sequences(prepared.load("train.parquet"))],
             len(items),
             dim=section.behaviour.dim,
             window=section.behaviour.window,

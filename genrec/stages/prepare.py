@@ -24,8 +24,9 @@ def run(context: Context) -> None:
     if source.kind == "demo":
         raw = data.make_demo(context.out, **options, progress=context.progress)
     else:
-        read = {"interchange": data.read_interchange, "movielens": data.read_movielens}[source.kind]
-        raw = read(**options, on_bad=section.on_bad, progress=context.progress)
+        options |= {"on_bad": section.on_bad, "progress": context.progress}
+        is_movielens = source.kind == "movielens"
+        raw = data.read_movielens(**options) if is_movielens else data.read_interchange(**options)
     done = data.prepare(
         raw,
         core=section.core,

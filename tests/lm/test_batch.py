@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from genrec.lm import batch
@@ -25,7 +25,7 @@ def scratch_tokenizer():
 
 
 def chat_tokenizer():
-    """Like a pretrained LLM's: byte-level BPE, chat tokens, no BOS, other pad than EOS."""
+    """Like a pretrained LLM's: chat tokens, one of them put before every text, no BOS."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -36,6 +36,9 @@ def chat_tokenizer():
         trainers.BpeTrainer(
             vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
         ),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)]
     )
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -346,6 +346,7 @@ def test_a_loss_that_is_not_finite_stops(scratch, tmp_path):
     [
         ({"metric": "recall@10"}, "needs validate"),
         ({"epochs": 1.0}, "give epochs or max_steps"),
+        ({"device": "cuda:3"}, "CUDA_VISIBLE_DEVICES"),
         (
             {"metric": "ndcg", "validate": lambda model: {"recall": 0.1}},
             r"'ndcg'.*\['loss', 'recall'\]",

@@ -22,7 +22,9 @@ def test_parsing_inverts_naming(level, code):
     assert codes.parse_token(codes.token_name(level, code)) == (level, code)
 
 
-@pytest.mark.parametrize("bad", ["a_1", "<a_1", "<a_01>", "<A_1>", "<a_-1>", "<a_1> ", "<a_1>\n", ""])
+@pytest.mark.parametrize(
+    "bad", ["a_1", "<a_1", "<a_01>", "<A_1>", "<a_-1>", "<a_1> ", "<a_1>\n", ""]
+)
 def test_what_is_no_token_is_refused(bad):
     with pytest.raises(ValueError, match="<a_12>"):
         codes.parse_token(bad)

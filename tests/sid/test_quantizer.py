@@ -16,7 +16,7 @@ MAKE = {
     "rkmeans": lambda **kw: RKMeans(levels=3, codes=8, iterations=10, **kw),
     "rkmeans in few dimensions": lambda **kw: RKMeans(levels=3, codes=8, code_dim=4, **kw),
     "rqvae": lambda **kw: RQVAE(
-        levels=3, codes=8, code_dim=6, hidden=(16,), epochs=40, batch_size=50, lr=1e-2, **kw
+        levels=3, codes=8, code_dim=6, hidden=(16,), epochs=20, batch_size=40, lr=1e-2, **kw
     ),
 }
 every_quantizer = pytest.mark.parametrize("make", MAKE.values(), ids=MAKE.keys())
