@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -120,7 +119,8 @@ for _stage in STAGES:
 
 def main() -> None:
     """Runs the command line; a mistake of the user's is one message, not a traceback."""
-    sys.path.insert(0, str(Path.cwd()))
+    # Threads that wait for each other by spinning halve the speed of a busy small machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         cli(prog_name="genrec")
     except (ValueError, KeyError, OSError, RuntimeError) as error:

@@ -93,6 +93,7 @@ class TextView(Section):
     fields: tuple[str, ...] = ("title", "description")
     weight: float = Field(1.0, gt=0)
     batch_size: int = Field(64, ge=1)
+    max_tokens: int | None = Field(None, ge=8, description="texts are cut there; null: the model's")
 
 
 class NoImages(Section):
@@ -296,7 +297,9 @@ class Runtime(Section):
     """Where and how to run; never part of a fingerprint."""
 
     store: str = "store"
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    device: str = Field(
+        "auto", description="auto, cpu, cuda or mps; choose a GPU by CUDA_VISIBLE_DEVICES"
+    )
     threads: int | None = Field(None, ge=1)
     batch_size: int = Field(64, ge=1, description="users decoded at once")
     save_every: int = Field(200, ge=1, description="steps between trainer checkpoints")

@@ -58,6 +58,7 @@ def encode_texts(
     *,
     model: str,
     batch_size: int = 64,
+    max_tokens: int | None = None,
     device: str = "cpu",
     cache: MutableMapping[str, bytes],
     progress: Progress = silent,
@@ -71,6 +72,7 @@ def encode_texts(
         texts: one per item. An empty one gets a row of zeros.
         model: hub id, folder, or `package:<import name>`; see `find_weights`.
         batch_size: B. Part of the cache key, since another B changes the last bits.
+        max_tokens: a text is cut there; the model's own limit where None or larger.
         device: where the model runs.
         cache: finished rows, see `cached_rows`.
         progress: told "encode texts", in distinct texts.
@@ -83,11 +85,15 @@ def encode_texts(
         ValueError: all texts are empty.
     """
     identity = weights_identity(model)
-    keys = [row_key("text", identity, str(batch_size), text) if text else None for text in texts]
+    shape = f"{batch_size}x{max_tokens}"
+    keys = [row_key("text", identity, shape, text) if text else None for text in texts]
 
     def batches(missing: list[int]) -> Iterator[tuple[list[int], Floats]]:
         with loading(model):
             encoder = SentenceTransformer(find_weights(model), device=device)
+        limits = [limit for limit in (max_tokens, encoder.max_seq_length) if limit]
+        if limits:
+            encoder.max_seq_length = min(limits)
         for length, rows in _by_length(encoder, texts, missing):
             for part, filled in fixed_batches(rows, batch_size):
                 vectors = _encode(encoder, [texts[row] for row in filled], length)
@@ -171,5 +177,6 @@ def _weighted(name: str, view: Floats, weight: float) -> Floats:
     bad = np.flatnonzero(~np.isfinite(view).all(axis=1))
     if len(bad):
         raise ValueError(f"late fusion: NaN or infinity in view '{name}', item {bad[0]}")
-    norms = np.linalg.norm(view.astype(np.float64), axis=1, keepdims=True)
-    return (view * weight / np.where(norms > 0, norms, 1)).astype(np.float32)
+    wide = view.astype(np.float64)  # tiny numbers would vanish in float32 before the division
+    norms = np.linalg.norm(wide, axis=1, keepdims=True)
+    return (wide / np.where(norms > 0, norms, 1) * weight).astype(np.float32)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from genrec.sid.codes import (
         collision_rate,
+        duplicate_rate,
         format_sid,
         parse_token,
         published_stats,
@@ -29,6 +30,7 @@ _HOMES = {
     "RQVAE": "rqvae",
     "SIDTrie": "trie",
     "collision_rate": "codes",
+    "duplicate_rate": "codes",
     "format_sid": "codes",
     "load_quantizer": "quantizer",
     "parse_token": "codes",
@@ -43,6 +45,7 @@ __all__ = [
     "RKMeans",
     "SIDTrie",
     "collision_rate",
+    "duplicate_rate",
     "format_sid",
     "load_quantizer",
     "parse_token",

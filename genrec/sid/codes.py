@@ -59,11 +59,24 @@ def format_sid(sid: Sequence[int] | NDArray[np.integer]) -> str:
 def collision_rate(sids: NDArray[np.integer]) -> float:
     """Returns the share of items that share their SID with another item.
 
+    Some papers report `duplicate_rate` under this name, which is always less.
+
     Args:
         sids: int [N, L].
     """
     shared = _sizes(sids)
     return float((shared > 1).mean()) if len(shared) else 0.0
+
+
+def duplicate_rate(sids: NDArray[np.integer]) -> float:
+    """Returns the least share of items that must move for every item to have its own SID.
+
+    It is 1 - (distinct SIDs) / N.
+
+    Args:
+        sids: int [N, L].
+    """
+    return 1 - len(np.unique(sids, axis=0)) / len(sids) if len(sids) else 0.0
 
 
 class Resolution(NamedTuple):
@@ -125,6 +138,7 @@ def published_stats(sids: NDArray[np.integer]) -> dict[str, object]:
         "levels": sids.shape[1],
         "codes": codes,
         "collision_rate": collision_rate(sids),
+        "duplicate_rate": duplicate_rate(sids),
         "largest_group": int(_sizes(sids).max()),
         **_usage(sids, codes),
     }
@@ -142,9 +156,10 @@ def sid_stats(
         quantizer: the fitted quantiser.
 
     Returns:
-        items, levels (of `after`), codes; collision_rate {before, after}; moved (items whose code
-        changed); largest_group (items sharing one SID before); utilisation [L] (share of the K codes
-        in use), perplexity [L] (exp of the entropy of code use, at most K), both before;
+        items, levels (of `after`), codes; collision_rate and duplicate_rate, each {before, after};
+        moved (items whose code changed); largest_group (items sharing one SID before);
+        utilisation [L] (share of the K codes in use) and perplexity [L] (exp of the entropy of code
+        use, at most K), both before;
         reconstruction_cosine {before, after} (mean cosine of the decoded SID and the embedding);
         relative_residual_norm [L] (norm of what is left after each level, over the norm of what was
         quantised; before).
@@ -155,6 +170,7 @@ def sid_stats(
         "levels": after.shape[1],
         "codes": quantizer.codes,
         "collision_rate": {"before": collision_rate(before), "after": collision_rate(after)},
+        "duplicate_rate": {"before": duplicate_rate(before), "after": duplicate_rate(after)},
         "moved": int((before != after[:, :levels]).any(axis=1).sum()),
         "largest_group": int(_sizes(before).max()),
         **_usage(before, quantizer.codes),

@@ -43,7 +43,8 @@ class RQVAE:
         lr: learning rate of AdamW.
         commitment: weight of the loss that draws z to its codes.
         seed: of weights, order and k-means.
-        device: where it trains and encodes. Same seed, same SIDs holds on the CPU.
+        device: where it trains and encodes. Same seed, same SIDs holds on one CPU with one number of
+            threads (torch sums in another order with another).
     """
 
     kind: ClassVar[str] = "rqvae"

@@ -22,6 +22,7 @@ def run(context: Context) -> None:
             texts,
             model=section.text.model,
             batch_size=section.text.batch_size,
+            max_tokens=section.text.max_tokens,
             device=context.device,
             cache=context.cache,
             progress=context.progress,

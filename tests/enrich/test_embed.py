@@ -162,3 +162,13 @@ def test_fused_rows_have_the_weight_as_length_or_are_zero(view, weight):
 def test_views_that_cannot_be_fused_are_refused(views, weights, message):
     with pytest.raises(ValueError, match=message):
         late_fusion(views, weights)
+
+
+def test_texts_are_cut_at_max_tokens(text_model):
+    long = "saw " * 40
+    cut, whole = (encode([long, long + "pump"], text_model, max_tokens=m) for m in (8, None))
+    assert (cut[0] == cut[1]).all()  # what differs lies beyond the cut
+    assert (whole[0] != whole[1]).any()
+    cache = {}
+    encode([long], text_model, cache)
+    assert (encode([long], text_model, cache, max_tokens=8) == cut[:1]).all()  # not the cached one

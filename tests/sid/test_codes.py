@@ -40,6 +40,8 @@ def test_collision_rate_counts_items_not_sids():
     sids = np.array([[1, 1], [1, 1], [2, 1], [1, 1], [1, 2]], dtype=np.int32)
     assert codes.collision_rate(sids) == pytest.approx(3 / 5)
     assert codes.collision_rate(sids[:1]) == 0.0
+    # Two of them must move: 3 distinct SIDs of 5.
+    assert codes.duplicate_rate(sids) == pytest.approx(2 / 5)
 
 
 def test_the_nearest_item_keeps_the_code_and_the_other_takes_the_nearest_free():
@@ -184,6 +186,7 @@ def test_statistics_by_hand():
     assert stats["items"] == 4
     assert stats["levels"] == 3
     assert stats["collision_rate"] == {"before": 0.75, "after": 0.0}
+    assert stats["duplicate_rate"] == {"before": 0.5, "after": 0.0}
     assert stats["moved"] == 1  # item 3; the further level moves nobody
     assert stats["largest_group"] == 3
     assert stats["utilisation"] == [1.0, 0.5]
