@@ -18,7 +18,7 @@ SIDS = {
     "items": 40,
     "levels": 3,
     "codes": 8,
-    "collision_rate": {"before": 0.25, "after": 0.0},
+    "collision_rate": {"after": 0.0, "before": 0.25},  # the order that sorted JSON keys have
     "moved": 6,
     "largest_group": 3,
     "utilisation": [1.0, 0.875, 0.5],
@@ -140,6 +140,12 @@ def test_nothing_is_loaded_from_elsewhere_and_nothing_runs(
     assert "http" not in raw
     assert "url(" not in raw
     assert "@import" not in raw
+
+
+def test_the_headline_is_the_rate_after_resolution(tmp_path: Path, metrics: dict) -> None:
+    text = page(tmp_path, metrics, sid_stats=SIDS).text
+    assert "SID collisions 0.0 %" in text
+    assert "25.0 % before resolution" in text
 
 
 def test_titles_stay_text(tmp_path: Path, metrics: dict, example: UserExample) -> None:
