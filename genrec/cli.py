@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -121,6 +122,8 @@ def main() -> None:
     """Runs the command line; a mistake of the user's is one message, not a traceback."""
     # Threads that wait for each other by spinning halve the speed of a busy small machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # It warns of a missing optional kernel at import, whether or not anything is 4-bit.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         cli(prog_name="genrec")
     except (ValueError, KeyError, OSError, RuntimeError) as error:
