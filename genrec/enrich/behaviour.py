@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 from sklearn.decomposition import TruncatedSVD
+from threadpoolctl import threadpool_limits
 
 Floats = NDArray[np.float32]
 
@@ -39,7 +40,8 @@ def behaviour_view(
         seed: of the solver's start vector.
 
     Returns:
-        float32 [N, dim]; zeros for items without a neighbour in training.
+        float32 [N, dim]; zeros for items without a neighbour in training. The same seed gives the
+        same bytes unless two factors are exactly equally strong, as only toy data has them.
 
     Raises:
         ValueError: an item outside [0, N), or no two items ever stand together.
@@ -52,7 +54,8 @@ def behaviour_view(
         )
     factors = min(dim, num_items - 1)
     svd = TruncatedSVD(factors, algorithm="arpack", random_state=seed)
-    scaled = svd.fit_transform(_ppmi(counts))  # U S
+    with threadpool_limits(1):  # BLAS sums in another order with another number of threads
+        scaled = svd.fit_transform(_ppmi(counts))  # U S
     root = np.sqrt(svd.singular_values_)
     out = np.zeros((num_items, dim), dtype=np.float32)
     out[:, :factors] = np.divide(scaled, root, out=np.zeros_like(scaled), where=root > 1e-6)
