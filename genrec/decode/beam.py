@@ -1,4 +1,4 @@
-"""Exact constrained beam search with any causal LM of transformers: the engine and its result.
+"""Exact constrained beam search with any causal LM of transformers.
 
 Every score is the model's log-probability of the item's SID over the full vocabulary, every beam is
 a prefix of an eligible item, and each prompt is computed once, whatever the number of beams.
@@ -6,58 +6,61 @@ a prefix of an eligible item, and each prompt is computed once, whatever the num
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any, Literal
 
 import torch
 from numpy.typing import ArrayLike
 
-from genrec.decode.expand import Beams, TrieOnDevice
 from genrec.decode.filters import Allowed, Eligibility, ItemLists
-from genrec.decode.support import check_model, check_tokens, check_tree, evaluating
-from genrec.decode.tree import TreeDecoder
+from genrec.decode.head import FullHead, Head, SIDHead
+from genrec.decode.memory import default_budget, user_bytes
+from genrec.decode.prompts import PromptCache
+from genrec.decode.result import BeamResult, collect
+from genrec.decode.selftest import Strategy, check_head, choose, make_decoder
+from genrec.decode.step import TrieOnDevice
+from genrec.decode.support import check_model, check_tokens, checked_prompts, evaluating
+from genrec.decode.tree import Layers, TreeDecoder
 from genrec.sid.trie import SIDTrie
 
 
-@dataclass(frozen=True)
-class BeamResult:
-    """The best items of each user, best first; all tensors are on the CPU.
-
-    Order is by score, then SID, then item: items that share a SID stand side by side with one
-    score.
+class BeamEngine:
+    """Recommends items of a catalogue with a language model that writes SIDs.
 
     Attributes:
-        items: item numbers, -1 where not valid. int64 [B, K].
-        scores: log-probability of the item's SID after the prompt, in nats; -inf where not valid.
-            float32 [B, K].
-        valid: whether there is an item at this place. bool [B, K].
-        exact: whether the list is proven to be the best K of all eligible items, and not only of
-            those that the beam reached: no pruned prefix scored above the K-th item. bool [B].
-        sids: the items' SIDs, -1 where not valid. int64 [B, K, L].
+        strategy: `tree` or `expand`, whichever was chosen.
+        prompts: what `keys` remembers.
     """
 
-    items: torch.Tensor
-    scores: torch.Tensor
-    valid: torch.Tensor
-    exact: torch.Tensor
-    sids: torch.Tensor
-
-
-class BeamEngine:
-    """Recommends items of a catalogue with a language model that writes SIDs."""
-
-    def __init__(self, model: Any, trie: SIDTrie, code_tokens: Sequence[ArrayLike]) -> None:
-        """Checks that model, catalogue and tokens fit each other.
+    def __init__(
+        self,
+        model: Any,
+        trie: SIDTrie,
+        code_tokens: Sequence[ArrayLike],
+        *,
+        strategy: Strategy | Literal["auto"] = "auto",
+        head: Literal["full", "sid"] = "full",
+        memory_budget: int | None = None,
+        prompt_budget: int = 2**30,
+    ) -> None:
+        """Checks that model, catalogue and tokens fit each other, by decoding a small batch.
 
         Args:
-            model: a causal LM of transformers, PEFT-wrapped or not, with full attention in every
-                layer and the `sdpa` or `eager` attention implementation.
+            model: a causal LM of transformers, PEFT-wrapped or not.
             trie: the catalogue.
             code_tokens: per level, the token id of each code. L integer arrays [C_l].
+            strategy: `tree` keeps one copy of each prompt and wants attention that takes a 4D mask
+                (`sdpa`, `eager`); `expand` copies the prompt's cache per beam and takes any model;
+                `auto` takes `tree` where it works and warns where it does not.
+            head: `full` scores over the whole vocabulary. `sid` computes the output matrix' rows of
+                a level's codes only: cheaper, but a score is then the log-probability of the SID
+                given that one follows, and lists may differ.
+            memory_budget: bytes that a search may take beside the weights and `prompt_budget`; users
+                beyond it wait for their turn. None: a fixed part of what the device has.
+            prompt_budget: bytes that prompts of `keys` may take.
 
         Raises:
-            ValueError: if they do not fit, or the model cannot be decoded under a tree mask.
+            ValueError: if they do not fit, or the model cannot be decoded rightly.
         """
         check_model(model)
         config = model.config.get_text_config()
@@ -66,8 +69,13 @@ class BeamEngine:
         self._vocab_size = config.vocab_size
         self._max_length = getattr(config, "max_position_embeddings", None)
         self._code_tokens = check_tokens(code_tokens, trie, vocab_size=self._vocab_size)
+        chosen = choose(model, strategy)
+        self.strategy: Strategy = chosen.strategy
+        self._token_bytes = chosen.token_bytes
+        self._head = self._make_head(head)
+        self._budget = memory_budget
+        self.prompts = PromptCache(prompt_budget)
         self._on_device: TrieOnDevice | None = None
-        check_tree(model, vocab_size=self._vocab_size)
 
     def search(
         self,
@@ -78,6 +86,9 @@ class BeamEngine:
         k: int | None = None,
         allowed: Allowed | None = None,
         exclude: ItemLists | None = None,
+        certify: bool = False,
+        max_beams: int | None = None,
+        keys: Sequence[Hashable] | None = None,
     ) -> BeamResult:
         """Finds the items whose SIDs the model finds most probable after each prompt.
 
@@ -87,9 +98,15 @@ class BeamEngine:
             num_beams: prefixes kept per level, W. With one beam per item the search is exhaustive.
             k: items per user, K; at most `num_beams`, which is also the default. Where fewer are
                 eligible (or found), the last places are not valid.
-            allowed: the only items to return: bool [N] for all users, bool [B, N], or B lists of
-                items. None: all.
+            allowed: the only items to return: bool [N] for all users, bool [B, N], such a mask
+                counted before (`Eligibility.of_mask`), or B lists of items. None: all.
             exclude: B lists of items not to return, taken away from `allowed`. None: none.
+            certify: search again with twice the beams for users whose list is not proven, and
+                again, until it is or `max_beams` is reached.
+            max_beams: where `certify` stops; 8 times `num_beams` by default.
+            keys: B names of users. What is computed of a prompt is kept under the name, and a prompt
+                that begins like the user's last one pays for the rest only. Call `prompts.clear()`
+                when the weights change.
 
         Returns:
             The lists, with a certificate per user.
@@ -100,121 +117,172 @@ class BeamEngine:
             FloatingPointError: if the model's logits are not finite.
         """
         k = num_beams if k is None else k
-        if not 1 <= k <= num_beams:
-            raise ValueError(f"k={k} and num_beams={num_beams}; expected 1 <= k <= num_beams")
-        input_ids, attention_mask = self._checked_prompts(input_ids, attention_mask)
-        trie = self._trie_on_device()
-        eligible = Eligibility.build(
-            self.trie, allowed, exclude, users=len(input_ids), device=trie.device
+        limit = self._checked_width(num_beams, k, max_beams, certify=certify)
+        ids, mask = checked_prompts(
+            input_ids,
+            attention_mask,
+            vocab_size=self._vocab_size,
+            max_length=self._max_length,
+            levels=self.trie.levels,
         )
-        with evaluating(self.model):
-            tree = TreeDecoder(
-                self.model, input_ids.to(trie.device), attention_mask.to(trie.device)
+        prompts, keys = self._memory_for(keys, len(ids), certify=certify)
+        trie = self._trie_on_device()
+        ids, mask = ids.to(trie.device), mask.to(trie.device)
+        eligible = Eligibility.build(
+            self.trie, allowed, exclude, users=len(ids), device=trie.device
+        )
+        found = self._search(ids, mask, num_beams, k, eligible, prompts, keys)
+        while certify and num_beams < limit and not found.exact.all():
+            num_beams = min(2 * num_beams, limit)
+            users = (~found.exact).nonzero().squeeze(1)
+            again = self._search(
+                ids[users.to(ids.device)],
+                mask[users.to(ids.device)],
+                num_beams,
+                k,
+                eligible and eligible.take(users),
+                prompts,
+                keys and [keys[user] for user in users.tolist()],
             )
-            beams = self._descend(tree, trie, len(input_ids), num_beams, eligible)
-        return self._collect(beams, trie, k, eligible)
+            found = found.replaced(users, again)
+        return found
+
+    def _search(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        width: int,
+        k: int,
+        eligible: Eligibility | None,
+        prompts: PromptCache,
+        keys: Sequence[Hashable] | None,
+    ) -> BeamResult:
+        """Searches group by group, as the memory allows."""
+        length = mask.sum(1)
+        past: list[Layers | None] = [None] * len(ids)
+        if keys is not None:
+            own = [row[row_mask.bool()].cpu() for row, row_mask in zip(ids, mask, strict=True)]
+            past = [prompts.find(key, tokens) for key, tokens in zip(keys, own, strict=True)]
+            known = [0 if layers is None else layers[0][0].shape[2] for layers in past]
+            length = length - torch.tensor(known, device=length.device)
+        groups = list(self._groups(length.cpu(), ids.shape[1], width, known=any(past)))
+        parts = []
+        for group in groups:
+            users = group.to(ids.device)
+            columns = int(length[users].max())
+            new = torch.arange(columns, device=ids.device) >= columns - length[users].unsqueeze(1)
+            decoder = make_decoder(
+                self.strategy,
+                self._head,
+                self.model,
+                ids[users][:, -columns:],
+                new.long(),
+                room=width * (self.trie.levels - 1),
+                past=[past[user] for user in group.tolist()] if any(past) else None,
+            )
+            with evaluating(self.model):
+                parts.append(
+                    self._descend(decoder, len(group), width, k, eligible and eligible.take(users))
+                )
+                if keys is not None:
+                    assert isinstance(decoder, TreeDecoder)
+                    for place, user in enumerate(group.tolist()):
+                        prompts.put(keys[user], own[user], decoder.prompt_layers(place))
+        return BeamResult.joined(parts, torch.cat(groups))
 
     def _descend(
-        self,
-        tree: TreeDecoder,
-        trie: TrieOnDevice,
-        users: int,
-        width: int,
-        eligible: Eligibility | None,
-    ) -> Beams:
-        """Runs the levels; returns the beams of the last, whose nodes are SIDs."""
+        self, decoder: Any, users: int, width: int, k: int, eligible: Eligibility | None
+    ) -> BeamResult:
+        """Runs the levels; the nodes of the last are SIDs."""
+        trie = self._trie_on_device()
         beams = trie.start(users)
-        for level in range(self.trie.levels):
+        finite = torch.ones((), dtype=torch.bool, device=trie.device)
+        for level in range(trie.levels):
             if level == 0:
-                logits = tree.prefill()
+                output = decoder.prefill()
             else:
-                tokens = trie.tokens[level - 1][beams.nodes]
-                logits = tree.step(tokens, beams.parents)
-            logits = logits.to(trie.device)
-            beams = trie.expand(level, beams, logits, width=width, eligible=eligible)
-        if not beams.finite:  # asked once, at the end: each question stalls an accelerator
+                codes = trie.codes[level - 1][beams.nodes].long()
+                output = decoder.step(self._tokens[level - 1][codes], beams.parents)
+            log_probs, numbers = self._head.log_probs(level, output)
+            finite = finite & numbers.to(trie.device)
+            beams = trie.advance(
+                level, beams, log_probs.to(trie.device), width=width, eligible=eligible
+            )
+        if not finite:  # asked once, at the end: each question stalls an accelerator
             raise FloatingPointError(
                 "the model's logits are NaN or infinite: no recommendation can be made of them "
                 "(look at the weights, or use bfloat16 or float32 in place of float16)"
             )
-        return beams
+        return collect(self.trie, trie, beams, k, eligible)
 
-    def _collect(
-        self, beams: Beams, trie: TrieOnDevice, k: int, eligible: Eligibility | None
-    ) -> BeamResult:
-        """Sorts the SIDs and lists the eligible items of each, cut at k."""
-        users, width = beams.nodes.shape
-        # Beams are in order of node, so a stable sort settles equal scores by SID.
-        scores, order = beams.scores.sort(dim=1, descending=True, stable=True)
-        leaves = beams.nodes.gather(1, order)
-        first = trie.first_row[-1][leaves].long()
-        count = trie.first_row[-1][leaves + 1] - first
-        count = count.masked_fill(scores == -torch.inf, 0).flatten()
-        beam = torch.arange(users * width, device=trie.device).repeat_interleave(count)
-        before = count.cumsum(0) - count
-        row = first.flatten()[beam] + torch.arange(len(beam), device=trie.device) - before[beam]
-        user = beam // width
-        if eligible is not None:
-            keep = eligible.contains(user, row)
-            beam, row, user = beam[keep], row[keep], user[keep]
-        start = torch.searchsorted(user, torch.arange(users, device=trie.device))
-        place = torch.arange(len(user), device=trie.device) - start[user]
-        keep = place < k
-        at = (user[keep].cpu(), place[keep].cpu())
-        listed = torch.full((users, k), -torch.inf)
-        listed[at] = scores.flatten()[beam[keep]].cpu()
-        return self._result(listed, at, row[keep].cpu(), beams.bound.cpu())
+    def _groups(
+        self, length: torch.Tensor, columns: int, width: int, *, known: bool
+    ) -> Iterator[torch.Tensor]:
+        """Yields users in groups that fit the memory, longest prompts first.
 
-    def _result(
-        self,
-        scores: torch.Tensor,
-        at: tuple[torch.Tensor, torch.Tensor],
-        rows: torch.Tensor,
-        bound: torch.Tensor,
-    ) -> BeamResult:
-        """Puts the names of the catalogue rows that stand `at` (user, place) beside the scores."""
-        items = torch.full(scores.shape, -1, dtype=torch.int64)
-        items[at] = torch.from_numpy(self.trie.row_items)[rows].long()
-        sids = torch.full((*scores.shape, self.trie.levels), -1, dtype=torch.int64)
-        sids[at] = torch.from_numpy(self.trie.sids_of_rows(rows.numpy())).long()
-        return BeamResult(items, scores, items >= 0, scores[:, -1] >= bound, sids)
+        Where some prompts are partly known, users with much to compute are not mixed with those who
+        have little: the batch is as long as its longest.
+        """
+        order = length.argsort(descending=True, stable=True)
+        device = next(self.model.parameters()).device
+        budget = default_budget(device) if self._budget is None else self._budget
+        start = 0
+        while start < len(order):
+            longest = int(length[order[start]])
+            each = user_bytes(
+                self.model.config.get_text_config(),
+                self.trie,
+                tokens=columns if known else longest,
+                width=width,
+                token_bytes=self._token_bytes,
+                dtype=self.model.dtype,
+                expanded=self.strategy == "expand",
+                scores=self._vocab_size if isinstance(self._head, FullHead) else None,
+            )
+            end = start + max(1, int(budget // each))
+            if known:
+                end = min(end, int((4 * length >= longest).sum()))
+            yield order[start:end]
+            start = end
 
-    def _checked_prompts(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns both as int64 tensors, or says what is wrong with them."""
-        input_ids, mask = torch.as_tensor(input_ids), torch.as_tensor(attention_mask)
-        if input_ids.ndim != 2 or 0 in input_ids.shape or mask.shape != input_ids.shape:
-            raise ValueError(
-                f"input_ids has shape {list(input_ids.shape)}, attention_mask {list(mask.shape)}; "
-                "expected the same [users, tokens], neither of them 0"
-            )
-        if input_ids.is_floating_point() or input_ids.min() < 0:
-            raise ValueError(f"input_ids of {input_ids.dtype}, least {input_ids.min()}: no tokens")
-        if input_ids.max() >= self._vocab_size:
-            raise ValueError(
-                f"input_ids has token {input_ids.max()}; the model has 0 to {self._vocab_size - 1}"
-            )
-        if not ((mask == 0) | (mask == 1)).all():
-            raise ValueError("attention_mask has other values than 0 and 1")
-        mask = mask.long()
-        wrong = (mask.diff(dim=1) < 0).any(1) | (mask[:, -1] == 0)
-        if wrong.any():
-            raise ValueError(
-                f"prompt {int(wrong.nonzero()[0])} is empty or has padding after a token; expected "
-                "left padding (tokenizer.padding_side='left')"
-            )
-        longest, room = int(mask.sum(1).max()), self._max_length
-        if room is not None and longest > room - self.trie.levels:
-            raise ValueError(
-                f"a prompt has {longest} tokens; the model takes {room}, and a SID needs "
-                f"{self.trie.levels} of them: shorten prompts to {room - self.trie.levels}"
-            )
-        return input_ids.long(), mask
+    def _checked_width(
+        self, num_beams: int, k: int, max_beams: int | None, *, certify: bool
+    ) -> int:
+        if not 1 <= k <= num_beams:
+            raise ValueError(f"k={k} and num_beams={num_beams}; expected 1 <= k <= num_beams")
+        if max_beams is not None and not certify:
+            raise ValueError(f"max_beams={max_beams} without certify=True, which alone reads it")
+        limit = 8 * num_beams if max_beams is None else max_beams
+        if limit < num_beams:
+            raise ValueError(f"max_beams={limit} is below num_beams={num_beams}")
+        return min(limit, max(num_beams, len(self.trie.node_codes[-1])))
+
+    def _memory_for(
+        self, keys: Sequence[Hashable] | None, users: int, *, certify: bool
+    ) -> tuple[PromptCache, Sequence[Hashable] | None]:
+        """Returns where prompts are kept and under what names: for good, or for `certify` only."""
+        if keys is None:
+            again = certify and self.strategy == "tree"
+            return PromptCache(self.prompts.budget), list(range(users)) if again else None
+        if self.strategy == "expand":
+            raise ValueError("keys needs strategy 'tree': other caches cannot be cut and joined")
+        if len(keys) != users:
+            raise ValueError(f"keys has {len(keys)} names; expected one for each of {users} users")
+        return self.prompts, keys
+
+    def _make_head(self, kind: str) -> Head:
+        if kind not in ("full", "sid"):
+            raise ValueError(f"head={kind!r}; expected full or sid")
+        if kind == "full":
+            return FullHead(self.model, self._code_tokens)
+        head = SIDHead(self.model, self._code_tokens)
+        check_head(head, self.model, [torch.from_numpy(t) for t in self._code_tokens])
+        return head
 
     def _trie_on_device(self) -> TrieOnDevice:
         """Returns the trie where the model is now; it is copied again only after a move."""
         device = next(self.model.parameters()).device
         if self._on_device is None or self._on_device.device != device:
-            self._on_device = TrieOnDevice(self.trie, self._code_tokens, device=device)
+            self._on_device = TrieOnDevice(self.trie, device=device)
+            self._tokens = [torch.from_numpy(tokens).to(device) for tokens in self._code_tokens]
         return self._on_device

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from genrec.sid.trie import SIDTrie
 
 ItemLists = Sequence[Any]  # one collection of items per user
-Allowed = torch.Tensor | NDArray[np.bool_] | ItemLists
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,32 @@ class Eligibility:
     listed: bool
 
     @classmethod
+    def of_mask(
+        cls, trie: SIDTrie, mask: Mask, *, device: torch.device | str = "cpu"
+    ) -> Eligibility:
+        """Counts a mask once, for any number of requests: pass the result as `allowed`.
+
+        Args:
+            trie: the catalogue.
+            mask: the items to allow, bool [N] for all users or [B, N].
+            device: where the model is.
+
+        Raises:
+            ValueError: if it is not a bool array of that shape.
+        """
+        mask = torch.as_tensor(mask)
+        if mask.dtype != torch.bool or mask.ndim not in (1, 2) or mask.shape[-1] != trie.num_items:
+            raise ValueError(
+                f"allowed is a mask of {mask.dtype}, shape {list(mask.shape)}; expected bool "
+                f"[{trie.num_items}] (items) or [users, {trie.num_items}]"
+            )
+        rows = torch.from_numpy(trie.row_items).to(device)
+        in_order = torch.atleast_2d(mask.to(device)).index_select(1, rows)
+        before = torch.zeros(len(in_order), trie.num_items + 1, dtype=torch.int32, device=device)
+        torch.cumsum(in_order, 1, dtype=torch.int32, out=before[:, 1:])
+        return cls(num_items=trie.num_items, before=before, keys=None, listed=False)
+
+    @classmethod
     def build(
         cls,
         trie: SIDTrie,
@@ -45,13 +70,14 @@ class Eligibility:
         exclude: ItemLists | None,
         *,
         users: int,
-        device: torch.device,
+        device: torch.device | str,
     ) -> Eligibility | None:
         """Reads the two filters of a request.
 
         Args:
             trie: the catalogue.
-            allowed: bool [N] for all users, bool [B, N], or B lists of items. None allows all.
+            allowed: bool [N] for all users, bool [B, N], such a mask counted before (`of_mask`), or
+                B lists of items. None allows all.
             exclude: B lists of items. None excludes none.
             users: number of users B.
             device: where the counts are wanted.
@@ -62,29 +88,56 @@ class Eligibility:
         Raises:
             ValueError: if a filter has the wrong shape or dtype or names an unknown item.
         """
-        if allowed is None and exclude is None:
-            return None
-        keys = mask = None
-        if allowed is not None:
-            mask = _as_mask(allowed, trie, users)
-            if mask is None:
-                keys = _keys(allowed, trie.row_of_item, users, "allowed")
-        listed = keys is not None
+        before = keys = None
+        listed = False
+        if _is_mask(allowed):
+            allowed = cls.of_mask(trie, allowed, device=device)
+        if isinstance(allowed, Eligibility):
+            before = allowed._counts(trie, users).to(device)
+        elif allowed is not None:
+            keys, listed = _keys(allowed, trie.row_of_item, users, "allowed"), True
         if exclude is not None:
             banned = _keys(exclude, trie.row_of_item, users, "exclude")
-            if keys is not None:
-                keys = np.setdiff1d(keys, banned, assume_unique=True)
-            elif mask is not None:
-                user, row = np.divmod(banned, trie.num_items + 1)
-                keys = banned[mask[user if len(mask) > 1 else 0, row]]
-            else:
-                keys = banned
-        return cls(
-            num_items=trie.num_items,
-            before=None if mask is None else _counts_before(mask).to(device),
-            keys=None if keys is None else torch.from_numpy(keys).to(device),
-            listed=listed,
-        )
+            keys = banned if keys is None else np.setdiff1d(keys, banned, assume_unique=True)
+        if before is None and keys is None:
+            return None
+        on_device = None if keys is None else torch.from_numpy(keys).to(device)
+        if before is not None and on_device is not None:  # ban only what the mask counts
+            user, row = on_device // (trie.num_items + 1), on_device % (trie.num_items + 1)
+            counts = cls(trie.num_items, before, None, listed=False)
+            on_device = on_device[counts.contains(user, row)]
+        return cls(num_items=trie.num_items, before=before, keys=on_device, listed=listed)
+
+    def take(self, users: torch.Tensor) -> Eligibility:
+        """Returns the filters of some users, who are numbered from 0 in this order.
+
+        Args:
+            users: int64 [b], distinct.
+        """
+        before, keys = self.before, self.keys
+        if before is not None and len(before) > 1:
+            before = before[users.to(before.device)]
+        if keys is not None:
+            users = users.to(keys.device)
+            order = users.argsort()
+            user, row = keys // (self.num_items + 1), keys % (self.num_items + 1)
+            place = torch.searchsorted(users[order], user).clamp(max=len(users) - 1)
+            there = users[order][place] == user
+            keys = order[place[there]] * (self.num_items + 1) + row[there]
+            keys = keys.sort().values
+        return Eligibility(self.num_items, before, keys, self.listed)
+
+    def _counts(self, trie: SIDTrie, users: int) -> torch.Tensor:
+        if self.before is None or self.keys is not None or self.num_items != trie.num_items:
+            raise ValueError(
+                f"allowed was counted for {self.num_items} items or from lists; expected what "
+                f"Eligibility.of_mask returns for this catalogue of {trie.num_items} items"
+            )
+        if len(self.before) not in (1, users):
+            raise ValueError(
+                f"allowed is a mask of {len(self.before)} users; expected 1 or {users}"
+            )
+        return self.before
 
     def count_before(self, user: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
         """Counts a user's eligible rows before a row, up to a constant of the user.
@@ -118,25 +171,15 @@ class Eligibility:
         return self.count_before(user, row + 1) > self.count_before(user, row)
 
 
-def _as_mask(allowed: Allowed, trie: SIDTrie, users: int) -> NDArray[np.bool_] | None:
-    """Returns a dense mask in row order, [1 or B, N]; None if `allowed` is lists of items."""
+Mask = torch.Tensor | NDArray[np.bool_]
+Allowed = Mask | Eligibility | ItemLists
+
+
+def _is_mask(allowed: Any) -> TypeGuard[Mask]:
+    """Tells a mask from lists of items, which may also come as one array of integers."""
     if not isinstance(allowed, torch.Tensor | np.ndarray):
-        return None
-    mask = allowed.cpu().numpy() if isinstance(allowed, torch.Tensor) else allowed
-    if mask.dtype != np.bool_:
-        return None
-    if mask.shape not in ((trie.num_items,), (users, trie.num_items)):
-        raise ValueError(
-            f"allowed is a mask of shape {mask.shape}; expected [{trie.num_items}] (items) or "
-            f"[{users}, {trie.num_items}] (users, items)"
-        )
-    return np.atleast_2d(mask)[:, trie.row_items]
-
-
-def _counts_before(mask: NDArray[np.bool_]) -> torch.Tensor:
-    counts = np.zeros((len(mask), mask.shape[1] + 1), dtype=np.int32)
-    np.cumsum(mask, axis=1, out=counts[:, 1:])
-    return torch.from_numpy(counts)
+        return False
+    return allowed.dtype in (torch.bool, np.bool_)
 
 
 def _keys(lists: Any, row_of_item: NDArray[np.int32], users: int, name: str) -> NDArray[np.int64]:

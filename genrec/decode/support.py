@@ -1,8 +1,4 @@
-"""Refuses, when the engine is built, what it could only decode wrongly.
-
-The configuration tells most of it; the rest (a model that ignores `position_ids` or a 4D mask, as
-ALiBi models do) shows in a comparison of two beams under the tree mask with the same tokens alone.
-"""
+"""Refuses what could only be decoded wrongly: models, tokens of codes, prompts."""
 
 from __future__ import annotations
 
@@ -14,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from genrec.decode.tree import TreeDecoder
 from genrec.sid.trie import SIDTrie
 
 
@@ -32,14 +27,13 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 
 def check_model(model: Any) -> None:
-    """Checks that the tree mask means to this model what it should.
+    """Checks that this is a model that a SID can be decoded with at all.
 
     Args:
         model: the causal LM.
 
     Raises:
-        ValueError: if it is no causal LM with a configuration, has sliding-window or linear
-            attention, an attention implementation without 4D masks, or a learnt soft prompt.
+        ValueError: if it is no causal LM with a configuration, or has a learnt soft prompt.
     """
     if not hasattr(getattr(model, "config", None), "get_text_config"):
         raise ValueError(
@@ -49,21 +43,6 @@ def check_model(model: Any) -> None:
     config, name = model.config.get_text_config(), type(model).__name__
     if getattr(config, "is_encoder_decoder", False):
         raise ValueError(f"{name} is an encoder-decoder; expected a decoder-only causal LM")
-    odd = set(getattr(config, "layer_types", None) or []) - {"full_attention"}
-    window = getattr(config, "sliding_window", None)
-    if window and not getattr(config, "layer_types", None):
-        odd.add(f"sliding_window={window}")  # a model without layer types has it in every layer
-    if odd:
-        raise ValueError(
-            f"{name} has attention layers that the tree mask does not fit: {sorted(odd)}; expected "
-            "full attention in every layer (set config.sliding_window=None before loading if "
-            "prompts stay shorter than the window)"
-        )
-    if config._attn_implementation not in ("sdpa", "eager"):
-        raise ValueError(
-            f"{name} uses attn_implementation={config._attn_implementation!r}, which takes no 4D "
-            "mask; call model.set_attn_implementation('sdpa')"
-        )
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         raise ValueError(f"{name} has a learnt soft prompt, which shifts positions; use LoRA")
 
@@ -79,10 +58,10 @@ def check_tokens(
         vocab_size: the model's V.
 
     Returns:
-        The same as int64 arrays.
+        The same as int64 arrays [C_l], without codes beyond the catalogue's highest.
 
     Raises:
-        ValueError: if levels or codes have no token, or one token stands for two codes of a level.
+        ValueError: if levels or codes have no token, or one token stands for two codes.
     """
     if len(code_tokens) != trie.levels:
         raise ValueError(
@@ -110,42 +89,65 @@ def check_tokens(
         if counts.max() > 1:
             codes = np.flatnonzero(tokens == ids[counts.argmax()])
             raise ValueError(f"{where} gives codes {codes.tolist()} one token; expected one each")
-        checked.append(tokens.astype(np.int64))
+        checked.append(tokens[: trie.num_codes[level]].astype(np.int64))
+    ids, counts = np.unique(np.concatenate(checked), return_counts=True)
+    if counts.max() > 1:
+        raise ValueError(
+            f"token {ids[counts.argmax()]} stands for codes of two levels; expected tokens of its "
+            "own for each level, or a SID could be read in two ways"
+        )
     return checked
 
 
-def check_tree(model: Any, *, vocab_size: int) -> None:
-    """Compares two sibling beams under the tree mask with the same tokens as plain sequences.
+def checked_prompts(
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    *,
+    vocab_size: int,
+    max_length: int | None,
+    levels: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Checks the prompts of a request.
 
     Args:
-        model: the causal LM.
+        input_ids: integers [B, T], left-padded.
+        attention_mask: 1 where there is a token, 0 where there is padding. [B, T].
         vocab_size: the model's V.
+        max_length: tokens that the model takes, SID included; None if unlimited.
+        levels: tokens of a SID, L.
+
+    Returns:
+        Both as int64, without columns of nothing but padding.
 
     Raises:
-        ValueError: if the logits differ by more than rounding.
+        ValueError: if they have a wrong shape, a token out of range, padding on the right or no
+            token, or leave no room for a SID.
     """
-    device = next(model.parameters()).device
-    ids = torch.arange(1, 9, device=device) * 7919 % vocab_size  # any tokens will do
-    prompt, first, second = ids[:4], ids[4:6], ids[6:]
-    parents = torch.tensor([[1, 0]], device=device)
-    # The first token is padding: positions must come from the mask, not from the column.
-    mask = torch.tensor([[0, 1, 1, 1]], device=device)
-    plain = torch.cat([prompt[1:].expand(2, -1), first.flip(0)[:, None], second[:, None]], dim=1)
-    refusal = f"{type(model).__name__} does not honour 4D attention masks or position_ids"
-    with evaluating(model):
-        expected = model(input_ids=plain).logits[:, -1].float()
-        tree = TreeDecoder(model, prompt[None], mask)
-        try:
-            tree.prefill()
-            tree.step(first[None], parents)
-            found = tree.step(second[None], parents)[0]
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{refusal}: {error}") from error
-    distance = (found - expected).square().mean().sqrt() / expected.std().clamp(min=1e-9)
-    # Low precision rounds by shape, to about a hundredth; a mask ignored is far beyond either.
-    exact = model.dtype == torch.float32 and not getattr(model, "is_quantized", False)
-    if distance > (0.01 if exact else 0.1):  # false for NaN, which `search` reports
+    input_ids, mask = torch.as_tensor(input_ids), torch.as_tensor(attention_mask)
+    if input_ids.ndim != 2 or 0 in input_ids.shape or mask.shape != input_ids.shape:
         raise ValueError(
-            f"{refusal}: beams under the tree mask differ from plain sequences by {distance:.2g} "
-            "standard deviations"
+            f"input_ids has shape {list(input_ids.shape)}, attention_mask {list(mask.shape)}; "
+            "expected the same [users, tokens], neither of them 0"
         )
+    if input_ids.is_floating_point() or input_ids.min() < 0:
+        raise ValueError(f"input_ids of {input_ids.dtype}, least {input_ids.min()}: no tokens")
+    if input_ids.max() >= vocab_size:
+        raise ValueError(
+            f"input_ids has token {input_ids.max()}; the model has 0 to {vocab_size - 1}"
+        )
+    if not ((mask == 0) | (mask == 1)).all():
+        raise ValueError("attention_mask has other values than 0 and 1")
+    mask = mask.long()
+    wrong = (mask.diff(dim=1) < 0).any(1) | (mask[:, -1] == 0)
+    if wrong.any():
+        raise ValueError(
+            f"prompt {int(wrong.nonzero()[0])} is empty or has padding after a token; expected "
+            "left padding (tokenizer.padding_side='left')"
+        )
+    longest = int(mask.sum(1).max())
+    if max_length is not None and longest > max_length - levels:
+        raise ValueError(
+            f"a prompt has {longest} tokens; the model takes {max_length}, and a SID needs "
+            f"{levels} of them: shorten prompts to {max_length - levels}"
+        )
+    return input_ids[:, -longest:].long(), mask[:, -longest:]

@@ -1,18 +1,22 @@
 """The trie of all SIDs of a catalogue, as flat sorted arrays.
 
 Rows are sorted lexicographically, so the children of a node, the items below a node and the items
-of one SID are each a contiguous range: a node is one integer and needs 12 bytes. The layout
-follows STATIC (arXiv 2602.22647) without its next-state array and dense tables.
+of one SID are each a contiguous range: a node is one integer and needs 8 bytes, its code and where
+its children start. The layout follows STATIC (arXiv 2602.22647) without its next-state array and
+dense tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from operator import index
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 
 class SIDTrie:
@@ -24,10 +28,9 @@ class SIDTrie:
         num_codes: per level, the largest code + 1.
         fan_out: per level, the largest number of children that a node of the level above has.
         node_codes: per level, the code of each node. int32 [n_l].
-        first_child: per level, where the children of each node start in the next level; children of
-            node i are nodes first_child[i] to first_child[i + 1]. int32 [n_l + 1]. Not for the last
-            level, whose nodes are SIDs.
-        first_row: per level, where the rows of each node start in `row_items`. int32 [n_l + 1].
+        first_child: per level, where what is below each node starts: children of node i are nodes
+            first_child[l][i] to first_child[l][i + 1] of the next level. Below the last level,
+            whose nodes are SIDs, are the rows of `row_items`. int32 [n_l + 1].
         row_items: the items in order of (SID, item). int32 [N].
     """
 
@@ -41,31 +44,85 @@ class SIDTrie:
             ValueError: if the array is empty, not two-dimensional, not of integers, or has a code
                 below 0 or above 2**31 - 1.
         """
-        table = _checked(codes)
-        self.num_items, self.levels = table.shape
+        columns = _checked(codes)
         # lexsort is stable, which keeps items that share a SID in ascending order.
-        order = np.lexsort(table.T[::-1])
-        table = table[order]
-        self.row_items = order.astype(np.int32)
-
-        starts = np.zeros(self.num_items, dtype=bool)  # does a new node of this level start here?
+        order = np.lexsort(columns[::-1]).astype(np.int32)
+        rows = np.arange(len(order), dtype=np.int32)
+        starts = np.zeros(len(order), dtype=bool)  # does a new node of this level start here?
         starts[0] = True
         self.node_codes: list[NDArray[np.int32]] = []
-        self.first_row: list[NDArray[np.int32]] = []
-        for level in range(self.levels):
-            column = table[:, level]
+        self.first_child: list[NDArray[np.int32]] = []
+        above = np.zeros(1, dtype=np.int32)  # rows where the nodes of the level above start
+        for level, column in enumerate(columns):
+            column = column[order]
             starts[1:] |= column[1:] != column[:-1]
-            first = np.flatnonzero(starts)
-            self.node_codes.append(column[first])
-            self.first_row.append(np.append(first, self.num_items).astype(np.int32))
-        # A child of a node starts where the node starts, so pointers are positions of equal rows.
-        self.first_child = [
-            np.searchsorted(below, above).astype(np.int32)
-            for above, below in zip(self.first_row, self.first_row[1:], strict=False)
-        ]
-        self.num_codes = [int(codes_.max()) + 1 for codes_ in self.node_codes]
+            first = rows[starts]
+            self.node_codes.append(column[first].astype(np.int32))
+            if level:  # a child of a node starts where the node starts
+                number = np.cumsum(starts, dtype=np.int32)  # of each row's node, from 1
+                self.first_child.append(_closed(number[above] - 1, len(first)))
+            above = first
+        self.first_child.append(_closed(above, len(order)))
+        self.row_items = order
+        self._measure()
+
+    def _measure(self) -> None:
+        self.num_items, self.levels = len(self.row_items), len(self.node_codes)
+        self.num_codes = [int(codes.max()) + 1 for codes in self.node_codes]
         self.fan_out = [len(self.node_codes[0])]
-        self.fan_out += [int(np.diff(pointers).max()) for pointers in self.first_child]
+        self.fan_out += [int(np.diff(pointers).max()) for pointers in self.first_child[:-1]]
+
+    def arrays(self) -> dict[str, NDArray[np.int32]]:
+        """Returns all that the trie is made of, by name; `from_arrays` is the inverse."""
+        named = {"row_items": self.row_items}
+        for level in range(self.levels):
+            named[f"node_codes.{level}"] = self.node_codes[level]
+            named[f"first_child.{level}"] = self.first_child[level]
+        return named
+
+    @classmethod
+    def from_arrays(cls, named: Mapping[str, NDArray[np.int32]]) -> SIDTrie:
+        """Makes a trie of what `arrays` returned; other names are left alone.
+
+        Raises:
+            ValueError: if an array is missing or does not fit the others.
+        """
+        levels = sum(name.startswith("node_codes.") for name in named)
+        wanted = ["row_items"]
+        wanted += [f"{part}.{i}" for i in range(levels) for part in ("node_codes", "first_child")]
+        missing = [name for name in wanted if name not in named]
+        if missing or not levels:
+            raise ValueError(f"no trie: {missing or ['node_codes.0']} missing; build and save it")
+        trie = cls.__new__(cls)
+        trie.row_items = named["row_items"]
+        trie.node_codes = [named[f"node_codes.{level}"] for level in range(levels)]
+        trie.first_child = [named[f"first_child.{level}"] for level in range(levels)]
+        below = [*(len(codes) for codes in trie.node_codes[1:]), len(trie.row_items)]
+        for level, (codes, pointers) in enumerate(
+            zip(trie.node_codes, trie.first_child, strict=True)
+        ):
+            ends = pointers.shape == (len(codes) + 1,) and (pointers[0], pointers[-1])
+            if not len(codes) or ends != (0, below[level]):
+                raise ValueError(f"no trie: level {level} does not fit the one below")
+        trie._measure()
+        return trie
+
+    def save(self, path: str | Path) -> None:
+        """Writes the trie as one safetensors file."""
+        save_file(self.arrays(), path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> SIDTrie:
+        """Reads what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file holds no trie.
+        """
+        try:
+            return cls.from_arrays(load_file(path))
+        except (SafetensorError, ValueError) as error:
+            raise ValueError(f"{path}: {error}; expected a file written by SIDTrie.save") from error
 
     @cached_property
     def row_of_item(self) -> NDArray[np.int32]:
@@ -114,7 +171,7 @@ class SIDTrie:
         sid = tuple(index(code) for code in sid)
         if len(sid) != self.levels:
             raise KeyError(f"{sid} has {len(sid)} codes; a SID of this catalogue has {self.levels}")
-        start, end = self.first_row[-1][(node := self._node(sid)) : node + 2]
+        start, end = self.first_child[-1][(node := self._node(sid)) : node + 2]
         return self.row_items[start:end].copy()
 
     def sids_of_rows(self, rows: NDArray[np.integer]) -> NDArray[np.int32]:
@@ -126,11 +183,11 @@ class SIDTrie:
         Returns:
             int32 [..., L].
         """
-        columns = [
-            codes[np.searchsorted(first[1:], rows, side="right")]
-            for codes, first in zip(self.node_codes, self.first_row, strict=True)
-        ]
-        return np.stack(columns, axis=-1)
+        nodes, columns = np.asarray(rows), []
+        for codes, first in zip(self.node_codes[::-1], self.first_child[::-1], strict=True):
+            nodes = np.searchsorted(first[1:], nodes, side="right")
+            columns.append(codes[nodes])
+        return np.stack(columns[::-1], axis=-1)
 
     def _node(self, prefix: Sequence[int]) -> int:
         """Walks from the root; returns the number of the prefix's node within its level."""
@@ -147,8 +204,12 @@ class SIDTrie:
         return node
 
 
-def _checked(codes: ArrayLike) -> NDArray[np.int32]:
-    """Returns `codes` as an int32 table [N, L], or says what is wrong with them."""
+def _closed(starts: NDArray[np.integer], end: int) -> NDArray[np.int32]:
+    return np.append(starts, np.int32(end))
+
+
+def _checked(codes: ArrayLike) -> list[NDArray[np.integer]]:
+    """Returns the columns of `codes`, one per level, or says what is wrong with them."""
     expected = "expected an integer array [items, levels], one row of codes per item"
     try:
         table = np.asarray(codes)
@@ -166,4 +227,6 @@ def _checked(codes: ArrayLike) -> NDArray[np.int32]:
         raise ValueError(
             f"item {item} has code {table[item, level]} on level {level}; codes are 0 to 2**31 - 1"
         )
-    return table.astype(np.int32)
+    # Columns of 8 or 16 bits are sorted by radix, several times faster and in less memory.
+    dtype = np.uint8 if high < 2**8 else np.uint16 if high < 2**16 else np.int32
+    return [table[:, level].astype(dtype) for level in range(table.shape[1])]

@@ -126,8 +126,8 @@ def test_counts_equal_sets(data):
 @pytest.mark.parametrize(
     ("filters", "message"),
     [
-        ({"allowed": np.ones(59, bool)}, r"mask of shape \(59,\); expected \[60\]"),
-        ({"allowed": torch.ones(3, 60, dtype=torch.bool)}, r"\(3, 60\)"),
+        ({"allowed": np.ones(59, bool)}, r"shape \[59\]; expected bool \[60\]"),
+        ({"allowed": torch.ones(3, 60, dtype=torch.bool)}, "3 users; expected 1 or 4"),
         ({"allowed": [[1], [2]]}, "2 entries; expected one list of items for each of 4 users"),
         ({"allowed": [1, 2, 3, 4]}, r"allowed\[0\] is int64 of shape \(\)"),
         ({"allowed": [np.ones(60, bool)] * 4}, r"allowed\[0\] is bool"),
@@ -143,3 +143,39 @@ def test_counts_equal_sets(data):
 def test_bad_filters(setup, filters, message):
     with pytest.raises(ValueError, match=message):
         setup.engine.search(setup.ids, setup.mask, num_beams=2, **filters)
+
+
+@pytest.mark.parametrize("width", [4, 60])
+def test_a_mask_counted_once_serves_many_requests(setup, make, subsets, width):
+    _, exclude = subsets
+    mask = np.random.default_rng(3).random(60) < 0.6
+    counted = Eligibility.of_mask(SIDTrie(setup.codes), mask)
+    for request in ({}, {"exclude": exclude}):
+        ours, theirs = (
+            setup.engine.search(setup.ids, setup.mask, num_beams=width, allowed=allowed, **request)
+            for allowed in (counted, mask)
+        )
+        assert ours.items.tolist() == theirs.items.tolist()
+        assert ours.scores.equal(theirs.scores)
+    with pytest.raises(ValueError, match="counted for 60 items.* catalogue of 1 items"):
+        Eligibility.build(SIDTrie([[0]]), counted, None, users=1, device="cpu")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_filters_of_some_users_are_theirs(data):
+    """`take` renumbers users; every user keeps the same eligible items."""
+    trie, users = SIDTrie([[i // 3, i % 3] for i in range(12)]), data.draw(st.integers(1, 5))
+    subset = st.sets(st.integers(0, 11))
+    lists = st.lists(subset, min_size=users, max_size=users)
+    allowed, exclude = data.draw(st.none() | lists), data.draw(st.none() | lists)
+    if allowed is not None and data.draw(st.booleans()):
+        allowed = as_mask(allowed, 12)
+    eligible = Eligibility.build(trie, allowed, exclude, users=users, device=CPU)
+    if eligible is None:
+        return
+    some = data.draw(st.permutations(range(users)))[: data.draw(st.integers(1, users))]
+    taken, rows = eligible.take(torch.tensor(some)), torch.arange(12).expand(users, -1)
+    whole = eligible.contains(torch.arange(users)[:, None], rows)
+    part = taken.contains(torch.arange(len(some))[:, None], rows[: len(some)])
+    assert part.tolist() == whole[some].tolist()

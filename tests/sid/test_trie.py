@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from genrec.sid.trie import SIDTrie
 
@@ -69,6 +70,51 @@ def test_hand_made_catalogue():
         trie.children((2, 1, 0))
     with pytest.raises(KeyError, match="has 2 codes"):
         trie.items((2, 0))
+
+
+@settings(max_examples=50, deadline=None)
+@given(catalogues())
+def test_saved_and_loaded_is_the_same(tmp_path_factory, sids):
+    path = tmp_path_factory.mktemp("trie") / "trie.safetensors"
+    trie = SIDTrie(sids)
+    trie.save(path)
+    loaded = SIDTrie.load(path)
+    assert repr(loaded) == repr(trie)
+    assert (loaded.num_codes, loaded.fan_out) == (trie.num_codes, trie.fan_out)
+    for name, array in trie.arrays().items():
+        assert loaded.arrays()[name].dtype == np.int32
+        assert loaded.arrays()[name].tolist() == array.tolist()
+    assert loaded.items(sids[0]).tolist() == trie.items(sids[0]).tolist()
+
+
+def test_files_that_hold_no_trie(tmp_path):
+    path = tmp_path / "trie.safetensors"
+    with pytest.raises(FileNotFoundError):
+        SIDTrie.load(path)
+    path.write_bytes(b"not a trie")
+    with pytest.raises(ValueError, match="trie.safetensors: .*SIDTrie.save"):
+        SIDTrie.load(path)
+    arrays = SIDTrie([[0, 1], [2, 3]]).arrays()
+    for change, message in (
+        ({"first_child.0": None}, r"\['first_child.0'\] missing"),
+        ({"row_items": None}, "missing"),
+        ({"row_items": arrays["row_items"][:1]}, "level 1 does not fit"),
+        ({"node_codes.0": arrays["node_codes.0"][:1]}, "level 0 does not fit"),
+    ):
+        changed = {name: a for name, a in (arrays | change).items() if a is not None}
+        save_file(changed, path)
+        with pytest.raises(ValueError, match=message):
+            SIDTrie.load(path)
+    save_file({"x": np.zeros(3)}, path)
+    with pytest.raises(ValueError, match="missing"):
+        SIDTrie.load(path)
+
+
+@pytest.mark.parametrize("top", [2**8 - 1, 2**8, 2**16 - 1, 2**16, 2**31 - 1])
+def test_codes_at_the_edges_of_their_types(top):
+    trie = SIDTrie([[top, 0], [0, top], [top, 0]])
+    assert trie.children(()).tolist() == [0, top]
+    assert trie.items((top, 0)).tolist() == [0, 2]
 
 
 def test_what_is_returned_is_the_callers():

@@ -1,0 +1,193 @@
+"""Chooses how to decode a model by trying it: beams of a small batch against plain sequences.
+
+The configuration tells much, but not all: a model may ignore `position_ids` or a 4D mask (ALiBi), or
+let padding into a recurrent state. Two prompts of unequal length with two crossing beams each show
+it, whatever the architecture.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+
+from genrec.decode.expanded import ExpandDecoder
+from genrec.decode.head import FullHead, Head, SIDHead
+from genrec.decode.support import evaluating
+from genrec.decode.tree import TreeDecoder, tree_refusal
+
+Strategy = Literal["tree", "expand"]
+_LONGEST = 512  # windows beyond it are not tried out: the test would cost more than a search
+
+
+class Decoder(Protocol):
+    """Runs prompts and then beams through a model; `tree` and `expand` are the two of them."""
+
+    cache: Any
+
+    def prefill(self) -> torch.Tensor:
+        """Computes the prompts; returns what the head reads after each, [B, 1, ...]."""
+
+    def step(self, tokens: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
+        """Computes a token of every beam, int64 [B, W]; returns what the head reads."""
+
+
+class Chosen(NamedTuple):
+    """A strategy that was seen to work.
+
+    Attributes:
+        strategy: its name.
+        token_bytes: what the cache holds of one token of one row, bytes; of a recurrent state,
+            which has no tokens, its share.
+    """
+
+    strategy: Strategy
+    token_bytes: float
+
+
+def make_decoder(
+    strategy: Strategy,
+    head: Head,
+    model: Any,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    *,
+    room: int,
+    past: Any = None,
+) -> Decoder:
+    """Returns the decoder of a strategy; see `TreeDecoder` for the arguments."""
+    if strategy == "expand":
+        return ExpandDecoder(head, input_ids, attention_mask)
+    config = model.config.get_text_config()
+    return TreeDecoder(head, config, input_ids, attention_mask, room=room, past=past)
+
+
+def choose(model: Any, strategy: Strategy | Literal["auto"]) -> Chosen:
+    """Finds the strategy for a model.
+
+    Args:
+        model: the causal LM.
+        strategy: `auto` prefers `tree` and falls back to `expand` with a warning that says why.
+
+    Returns:
+        The strategy, tried out.
+
+    Raises:
+        ValueError: if none, or the one asked for, decodes this model rightly.
+    """
+    if strategy not in ("auto", "tree", "expand"):
+        raise ValueError(f"strategy={strategy!r}; expected auto, tree or expand")
+    name = type(model).__name__
+    refusal: str | None = None
+    if strategy != "expand":
+        refusal = tree_refusal(model.config.get_text_config())
+        found = refusal or _try(model, "tree")
+        if isinstance(found, float):
+            return Chosen("tree", found)
+        refusal = found
+        if strategy == "tree":
+            raise ValueError(f"{name} cannot be decoded under a tree mask: {refusal}")
+    found = _try(model, "expand")
+    if isinstance(found, str):
+        also = f"; nor under a tree mask: {refusal}" if refusal else ""
+        raise ValueError(f"{name} cannot be decoded with one row per beam: {found}{also}")
+    if refusal:
+        warnings.warn(
+            f"{name} cannot be decoded under a tree mask: {refusal}. Decoding with one row per "
+            "beam instead, which is slower and takes as many times the memory as there are beams "
+            "(strategy='expand' accepts that without this warning)",
+            stacklevel=4,
+        )
+    return Chosen("expand", found)
+
+
+def _try(model: Any, strategy: Strategy) -> float | str:
+    """Returns bytes per token if beams equal plain sequences, or says how they do not."""
+    config = model.config.get_text_config()
+    device = next(model.parameters()).device
+    window = getattr(config, "sliding_window", None) or 0
+    length = 4 + (window if window <= _LONGEST else 0)
+    room = getattr(config, "max_position_embeddings", None)
+    length = max(2, min(length, room - 2)) if room else length
+    ids = torch.arange(1, 2 * length + 9, device=device) * 7919 % config.vocab_size  # any will do
+    prompts = ids[: 2 * length].view(2, -1)
+    first, second = ids[2 * length :].view(2, 2, 2).unbind()
+    mask = torch.ones_like(prompts)
+    mask[1, 0] = 0  # positions must come from the mask, not from the column
+    parents = torch.tensor([[1, 0], [1, 0]], device=device)
+    head = FullHead(model, [])
+    with evaluating(model):
+        expected = _plain(model, prompts, first, second)
+        decoder = make_decoder(strategy, head, model, prompts, mask, room=4)
+        try:
+            decoder.prefill()
+            decoder.step(first, parents)
+            found = decoder.step(second, parents).float()
+        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+            return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    distance = (found - expected).square().mean().sqrt() / expected.std().clamp(min=1e-9)
+    # Low precision rounds by shape, to about a hundredth; a mask ignored is far beyond either.
+    exact = model.dtype == torch.float32 and not getattr(model, "is_quantized", False)
+    if distance > (0.01 if exact else 0.1):  # false for NaN, which `search` reports
+        return (
+            f"4D attention masks, position_ids or padding are not honoured: beams differ from "
+            f"plain sequences by {distance:.2g} standard deviations"
+        )
+    rows = 2 if strategy == "tree" else 4
+    return _held_bytes(decoder.cache) / (rows * (length + (4 if strategy == "tree" else 2)))
+
+
+def _plain(
+    model: Any, prompts: torch.Tensor, first: torch.Tensor, second: torch.Tensor
+) -> torch.Tensor:
+    """Returns the logits after [prompt, first of the other beam, second] without cache, [2, 2, V]."""
+    found = []
+    for user, prompt in enumerate(prompts):
+        prompt = prompt[user:]  # the second one has a column of padding
+        rows = [prompt.expand(2, -1), first[user].flip(0)[:, None], second[user][:, None]]
+        logits = model(input_ids=torch.cat(rows, dim=1), use_cache=False).logits
+        found.append(logits[:, -1].float())
+    return torch.stack(found)
+
+
+def _held_bytes(cache: Any) -> int:
+    """Returns the memory of all tensors in a cache's layers; views of one tensor count once."""
+    storages = {}
+    for layer in cache.layers:
+        for value in vars(layer).values():
+            parts = list(value.values()) if isinstance(value, dict) else value
+            for part in parts if isinstance(parts, list | tuple) else [parts]:
+                if isinstance(part, torch.Tensor):
+                    storages[part.untyped_storage().data_ptr()] = part.untyped_storage().nbytes()
+    return sum(storages.values())
+
+
+def check_head(head: SIDHead, model: Any, codes: list[torch.Tensor]) -> None:
+    """Checks that rows of the output matrix give the model's own logits.
+
+    Args:
+        head: the restricted head.
+        model: the causal LM.
+        codes: per level, the token of each code. int64 [C].
+
+    Raises:
+        ValueError: if the model does more behind its output matrix, such as capping.
+    """
+    device = next(model.parameters()).device
+    ids = torch.arange(1, 9, device=device).unsqueeze(0) % model.config.get_text_config().vocab_size
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with evaluating(model):
+        expected = model(**inputs).logits[:, -1:].float()
+        output, _ = head(last_only=True, **inputs)
+        for level, tokens in enumerate(codes):
+            found = head.logits(level, output).float()
+            want = expected[..., tokens.to(device)]
+            # A cap or a scale changes differences between codes; the same for all would not matter.
+            distance = ((found - found.mean()) - (want - want.mean())).abs().max()
+            if distance > 0.02 * want.std().clamp(min=1e-3) + (model.dtype != torch.float32) * 0.1:
+                raise ValueError(
+                    f"{type(model).__name__} changes logits behind its output matrix (by up to "
+                    f"{distance:.2g} on level {level}), so its rows alone do not give them; use "
+                    "head='full'"
+                )
