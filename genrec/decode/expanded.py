@@ -29,6 +29,7 @@ class ExpandDecoder:
         self._input_ids, self._mask = input_ids, attention_mask
         self._rows = torch.arange(len(input_ids), device=input_ids.device)  # first row of each user
         self.cache: Any = None
+        self._named = "past_key_values"
 
     def prefill(self) -> torch.Tensor:
         """Computes the prompts; returns what the head reads after each, [B, 1, ...]."""

@@ -56,7 +56,7 @@ class TreeDecoder:
         self._prompt_positions = (self._prompt.cumsum(1) - 1).clamp(min=0)
         self._length = self._prompt.sum(1, keepdim=True)  # [B, 1]
         layer = partial(_Preallocated, capacity=self._prompt.shape[1] + room)
-        self.cache = Cache(layer_class_to_replicate=layer)  # type: ignore[arg-type]
+        self.cache = Cache(layer_class_to_replicate=layer)
         self._past = past if longest else None
         # Slots of each beam's ancestors, itself included, counted from the prompt's end: [B, W, s].
         self._ancestors: torch.Tensor | None = None

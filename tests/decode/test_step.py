@@ -5,7 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from genrec.decode.filters import Eligibility
 from genrec.decode.step import TrieOnDevice, best
 from genrec.sid.trie import SIDTrie
 
@@ -105,3 +107,21 @@ def test_the_device_copy_takes_eight_bytes_a_node():
     on_device = TrieOnDevice(trie, device="cpu")
     tensors = [*on_device.codes, *on_device.first_child[1:]]
     assert sum(t.nbytes for t in tensors) == held
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+def test_a_step_reads_nothing_back(filtered):
+    """Fake tensors have shapes and no values, so any look at a value on the host is an error."""
+    codes = np.random.default_rng(0).integers(0, [4, 8, 300], (300, 3))
+    catalogue = SIDTrie(codes)
+    trie = TrieOnDevice(catalogue, device="cpu")
+    assert {bits is None for bits in trie._bits} == {True, False}  # both ways are taken
+    eligible = Eligibility.of_mask(catalogue, np.arange(300) % 2 == 0) if filtered else None
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        beams = trie.start(3)
+        for level in range(3):
+            log_probs = torch.randn(3, beams.nodes.shape[1], trie.num_codes[level])
+            beams = trie.advance(level, beams, log_probs, width=9, eligible=eligible)
+        assert beams.nodes.shape == (3, 9)
+        with pytest.raises(DataDependentOutputException):
+            beams.bound.max().item()  # what a look would raise
