@@ -13,6 +13,7 @@ import click
 import genrec
 from genrec.console import Console
 from genrec.pipeline import STAGES, Pipeline
+from genrec.processes import Processes
 
 _OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 _RECIPE = click.argument("recipe")
@@ -99,7 +100,7 @@ def list_(kind: str | None) -> None:
 
 def _console() -> Console:
     """Returns a console; under `accelerate launch` only the first process speaks."""
-    return Console(quiet=os.environ.get("RANK", "0") != "0")
+    return Console(quiet=not Processes.current().first)
 
 
 def _stage_command(stage: str) -> Callable[..., Any]:
@@ -126,7 +127,7 @@ def main() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         cli(prog_name="genrec")
-    except (ValueError, KeyError, OSError, RuntimeError) as error:
+    except (ValueError, KeyError, OSError, RuntimeError, ImportError) as error:
         if os.environ.get("GENREC_TRACEBACK"):
             raise
         text = error.args[0] if isinstance(error, KeyError) and error.args else error

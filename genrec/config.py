@@ -6,40 +6,14 @@ new kind is one class. Nothing here imports what it configures: the stage builds
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from genrec.config_engine import Engine, HFEngine
+from genrec.section import ContentPath, Path_, Section
 
-class ContentPath:
-    """Marks a field that names a file or folder: its fingerprint is the content, not the name."""
-
-
-Path_ = Annotated[str, ContentPath()]
-
-
-class Section(BaseModel):
-    """Base of every part of a recipe: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    # The stages that a component reads, where it differs from the table in `pipeline.STAGES`.
-    reads: ClassVar[tuple[str, ...] | None] = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_kind(cls, data: Any) -> Any:
-        """Lets `quantize.levels=3` mean the default quantiser, without naming its kind."""
-        if not isinstance(data, dict):
-            return data
-        defaults = {name: getattr(f.default, "kind", None) for name, f in cls.model_fields.items()}
-        return {
-            name: {"kind": defaults[name]} | part
-            if isinstance(part, dict) and defaults.get(name)
-            else part
-            for name, part in data.items()
-        }
-
+__all__ = ["ContentPath", "Recipe", "Section"]
 
 # --- prepare ---------------------------------------------------------------------------------
 
@@ -282,6 +256,14 @@ class Recommend(Section):
 
     num_beams: int = Field(50, ge=1)
     k: int = Field(20, ge=1)
+    engine: Engine = HFEngine()
+
+    @model_validator(mode="after")
+    def _widening(self) -> Recommend:
+        widest = getattr(self.engine, "max_beams", None)
+        if widest is not None and widest < self.num_beams:
+            raise ValueError(f"engine.max_beams={widest} is below num_beams={self.num_beams}")
+        return self
 
 
 class Evaluate(Section):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,10 +11,13 @@ from genrec import recipe as recipes
 from genrec.config import Recipe
 from genrec.console import Console
 from genrec.graph import STAGES, Graph, Node, ancestors, differences
+from genrec.processes import Processes
 from genrec.stages.context import Context
 from genrec.store import Artifact, DamagedArtifact, Digests, RowCache, Store
 
 __all__ = ["STAGES", "MissingArtifact", "Pipeline", "Plan"]
+
+_SHARED = ("train", "recommend")  # the stages whose work is split over processes
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Pipeline:
         self._digests = Digests(self.store)
         self.graph = Graph(recipe, self._digests)
         self.nodes = self.graph.nodes
-        self._rank = int(os.environ.get("RANK", "0"))
+        self._processes = Processes.current()
 
     @classmethod
     def load(cls, path: str | Path, *overrides: str, console: Console | None = None) -> Pipeline:
@@ -91,9 +93,11 @@ class Pipeline:
 
         Raises:
             MissingArtifact: `only`, and an input is missing: names the command to run.
-            FileNotFoundError, ValueError: a stage met bad input.
+            FileNotFoundError, ValueError: a stage met bad input, or several processes run what one
+                process does.
             DamagedArtifact: `only`, and an input is damaged.
         """
+        self._check_processes(only)
         targets = self.graph.keys(only or to or "evaluate")
         wanted = {
             k
@@ -132,6 +136,15 @@ class Pipeline:
         return artifact
 
     # --- within ------------------------------------------------------------------------------
+
+    def _check_processes(self, only: str | None) -> None:
+        if self._processes.count > 1 and only not in _SHARED:
+            raise ValueError(
+                f"genrec {only or 'run'} was started as {self._processes.count} processes, which "
+                f"only {' and '.join(_SHARED)} share; start it once: genrec {only or 'run'} "
+                f"{self._command}\nand these alone by accelerate launch: genrec train, genrec "
+                "recommend"
+            )
 
     def _missing_files(self, node: Node) -> list[str]:
         if node.stage.name != "prepare":  # elsewhere a path may be the name of a model on a hub
@@ -186,9 +199,11 @@ class Pipeline:
             raise FileNotFoundError(
                 f"{problem}; set it in the recipe or by {problem.partition(':')[0]}=PATH"
             )
+        if self._processes.count > 1:
+            reason = f"{reason}, {self._processes.count} processes".lstrip(", ")
         self._console.start(key, reason)
         inputs = {read: self[read] for read in node.reads}
-        if self._rank:  # under `accelerate launch` rank 0 alone keeps the books
+        if not self._processes.first:  # one process alone keeps the books
             self._call(node, inputs, self._partial(key))
             return
         mark = self.graph.fingerprint(key)

@@ -6,7 +6,7 @@ recommend stage and, later, serving all go through here, so they cannot differ.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from genrec import schema
 from genrec.decode import BeamEngine
 from genrec.lm.batch import code_token_ids, encode_prompts
 from genrec.lm.model import quiet
+from genrec.processes import ALONE, Processes
 from genrec.progress import Progress, silent
 from genrec.schema import Segment
 from genrec.sid import SIDTrie
@@ -47,8 +48,8 @@ class Recommender:
     """Recommends by exact constrained beam search.
 
     Args:
-        model: a causal LM whose vocabulary has the SID tokens.
-        tokenizer: the one it was trained with.
+        engine: what searches, such as `decode.BeamEngine`; it was made for the same SIDs.
+        tokenizer: the one that the engine's model was trained with.
         sids: int [N, L]; row i is the SID of item i.
         max_length: longest prompt, tokens; longer ones lose their oldest items.
         batch_size: users decoded at once.
@@ -56,18 +57,16 @@ class Recommender:
 
     def __init__(
         self,
-        model: Any,
+        engine: Any,
         tokenizer: Any,
         sids: np.ndarray,
         *,
         max_length: int,
         batch_size: int = 64,
     ) -> None:
-        self.tokenizer, self.sids = tokenizer, np.asarray(sids)
+        self.engine, self.tokenizer, self.sids = engine, tokenizer, np.asarray(sids)
         self.max_length, self.batch_size = max_length, batch_size
         self.code_tokens = code_token_ids(tokenizer, (self.sids.max(axis=0) + 1).tolist())
-        self.engine = BeamEngine(model, SIDTrie(self.sids), self.code_tokens)
-        self._device = next(model.parameters()).device
         _, counts = np.unique(self.sids, axis=0, return_counts=True)
         self._largest_tie = int(counts.max())
 
@@ -79,13 +78,28 @@ class Recommender:
         *,
         max_length: int,
         batch_size: int = 64,
-        device: str = "cpu",
+        engine: str = "hf",
+        **options: Any,
     ) -> Recommender:
-        """Loads the `merged/` folder that the train stage wrote."""
+        """Loads the `merged/` folder that the train stage wrote.
+
+        Args:
+            folder: with the model and its tokenizer.
+            sids: as above.
+            max_length: as above.
+            batch_size: as above.
+            engine: `hf` or `vllm`.
+            options: those of `load_hf` or `load_vllm`.
+
+        Raises:
+            ValueError: the model, its tokens and the SIDs do not fit each other.
+            ImportError: the engine's library is not installed; names the command.
+        """
         with quiet():
-            model = AutoModelForCausalLM.from_pretrained(folder).to(device)
             tokenizer = AutoTokenizer.from_pretrained(folder)
-        return cls(model, tokenizer, sids, max_length=max_length, batch_size=batch_size)
+        trie = SIDTrie(sids)
+        loaded = ENGINES[engine](folder, trie, code_token_ids(tokenizer, trie.num_codes), **options)
+        return cls(loaded, tokenizer, sids, max_length=max_length, batch_size=batch_size)
 
     def recommend(
         self,
@@ -94,6 +108,9 @@ class Recommender:
         k: int,
         num_beams: int,
         exclude: Histories | None = None,
+        certify: bool = False,
+        max_beams: int | None = None,
+        processes: Processes = ALONE,
         progress: Progress = silent,
     ) -> Lists:
         """Returns the k best items of each user, and with them all that tie with the last one.
@@ -103,36 +120,79 @@ class Recommender:
             k: items for each user.
             num_beams: W, prefixes kept at each level; at least as many as items come back.
             exclude: per user, items not to recommend (those of the history).
+            certify: widen the beam of users whose list is not proven; not every engine can.
+            max_beams: how far, or None for the engine's own limit.
+            processes: those that share the work, each calling this with the same arguments; each
+                gets all lists, the same as one process would make.
             progress: told how many users are done.
 
         Returns:
             Lists of width k or, where SIDs are shared, a little more; places beyond rank k are -1.
         """
         width = min(k + self._largest_tie - 1, len(self.sids))
+        num_beams = max(num_beams, width)
+        options: dict[str, Any] = {"num_beams": num_beams, "k": width}
+        if certify:
+            options |= {"certify": True, "max_beams": max_beams and max(max_beams, num_beams)}
+        starts = range(0, len(prompts), self.batch_size)
         parts = []
-        for start in range(0, len(prompts), self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            beams = max(num_beams, width)
-            out = self._search(prompts[rows], width, beams, exclude and exclude[rows])
-            parts.append([t.cpu().numpy() for t in (out.items, out.scores, out.exact)])
+        for number in processes.share(len(starts)):
+            rows = slice(starts[number], starts[number] + self.batch_size)
+            parts.append(self._search(prompts[rows], exclude and exclude[rows], options))
             progress("decode users", min(rows.stop, len(prompts)), len(prompts))
+        if processes.count > 1:
+            parts = processes.merge(parts)
+            progress("decode users", len(prompts), len(prompts))
         items, scores, exact = (np.concatenate(part) for part in zip(*parts, strict=True))
         ranks = tied_ranks(items, self.sids)
         beyond = ranks > k
         items[beyond], scores[beyond], ranks[beyond] = -1, -np.inf, 0
         return Lists(items, scores.astype(np.float32), ranks, exact)
 
-    def _search(self, prompts: Prompts, k: int, num_beams: int, exclude: Histories | None) -> Any:
+    def _search(
+        self, prompts: Prompts, exclude: Histories | None, options: Mapping[str, Any]
+    ) -> list[np.ndarray]:
         input_ids, mask = encode_prompts(
             self.tokenizer, self.code_tokens, prompts, max_length=self.max_length
         )
-        return self.engine.search(
-            input_ids.to(self._device),
-            mask.to(self._device),
-            num_beams=num_beams,
-            k=k,
-            exclude=exclude,
-        )
+        out = self.engine.search(input_ids, mask, exclude=exclude, **options)
+        return [t.cpu().numpy() for t in (out.items, out.scores, out.exact)]
+
+
+def load_hf(
+    folder: str | Path,
+    trie: SIDTrie,
+    code_tokens: Sequence[np.ndarray],
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    **options: Any,
+) -> BeamEngine:
+    """Returns a `BeamEngine` with the model of a folder.
+
+    Args:
+        folder: with the model.
+        trie: the catalogue.
+        code_tokens: per level, the token id of each code. L int64 arrays [C_l].
+        device: where to decode.
+        dtype: of the weights.
+        options: those of `BeamEngine`.
+    """
+    with quiet():
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device)
+    return BeamEngine(model, trie, code_tokens, **options)
+
+
+def load_vllm(
+    folder: str | Path, trie: SIDTrie, code_tokens: Sequence[np.ndarray], **options: Any
+) -> Any:
+    """Returns a `VLLMBeamEngine` with the model of a folder; `options` are those of its `load`."""
+    from genrec.decode.vllm import VLLMBeamEngine
+
+    return VLLMBeamEngine.load(folder, trie, code_tokens, **options)
+
+
+ENGINES: Mapping[str, Callable[..., Any]] = {"hf": load_hf, "vllm": load_vllm}
 
 
 def tied_ranks(items: np.ndarray, sids: np.ndarray) -> npt.NDArray[np.int32]:

@@ -57,6 +57,7 @@ def registries() -> dict[str, dict[str, str]]:
         },
         "models": union(config.Train, "model"),
         "retrievers": union(config.Recipe, "retrieve"),
+        "engines": union(config.Recommend, "engine"),
     }
 
 

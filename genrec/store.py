@@ -213,8 +213,11 @@ class RowCache(MutableMapping[str, bytes]):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path, timeout=60)
         try:
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("CREATE TABLE IF NOT EXISTS rows (key TEXT PRIMARY KEY, value BLOB)")
+            with FileLock(f"{path}.lock"):  # the switch to WAL does not wait for other processes
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute(
+                    "CREATE TABLE IF NOT EXISTS rows (key TEXT PRIMARY KEY, value BLOB)"
+                )
         except sqlite3.DatabaseError as error:
             raise ValueError(f"{path}: not a usable cache ({error}); delete it") from error
 

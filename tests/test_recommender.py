@@ -1,13 +1,24 @@
-"""Prompts in, ranked items out: ties by shared SID, the boundary of a list, and the table."""
+"""Prompts in, ranked items out: ties by shared SID, the boundary of a list, engines, the table."""
 
+import sys
+import threading
+import types
+from pathlib import Path
+from typing import Any
+
+import accelerate.utils
 import numpy as np
 import pytest
-from transformers import Qwen3Config, Qwen3ForCausalLM
+import torch
 
 from genrec import schema
-from genrec.lm.model import build_scratch
+from genrec.decode import BeamEngine
+from genrec.lm.batch import code_token_ids
+from genrec.lm.model import build_scratch, save_merged
+from genrec.processes import Processes
 from genrec.recommender import Lists, Recommender, tied_ranks, to_table
 from genrec.schema import Segment
+from genrec.sid import SIDTrie
 
 SIDS = np.array([[0, 0], [0, 1], [0, 1], [1, 0], [1, 1], [1, 1]])
 
@@ -34,11 +45,17 @@ def test_table_is_sorted_and_has_only_what_is_there() -> None:
 
 
 @pytest.fixture(scope="module")
-def recommender() -> Recommender:
-    model, tokenizer = build_scratch(
+def trained() -> tuple[Any, Any]:
+    return build_scratch(
         texts=["a b c"], levels=2, codes=2, hidden=32, layers=1, heads=2, vocab=300
     )
-    return Recommender(model.eval(), tokenizer, SIDS, max_length=32, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def recommender(trained: tuple[Any, Any]) -> Recommender:
+    model, tokenizer = trained
+    engine = BeamEngine(model.eval(), SIDTrie(SIDS), code_token_ids(tokenizer, [2, 2]))
+    return Recommender(engine, tokenizer, SIDS, max_length=32, batch_size=2)
 
 
 def prompts(*histories: list[int]) -> list[tuple[Segment, ...]]:
@@ -64,15 +81,143 @@ def test_excluded_items_never_come(recommender: Recommender) -> None:
         assert sorted(row[row >= 0]) == sorted(set(range(6)) - set(history))
 
 
-def test_a_model_without_the_sid_tokens_is_refused(recommender: Recommender) -> None:
+def test_a_tokenizer_without_the_sid_tokens_is_refused(recommender: Recommender) -> None:
     with pytest.raises(ValueError, match="run train again"):
-        Recommender(
-            Qwen3ForCausalLM(
-                Qwen3Config(
-                    vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=1
-                )
-            ),
-            recommender.tokenizer,
-            np.array([[0, 9]]),
-            max_length=8,
+        Recommender(recommender.engine, recommender.tokenizer, np.array([[0, 9]]), max_length=8)
+
+
+# --- engines -----------------------------------------------------------------------------------
+
+
+class Recorder:
+    """An engine whose lists tell the whole batch that a user was in, and what was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+
+    def search(self, input_ids: torch.Tensor, mask: torch.Tensor, **asked: Any) -> Any:
+        users, k = len(input_ids), asked["k"]
+        self.asked.append(asked)
+        traces = -(input_ids * mask).sum() - 0.001 * torch.arange(users * k).view(users, k)
+        return types.SimpleNamespace(
+            items=torch.arange(k).repeat(users, 1),
+            scores=traces.float(),
+            exact=torch.arange(users) % 2 == 0,
         )
+
+
+@pytest.fixture
+def recorded(recommender: Recommender) -> Recommender:
+    return Recommender(Recorder(), recommender.tokenizer, SIDS, max_length=32, batch_size=3)
+
+
+def test_what_the_engine_is_asked(recorded: Recommender) -> None:
+    histories = [[0], [1], [2], [3]]
+    recorded.recommend(prompts(*histories), k=3, num_beams=2, exclude=histories)
+    wide = {"num_beams": 4, "k": 4}  # two items share a SID: one more place, and a beam for each
+    assert recorded.engine.asked == [
+        {**wide, "exclude": histories[:3]},
+        {**wide, "exclude": histories[3:]},
+    ]
+    recorded.engine.asked.clear()
+    for limit in (None, 3, 20):
+        recorded.recommend(prompts([0]), k=3, num_beams=2, certify=True, max_beams=limit)
+    assert [asked["max_beams"] for asked in recorded.engine.asked] == [None, 4, 20]
+    assert all(asked["certify"] for asked in recorded.engine.asked)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_any_number_of_processes_makes_the_same_lists(
+    recorded: Recommender, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = prompts(*[[i % 6] * (1 + i % 4) for i in range(11)])  # 4 batches, the last of 2 users
+    alone = recorded.recommend(asked, k=3, num_beams=4)
+    assert len(set(alone.scores[:, 0].tolist())) > 4
+    pile: list[Any] = []
+    everyone = threading.Barrier(count, timeout=30)
+
+    def gather(mine: list[Any]) -> list[Any]:
+        pile.extend(mine)
+        everyone.wait()
+        return list(pile)
+
+    monkeypatch.setattr(accelerate.utils, "gather_object", gather)
+    found: dict[int, Lists] = {}
+    steps: dict[int, list[tuple[int, int]]] = {rank: [] for rank in range(count)}
+
+    def work(rank: int) -> None:
+        found[rank] = recorded.recommend(
+            asked,
+            k=3,
+            num_beams=4,
+            processes=Processes(rank, count),
+            progress=lambda step, done, total: steps[rank].append((done, total)),
+        )
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(count)]
+    recorded.engine.asked.clear()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(recorded.engine.asked) == 4  # every batch was decoded once
+    for rank in range(count):
+        for ours, theirs in zip(found[rank], alone, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        assert steps[rank] == sorted(steps[rank])
+        assert steps[rank][-1] == (11, 11)
+
+
+@pytest.fixture(scope="module")
+def merged(trained: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("merged")
+    save_merged(*trained, folder)
+    return folder
+
+
+def test_a_folder_is_loaded_with_the_options_of_its_engine(
+    merged: Path, recommender: Recommender
+) -> None:
+    asked = prompts([0], [3], [1, 4])
+    expected = recommender.recommend(asked, k=6, num_beams=6)
+    for options in ({}, {"strategy": "expand"}, {"memory_budget": 1}, {"device": "cpu"}):
+        loaded = Recommender.load(merged, SIDS, max_length=32, batch_size=2, **options)
+        lists = loaded.recommend(asked, k=6, num_beams=6)
+        np.testing.assert_array_equal(lists.items, expected.items)
+        np.testing.assert_allclose(lists.scores, expected.scores, atol=1e-5)
+    assert (
+        Recommender.load(merged, SIDS, max_length=8, strategy="expand").engine.strategy == "expand"
+    )
+    half = Recommender.load(merged, SIDS, max_length=32, dtype="bfloat16")
+    assert half.engine.model.dtype == torch.bfloat16
+    lists = half.recommend(asked, k=6, num_beams=6)
+    np.testing.assert_allclose(np.sort(lists.scores), np.sort(expected.scores), atol=0.1)
+
+
+def test_a_missing_vllm_is_named_with_the_command(
+    merged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)  # what a machine without it has
+    with pytest.raises(ImportError, match="pip install vllm"):
+        Recommender.load(merged, SIDS, max_length=32, engine="vllm")
+
+
+def test_vllm_is_given_the_folder_the_trie_and_the_tokens(
+    merged: Path, monkeypatch: pytest.MonkeyPatch, recommender: Recommender
+) -> None:
+    given: dict[str, Any] = {}
+
+    class VLLMBeamEngine(Recorder):
+        @classmethod
+        def load(cls, folder: Path, trie: SIDTrie, code_tokens: Any, **options: Any) -> Any:
+            given.update(options, folder=folder, items=trie.num_items, code_tokens=code_tokens)
+            return cls()
+
+    stand_in: Any = types.ModuleType("genrec.decode.vllm")
+    stand_in.VLLMBeamEngine = VLLMBeamEngine
+    monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
+    options: dict[str, Any] = {"dtype": "float32", "max_num_seqs": 3}
+    loaded = Recommender.load(merged, SIDS, max_length=32, engine="vllm", **options)
+    assert isinstance(loaded.engine, VLLMBeamEngine)
+    np.testing.assert_array_equal(given.pop("code_tokens"), recommender.code_tokens)
+    assert given == {**options, "folder": merged, "items": 6}

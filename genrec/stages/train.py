@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,11 +9,14 @@ from typing import Any
 import numpy as np
 
 from genrec import schema
+from genrec.decode import BeamEngine
 from genrec.evaluate import per_user
 from genrec.lm import batch
 from genrec.lm.model import build_scratch, load_pretrained, save_adapter, save_merged
 from genrec.lm.train import train
+from genrec.processes import Processes
 from genrec.recommender import Recommender, to_table
+from genrec.sid import SIDTrie
 from genrec.stages.context import Context
 
 METRIC = "ndcg@10"  # chooses the checkpoint; recall alone is blind to the order
@@ -59,7 +61,9 @@ def run(context: Context) -> None:
         metric=METRIC,
         progress=context.progress,
     )
-    if os.environ.get("RANK", "0") != "0":
+    processes = Processes.current()
+    processes.wait()  # all have read the best checkpoint, so it may go
+    if not processes.first:
         return
     summary["trimmed"] = {split: part.trimmed for split, part in encoded.items()}
     if getattr(section.model, "tune", "full") != "full":
@@ -88,10 +92,13 @@ def _validation(
     chosen = np.random.default_rng(context.recipe.seed).permutation(len(targets))
     rows = sorted(int(row) for row in chosen[: context.section.eval_users])
     sample = targets[rows]
+    trie = SIDTrie(sids)
+    code_tokens = batch.code_token_ids(tokenizer, trie.num_codes)
 
     def validate(model: Any) -> dict[str, float]:
+        # Each process decodes all: parts of a sharded model must take every step together.
         lists = Recommender(
-            model,
+            BeamEngine(model, trie, code_tokens),
             tokenizer,
             sids,
             max_length=context.section.max_length,

@@ -1,0 +1,55 @@
+"""What `recommend.engine` may say: the program that runs the beam search. Both find the same items."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from genrec.section import Section
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class HFEngine(Section):
+    """Any causal LM of transformers, in this process; proves its lists where it can."""
+
+    kind: Literal["hf"] = "hf"
+    strategy: Literal["auto", "tree", "expand"] = Field(
+        "auto", description="tree: one cache per user; expand: one per beam, for any cache"
+    )
+    head: Literal["full", "sid"] = Field(
+        "full", description="sid: probabilities among a level's codes only; faster, other scores"
+    )
+    certify: bool = Field(False, description="widen the beam of users whose list is not proven")
+    max_beams: int | None = Field(None, ge=1, description="the widest that certify may try")
+    memory_gb: float | None = Field(
+        None, gt=0, description="10^9 bytes for caches: more users than fit are decoded in turns"
+    )
+    dtype: Dtype = "float32"
+
+    @model_validator(mode="after")
+    def _widening(self) -> HFEngine:
+        if self.max_beams is not None and not self.certify:
+            raise ValueError("max_beams is how far certify widens; set certify=true, or leave it")
+        return self
+
+
+class VLLMEngine(Section):
+    """vLLM on the merged model, for GPUs and large models; vLLM chooses the device itself."""
+
+    kind: Literal["vllm"] = "vllm"
+    max_model_len: int | None = Field(None, ge=16, description="prompt and SID; null: the model's")
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    dtype: Dtype = "float32"
+    options: dict[str, Any] = Field({}, description="further arguments of vllm.LLM")
+
+    @model_validator(mode="after")
+    def _said_once(self) -> VLLMEngine:
+        twice = sorted(set(self.options) & set(type(self).model_fields))
+        if twice:
+            raise ValueError(f"options: {twice} are fields of the engine itself; set them there")
+        return self
+
+
+Engine = Annotated[HFEngine | VLLMEngine, Field(discriminator="kind")]

@@ -1,0 +1,87 @@
+"""The recipe's engine section becomes an engine, and processes that cannot share are refused."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from genrec import Pipeline, recipe
+from genrec.progress import silent
+from genrec.stages import recommend
+from genrec.stages.context import Context
+
+SIDS = np.array([[0, 0], [0, 1], [0, 1], [0, 1], [1, 0]])
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Returns what `Recommender.load` is given for a recipe's engine."""
+
+    def given(*overrides: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        monkeypatch.setattr(
+            recommend.Recommender, "load", lambda folder, sids, **options: found.update(options)
+        )
+        settings = [f"recommend.engine{override}" for override in overrides]
+        settings += ["train.max_length=77", "runtime.batch_size=5"]
+        recommend.load(recipe.load("demo", settings), Path("merged"), SIDS, device="meta")
+        assert (found.pop("max_length"), found.pop("batch_size")) == (77, 5)
+        return found
+
+    return given
+
+
+def test_options_of_hf(loaded: Any) -> None:
+    chosen = {"engine": "hf", "device": "meta"}
+    chosen |= {"strategy": "auto", "head": "full", "dtype": "float32"}
+    assert loaded() == chosen
+    assert loaded("={head: sid, memory_gb: 1.5, certify: true, max_beams: 99}") == {
+        **chosen,
+        "head": "sid",
+        "memory_budget": 1_500_000_000,
+    }
+
+
+def test_options_of_vllm(loaded: Any) -> None:
+    chosen = {"engine": "vllm", "gpu_memory_utilization": 0.9, "dtype": "float32"}
+    assert loaded(".kind=vllm") == chosen
+    assert loaded("={kind: vllm, max_model_len: 99, options: {seed: 3}}") == {
+        **chosen,
+        "max_model_len": 99,
+        "seed": 3,
+    }
+
+
+def test_vllm_under_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    chosen = recipe.load("demo", ["recommend.engine.kind=vllm"])
+    inputs: Any = dict.fromkeys(["prepare", "compose", "train", "quantize"])
+    nothing: Any = None
+    with pytest.raises(ValueError, match=r"tensor_parallel_size"):
+        recommend.run(Context(chosen, chosen.recommend, inputs, Path(), nothing, silent))
+
+
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
+def test_vllm_writes_the_table_of_hf(tiny: list[str], tmp_path: Path) -> None:
+    args = [*tiny, f"runtime.store={tmp_path}", "embed={text: null, behaviour: {dim: 8}}"]
+    args += ["train.model.hidden=64"]  # vLLM's attention takes heads of 32 and more
+    Pipeline.load("demo", *args).run(to="recommend")
+    other = ["recommend.engine.kind=vllm", "recommend.engine.options.enforce_eager=true"]
+    done = subprocess.run(
+        [sys.executable, "-m", "genrec", "recommend", "demo", *args, *other],
+        env={"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr
+    hf, vllm = (Pipeline.load("demo", *args, *extra)["recommend"].load() for extra in ([], other))
+    assert hf.select("user", "rank").equals(vllm.select("user", "rank"))
+    np.testing.assert_allclose(hf["score"], vllm["score"], atol=1e-4)
+    assert (hf["item"] == vllm["item"]).mean() > 0.99  # all, but for scores that rounding parts
