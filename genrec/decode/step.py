@@ -194,7 +194,7 @@ def best(scores: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     # the place, the first one highest.
     bits = scores.view(torch.int32)
     bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    keys = (bits.long() << 32) | (candidates - 1 - place)
+    keys = torch.add(-place, bits, alpha=2**32)
     found = keys.topk(width + 1, dim=1).indices
     return found[:, :width].sort(dim=1).values, scores.gather(1, found[:, width:]).squeeze(1)
 

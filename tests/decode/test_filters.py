@@ -157,7 +157,7 @@ def test_a_mask_counted_once_serves_many_requests(setup, make, subsets, width):
         )
         assert ours.items.tolist() == theirs.items.tolist()
         assert ours.scores.equal(theirs.scores)
-    with pytest.raises(ValueError, match="counted for 60 items.* catalogue of 1 items"):
+    with pytest.raises(ValueError, match=r"counted for 60 items.* catalogue of 1 items"):
         Eligibility.build(SIDTrie([[0]]), counted, None, users=1, device="cpu")
 
 

@@ -92,7 +92,7 @@ def test_files_that_hold_no_trie(tmp_path):
     with pytest.raises(FileNotFoundError):
         SIDTrie.load(path)
     path.write_bytes(b"not a trie")
-    with pytest.raises(ValueError, match="trie.safetensors: .*SIDTrie.save"):
+    with pytest.raises(ValueError, match=r"trie.safetensors: .*SIDTrie.save"):
         SIDTrie.load(path)
     arrays = SIDTrie([[0, 1], [2, 3]]).arrays()
     for change, message in (

