@@ -17,6 +17,7 @@ from genrec import prompts
 from genrec import recipe as recipes
 from genrec.config import Recipe, Section
 from genrec.store import fingerprint
+from genrec.weights import find_asset
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Stage:
     Attributes:
         name: verb, recipe section, function in `stages`, folder in the store.
         version: raised when the stage's code changes what it writes.
-        reads: the stages whose artifacts it opens; `retrieve` means every retriever.
+        reads: the stages whose artifacts it opens, as far as the recipe has them; `retrieve` means
+            every retriever.
         main: the file that `Pipeline[name].load()` loads.
         uses: recipe-wide fields that its result depends on.
         resumes: it goes on in what a killed run left, instead of starting again.
@@ -42,9 +44,13 @@ class Stage:
 
 STAGES = (
     Stage("prepare", 1, (), "items.parquet"),
-    Stage("embed", 1, ("prepare",), "embeddings.npy", uses=("seed",)),
+    Stage("caption", 1, ("prepare",), "captions.parquet"),
+    Stage("mine", 1, ("prepare", "caption"), "interests.parquet"),
+    Stage("embed", 1, ("prepare", "caption", "mine"), "embeddings.npy", uses=("seed",)),
     Stage("quantize", 1, ("embed",), "sids.npy", uses=("seed",)),
-    Stage("compose", 1, ("prepare", "quantize"), "train.parquet", uses=("seed",)),
+    Stage(
+        "compose", 2, ("prepare", "caption", "mine", "quantize"), "train.parquet", uses=("seed",)
+    ),
     Stage(
         "train", 1, ("prepare", "quantize", "compose"), "summary.json", uses=("seed",), resumes=True
     ),
@@ -91,17 +97,24 @@ class Graph:
 
     @cached_property
     def nodes(self) -> dict[str, Node]:
-        """The nodes that lead to `evaluate`, by key, in the order in which they run."""
+        """The nodes that lead to `evaluate`, and caption and mine where they have an engine.
+
+        By key, in the order in which they run.
+        """
         found: dict[str, Node] = {}
         for stage in STAGES:
             section = getattr(self._recipe, stage.name)
             parts = section if isinstance(section, tuple) else (section,)
             for part in parts:
+                if _left_out(part):
+                    continue
                 key = f"{stage.name}.{part.kind}" if isinstance(section, tuple) else stage.name
                 names = part.reads if part.reads is not None else stage.reads
                 reads = tuple(k for n in names for k in found if k.split(".")[0] == n)
                 found[key] = Node(key, stage, part, reads)
-        needed = set(ancestors(found, "evaluate"))
+        # Words that nothing reads yet may be looked at all the same: whoever named an engine gets them.
+        ends = [key for key in ("evaluate", "caption", "mine") if key in found]
+        needed = {key for end in ends for key in ancestors(found, end)}
         return {key: node for key, node in found.items() if key in needed}
 
     def keys(self, stage: str) -> list[str]:
@@ -141,13 +154,15 @@ class Graph:
         return fingerprint(self.inputs(key))
 
     def _digest(self, value: str) -> str | None:
-        path = Path(value)
+        path = find_asset(value) if value.startswith("asset:") else Path(value)
         return self._digest_of(path) if path.exists() else None
 
     def _prompts(self, node: Node) -> dict[str, str]:
-        if node.stage.name != "compose":
-            return {}
-        return {name: prompts.load_template(f"tasks/{name}").digest for name in _tasks(node)}
+        if node.stage.name == "compose":
+            return {name: prompts.load_template(f"tasks/{name}").digest for name in _tasks(node)}
+        if node.stage.name in ("caption", "mine"):
+            return {"prompt": prompts.load_chat(node.section.prompt).digest}  # type: ignore[attr-defined]
+        return {}
 
 
 def ancestors(nodes: Mapping[str, Node], key: str) -> list[str]:
@@ -158,9 +173,14 @@ def ancestors(nodes: Mapping[str, Node], key: str) -> list[str]:
     return found
 
 
+def _left_out(section: Section) -> bool:
+    """Says whether a recipe does without a stage: caption or mine with no engine."""
+    engine = getattr(section, "engine", None)
+    return engine is not None and engine.kind == "none"
+
+
 def _tasks(node: Node) -> list[str]:
-    tasks = node.section.tasks  # type: ignore[attr-defined]
-    return [name for name in type(tasks).model_fields if getattr(tasks, name).rate > 0]
+    return list(node.section.active(node.reads))  # type: ignore[attr-defined]
 
 
 def _blank(config: dict[str, Any], dotted: str) -> None:

@@ -98,7 +98,8 @@ class Pipeline:
             DamagedArtifact: `only`, and an input is damaged.
         """
         self._check_processes(only)
-        targets = self.graph.keys(only or to or "evaluate")
+        named = only or to
+        targets = self.graph.keys(named) if named else list(self.nodes)
         wanted = {
             k
             for key in targets

@@ -11,7 +11,7 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 from string import Formatter
-from typing import Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,6 +22,7 @@ Style = Literal["compact", "instruct"]
 STYLES: tuple[Style, ...] = get_args(Style)
 
 Piece = tuple[str, str | None]
+_T = TypeVar("_T", bound=BaseModel)
 
 
 class TemplateError(ValueError):
@@ -65,8 +66,55 @@ class Template(BaseModel):
     @property
     def digest(self) -> str:
         """The sha256 of the content, in hex; equal for files that say the same."""
-        content = json.dumps(self.model_dump(), sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(content.encode()).hexdigest()
+        return _digest(self)
+
+
+class ChatTemplate(BaseModel):
+    """What an engine is asked about one item: a system message and a user message, checked.
+
+    Attributes:
+        description: one line for people.
+        system: who the model is to be; no placeholders.
+        user: the question; its placeholders are filled with JSON, see `fill`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    description: str
+    system: str = Field(min_length=1)
+    user: str = Field(min_length=1)
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the content, in hex; equal for files that say the same."""
+        return _digest(self)
+
+    def fill(self, **values: Any) -> str:
+        """Returns the user message with each placeholder replaced by its value as JSON.
+
+        Catalogue text is data. As a JSON string it cannot end its own quotes, and `<` and `>` are
+        escaped, so that it can neither close a tag of the template nor spell a special token of a
+        model (`<|im_end|>`, `<image>`).
+        """
+        return self.user.format(**{name: _as_data(value) for name, value in values.items()})
+
+
+def load_chat(name: str | Path, *, placeholders: Collection[str] | None = None) -> ChatTemplate:
+    """Loads a chat template and checks that its user message has exactly these placeholders.
+
+    Args:
+        name: a shipped template such as `caption/product`, or the path of one's own `.yaml`.
+        placeholders: those that the user message must hold, each once; None leaves them unchecked.
+
+    Raises:
+        FileNotFoundError: there is no such template; names what ships.
+        TemplateError: it is not YAML, a field is missing or unknown, or a placeholder is wrong.
+    """
+    file = find("prompts", name, suffix=".yaml")
+    template = _parsed(ChatTemplate, file, "a chat template has description, system and user")
+    _check(template.system, (), f"{file}: system")
+    _check(template.user, placeholders, f"{file}: user")
+    return template
 
 
 def load_template(
@@ -87,17 +135,12 @@ def load_template(
         TemplateError: it is not YAML, a field is missing or unknown, or a placeholder is wrong.
     """
     file = find("prompts", name, suffix=".yaml")
-    try:
-        template = Template.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TemplateError(f"{file}: not readable as YAML: {error}") from error
-    except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(str(part) for part in problem["loc"]) or "(the whole file)"
-        raise TemplateError(
-            f"{file}: {field}: {problem['msg']}; a template has description, compact and instruct,"
-            " the latter two lists of {prompt, completion}"
-        ) from error
+    template = _parsed(
+        Template,
+        file,
+        "a template has description, compact and instruct, the latter two lists of "
+        "{prompt, completion}",
+    )
     for style in STYLES:
         for number, variant in enumerate(template.variants(style)):
             where = f"{file}: {style}.{number}"
@@ -120,6 +163,27 @@ def pieces(text: str) -> tuple[Piece, ...]:
         ValueError: the braces do not match.
     """
     return tuple((literal, name) for literal, name, _, _ in Formatter().parse(text))
+
+
+def _parsed(kind: type[_T], file: Path, shape: str) -> _T:
+    try:
+        return kind.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TemplateError(f"{file}: not readable as YAML: {error}") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(str(part) for part in problem["loc"]) or "(the whole file)"
+        raise TemplateError(f"{file}: {field}: {problem['msg']}; {shape}") from error
+
+
+def _digest(template: BaseModel) -> str:
+    content = json.dumps(template.model_dump(), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _as_data(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _check(text: str, expected: Collection[str] | None, where: str) -> None:

@@ -35,7 +35,25 @@ RECOMMENDATIONS: Schema = {
     "score": pl.Float32,
     "rank": pl.Int32,
 }
-_SEGMENTS = pl.List(pl.Struct({"text": pl.String, "sid": pl.List(pl.Int32)}))
+# Captions and interests: `error` says why an item has none; both are null where there was nothing
+# to ask. `attempts` counts how often the model was asked.
+CAPTIONS: Schema = {
+    "item": pl.Int32,
+    "caption": pl.String,
+    "error": pl.String,
+    "attempts": pl.Int32,
+}
+INTERESTS: Schema = {
+    "item": pl.Int32,
+    "reasoning": pl.String,
+    "interests": pl.List(pl.String),  # strongest evidence first; empty where there are none
+    "evidence": pl.List(pl.String),
+    "confidence": pl.List(pl.Float32),
+    "error": pl.String,
+    "attempts": pl.Int32,
+    "dropped": pl.Int32,  # interests left out: repeats, and personal traits of users
+}
+_SEGMENTS = pl.List(pl.Struct({"text": pl.String, "sid": pl.List(pl.Int32), "entry": pl.Boolean}))
 EXAMPLES: Schema = {"task": pl.String, "prompt": _SEGMENTS, "completion": _SEGMENTS}
 
 SPLITS = ("train", "valid", "test")
@@ -100,10 +118,17 @@ class Segment:
 
     SIDs never travel as text, so that a title which happens to contain `<a_12>` stays a title
     (design decision 5).
+
+    Attributes:
+        text: plain text.
+        sid: an item's codes.
+        entry: this text is one item of a history. Where a prompt is too long, items go whole and
+            oldest first; a SID always is an item.
     """
 
     text: str | None = None
     sid: tuple[int, ...] | None = None
+    entry: bool = False
 
     def __post_init__(self) -> None:
         assert (self.text is None) != (self.sid is None), "a segment is a text or a SID"
@@ -140,12 +165,15 @@ def read_examples(path: str | Path) -> list[Example]:
 
 
 def _rows(segments: Iterable[Segment]) -> list[dict[str, object]]:
-    return [{"text": s.text, "sid": None if s.sid is None else list(s.sid)} for s in segments]
+    return [
+        {"text": s.text, "sid": None if s.sid is None else list(s.sid), "entry": s.entry}
+        for s in segments
+    ]
 
 
 def _segments(rows: Iterable[dict[str, object]]) -> tuple[Segment, ...]:
     return tuple(
-        Segment(text=row["text"])  # type: ignore[arg-type]
+        Segment(text=row["text"], entry=row["entry"])  # type: ignore[arg-type]
         if row["sid"] is None
         else Segment(sid=tuple(row["sid"]))  # type: ignore[arg-type]
         for row in rows

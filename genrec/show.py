@@ -50,6 +50,7 @@ def registries() -> dict[str, dict[str, str]]:
         },
         "stages": {s.name: f"reads {', '.join(s.reads) or 'raw files'}" for s in STAGES},
         "sources": union(config.Prepare, "source"),
+        "engines": union(config.Caption, "engine"),
         "images": union(config.Late, "image"),
         "quantizers": union(config.Recipe, "quantize"),
         "tasks": {
@@ -57,7 +58,7 @@ def registries() -> dict[str, dict[str, str]]:
         },
         "models": union(config.Train, "model"),
         "retrievers": union(config.Recipe, "retrieve"),
-        "engines": union(config.Recommend, "engine"),
+        "decoders": union(config.Recommend, "engine"),
     }
 
 
@@ -93,6 +94,26 @@ def _prepare(out: rich.console.Console, _: Pipeline, artifact: Artifact, rows: i
     for name in ("items", "test"):
         out.print(f"{name}.parquet", style="bold", highlight=False)
         _records(out, artifact.load(f"{name}.parquet"), rows)
+
+
+def _annotated(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact, n: int) -> None:
+    """Shows the counts, the first rows, and the first of those that failed, with the reason."""
+    _tree(out, artifact.load("summary.json"))
+    titles = pipeline["prepare"].load()["title"].to_list()
+    table = artifact.load()
+    for row in table.filter(table["error"].is_null()).head(n).iter_rows(named=True):
+        out.print(Text(f"  - {row['item']}  {_short(titles[row['item']])}", style="bold"))
+        if "caption" in row:
+            out.print(Text(f"    {_short(row['caption'] or '(no picture)')}"))
+            continue
+        out.print(Text(f"    {_short(row['reasoning'])}", style="dim"))
+        for parts in zip(row["confidence"], row["interests"], row["evidence"], strict=True):
+            out.print(Text("    {:.2f}  {}  ({})".format(*parts)))
+    failed = table.filter(table["error"].is_not_null())
+    if len(failed):
+        out.print(f"failed: {len(failed)}", style="bold", highlight=False)
+    for row in failed.head(n).iter_rows(named=True):
+        out.print(Text(f"  - {row['item']}  {_short(titles[row['item']])}\n    {row['error']}"))
 
 
 def _embed(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact, rows: int) -> None:
@@ -149,6 +170,8 @@ def _evaluate(out: rich.console.Console, _: Pipeline, artifact: Artifact, rows: 
 
 _VIEWS: dict[str, Callable[[rich.console.Console, Pipeline, Artifact, int], None]] = {
     "prepare": _prepare,
+    "caption": _annotated,
+    "mine": _annotated,
     "embed": _embed,
     "quantize": _quantize,
     "compose": _compose,

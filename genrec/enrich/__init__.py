@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from genrec.enrich.behaviour import behaviour_view
     from genrec.enrich.descriptors import describe_images
     from genrec.enrich.embed import encode_texts, item_text, late_fusion
+    from genrec.enrich.joint import encode_joint
     from genrec.enrich.vision import encode_images
 
 _HOMES = {
     "behaviour_view": "behaviour",
     "describe_images": "descriptors",
     "encode_images": "vision",
+    "encode_joint": "joint",
     "encode_texts": "embed",
     "item_text": "embed",
     "late_fusion": "embed",
@@ -26,6 +28,7 @@ __all__ = [
     "behaviour_view",
     "describe_images",
     "encode_images",
+    "encode_joint",
     "encode_texts",
     "item_text",
     "late_fusion",

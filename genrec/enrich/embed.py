@@ -1,6 +1,7 @@
 """Items to vectors: the text view, and the late fusion of all views.
 
-The other views are `behaviour`, `descriptors` and `vision`; they are at hand here too.
+The other views are `behaviour`, `descriptors` and `vision`; they are at hand here too. `joint` has
+words and image in one.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from genrec.enrich.behaviour import behaviour_view
 from genrec.enrich.descriptors import describe_images
 from genrec.enrich.rows import cached_rows, fixed_batches, row_key
 from genrec.enrich.vision import encode_images
-from genrec.enrich.weights import find_weights, loading, weights_identity
 from genrec.progress import Progress, silent
+from genrec.weights import find_weights, loading, weights_identity
 
 __all__ = [
     "behaviour_view",
@@ -137,7 +138,9 @@ def _by_length(
     groups: dict[int, list[int]] = {}
     for start in range(0, len(rows), 256):
         part = list(rows[start : start + 256])
-        features = encoder.preprocess([texts[row] for row in part], prompt=_prompt(encoder))
+        features = encoder.preprocess(
+            _inputs(encoder, [texts[row] for row in part]), prompt=default_prompt(encoder)
+        )
         # Bags of words (StaticEmbedding) have no mask; their rows never see each other anyway.
         mask = features.get("attention_mask")
         lengths = [0] * len(part) if mask is None else mask.sum(dim=1).tolist()
@@ -156,7 +159,7 @@ def _encode(encoder: SentenceTransformer, texts: list[str], length: int) -> Floa
     padding = {"padding": "max_length", "max_length": length, "truncation": True}
     options = {"processing_kwargs": {"text": padding}} if length else {}
     vectors = encoder.encode(
-        texts,
+        _inputs(encoder, texts),
         batch_size=len(texts),
         show_progress_bar=False,
         convert_to_numpy=True,
@@ -165,7 +168,15 @@ def _encode(encoder: SentenceTransformer, texts: list[str], length: int) -> Floa
     return np.asarray(vectors, dtype=np.float32)
 
 
-def _prompt(encoder: SentenceTransformer) -> str | None:
+def _inputs(encoder: SentenceTransformer, texts: list[str]) -> list[Any]:
+    """Returns texts as a multimodal model must get them: a bare string it may take for an address.
+
+    (`photo.jpg` or `http://.../photo.jpg` as a title would be opened, and is only a title.)
+    """
+    return [{"text": text} for text in texts] if encoder.supports("image") else list(texts)
+
+
+def default_prompt(encoder: SentenceTransformer) -> str | None:
     """Returns the prompt that `encode` puts before every text, so that lengths count it."""
     name = encoder.default_prompt_name
     return None if name is None else encoder.prompts.get(name)

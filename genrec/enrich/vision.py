@@ -16,8 +16,8 @@ from transformers import AutoImageProcessor, AutoModel
 
 from genrec.enrich.pictures import open_picture
 from genrec.enrich.rows import cached_rows, fixed_batches, row_key
-from genrec.enrich.weights import find_weights, loading, weights_identity
 from genrec.progress import Progress, silent
+from genrec.weights import find_weights, loading, weights_identity
 
 Floats = NDArray[np.float32]
 
@@ -53,7 +53,9 @@ def encode_images(
     """
     identity = weights_identity(model)
     keys = [
-        None if path is None else row_key("image", identity, str(batch_size), _content(path, row))
+        None
+        if path is None
+        else row_key("image", identity, str(batch_size), picture_bytes(path, row))
         for row, path in enumerate(paths)
     ]
 
@@ -98,7 +100,8 @@ def _pooled(output: object) -> Floats:
     return output.flatten(1).float().cpu().numpy()
 
 
-def _content(path: Path, row: int) -> bytes:
+def picture_bytes(path: Path, row: int) -> bytes:
+    """Returns a picture's file, what cache keys know it by; names the item where it cannot."""
     try:
         return path.read_bytes()
     except OSError as error:

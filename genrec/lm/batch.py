@@ -113,7 +113,8 @@ def encode_example(
         tokenizer: has the SID tokens.
         code_tokens: L int arrays, code -> token id.
         example: what to encode.
-        max_length: tokens; a longer example loses its oldest whole SIDs, then parts of its texts.
+        max_length: tokens; a longer example loses the oldest items of its history, each whole (SID
+            or title), then parts of its texts.
 
     Returns:
         input_ids and labels (lists of int; labels are -100 on the prompt), task, length.
@@ -138,7 +139,9 @@ def encode_examples(
     trimmed = 0
     for example in examples:
         pieces = [*encode.prompt(example.prompt), *encode.completion(example.completion)]
-        fitted = _fit(pieces, max_length, keep_sids=2)
+        # An item to go by, and where items are asked for, the last of them.
+        aim = any(piece.entry and piece.target for piece in pieces)
+        fitted = _fit(pieces, max_length, keep=1 + aim)
         trimmed += fitted is not pieces
         ids = [token for piece in fitted for token in piece.ids]
         columns["input_ids"].append(ids)
@@ -163,7 +166,7 @@ def encode_prompts(
         tokenizer: has the SID tokens and a padding token.
         code_tokens: L int arrays, code -> token id.
         prompts: B prompts.
-        max_length: tokens; a longer prompt loses its oldest whole SIDs.
+        max_length: tokens; a longer prompt loses the oldest items of its history, each whole.
 
     Returns:
         input_ids and attention_mask, int64 [B, T].
@@ -175,7 +178,7 @@ def encode_prompts(
     rows, trimmed = [], 0
     for number, prompt in enumerate(prompts):
         pieces = encode.prompt(prompt)
-        fitted = _fit(pieces, max_length, keep_sids=1)
+        fitted = _fit(pieces, max_length, keep=1)
         trimmed += fitted is not pieces
         rows.append([token for piece in fitted for token in piece.ids])
         if not rows[-1]:
@@ -199,6 +202,7 @@ class _Piece:
     ids: list[int]
     sid: bool = False
     target: bool = False
+    entry: bool = False  # an item of a history, SID or title: goes whole
 
 
 class _Encoder:
@@ -228,25 +232,25 @@ class _Encoder:
 
     def _piece(self, segment: Segment, target: bool) -> _Piece:
         if segment.sid is None:
-            return _Piece(self.texts[segment.text or ""], target=target)
+            return _Piece(self.texts[segment.text or ""], target=target, entry=segment.entry)
         codes = zip(self.code_tokens, segment.sid, strict=True)
-        return _Piece([int(ids[code]) for ids, code in codes], sid=True, target=target)
+        return _Piece([int(ids[code]) for ids, code in codes], sid=True, target=target, entry=True)
 
 
-def _fit(pieces: list[_Piece], max_length: int, *, keep_sids: int) -> list[_Piece]:
-    """Returns `pieces` themselves if they fit, else a shorter list: oldest SIDs, then texts, go."""
+def _fit(pieces: list[_Piece], max_length: int, *, keep: int) -> list[_Piece]:
+    """Returns `pieces` themselves if they fit, else a shorter list: oldest items, then texts, go."""
     excess = sum(len(piece.ids) for piece in pieces) - max_length
     if excess <= 0:
         return pieces
     dropped: set[int] = set()
-    for index in [i for i, piece in enumerate(pieces) if piece.sid][:-keep_sids]:
+    for index in [i for i, piece in enumerate(pieces) if piece.entry][:-keep]:
         if excess > 0:
             dropped.add(index)
             excess -= len(pieces[index].ids)
     fitted = [piece for index, piece in enumerate(pieces) if index not in dropped]
-    sids = [index for index, piece in enumerate(fitted) if piece.sid]
-    if dropped and fitted[sids[0]].target:  # a stream: its first item has nothing before it
-        fitted[sids[0]] = replace(fitted[sids[0]], target=False)
+    oldest = next((index for index, piece in enumerate(fitted) if piece.entry), 0)
+    if dropped and fitted[oldest].target:  # a stream: its first item has nothing before it
+        fitted[oldest] = replace(fitted[oldest], target=False)
     while excess > 0:
         texts = [index for index, piece in enumerate(fitted) if not piece.sid]
         longest = max(texts, key=lambda index: len(fitted[index].ids), default=None)
@@ -256,9 +260,9 @@ def _fit(pieces: list[_Piece], max_length: int, *, keep_sids: int) -> list[_Piec
                 f"train.max_length={max_length}: too short for one item's SID and its prompt; "
                 f"needs at least {max_length + excess}"
             )
-        keep = max(2, length - excess)
-        fitted[longest] = _cut(fitted[longest], keep)
-        excess -= length - keep
+        rest = max(2, length - excess)
+        fitted[longest] = _cut(fitted[longest], rest)
+        excess -= length - rest
     return fitted
 
 

@@ -201,17 +201,20 @@ class Tally:
     def take(self, reduce: Any) -> dict[str, Any]:
         """Returns what a log line says of the time since the last one, and starts anew.
 
+        `tasks` is the mean loss of a task's target tokens, `shares` its part of the summed loss.
+
         Args:
             reduce: sums a tensor over all processes.
         """
         seconds = time.perf_counter() - self.started
         sums, tokens = reduce(self.sums).tolist(), reduce(self.tokens).tolist()
         self.reset()
+        seen = {n: pair for n, pair in zip(self.tasks, sums, strict=True) if pair[1]}
+        total = sum(loss for loss, _ in seen.values())
         return {
-            "tasks": {
-                name: loss / count
-                for name, (loss, count) in zip(self.tasks, sums, strict=True)
-                if count
+            "tasks": {name: loss / count for name, (loss, count) in seen.items()},
+            "shares": {
+                n: round(loss / total, 6) if total else 0.0 for n, (loss, _) in seen.items()
             },
             "tokens_per_second": round(tokens[0] / max(seconds, 1e-9), 1),
             "padding": round(1 - tokens[0] / max(tokens[1], 1), 4),

@@ -6,11 +6,11 @@ import difflib
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
-from genrec.lm.tasks import TASKS, Corpus, Expand, Options, Segments, Slots, Task, sid_segments
+from genrec.lm.tasks import TASKS, Corpus, Options, Segments, Slots, Task, sid_segments
 from genrec.prompts import Style, Variant, pieces
 from genrec.schema import Example, Segment
 from genrec.sid.codes import format_sid
@@ -43,14 +43,17 @@ def compose(
     Raises:
         KeyError: an unknown task.
         ValueError: an option that the task does not have or a value out of bounds, a template that
-            cannot be streamed, or no example at all.
+            cannot be streamed, a task over words that the corpus lacks, or no example at all.
     """
     train: list[Example] = []
     for name, chosen in tasks.items():
         task = _task(name)
         options = _options(task, chosen, max_history=max_history, max_text=max_text)
+        if options.rate == 0:
+            continue
+        _check_words(task, corpus)
         variants = task.template.variants(style)
-        if options.expand == "stream" and "expand" in task.options:
+        if options.expand == "stream" and task.expand:
             for variant in variants:
                 _check_streamable(name, variant)
         train.extend(_examples(task, task.units(corpus, options), options.rate, variants, seed))
@@ -114,16 +117,16 @@ def _task(name: str) -> Task:
 
 
 def _options(task: Task, chosen: Mapping[str, Any], **limits: Any) -> Options:
-    unknown = sorted(set(chosen) - task.options - {"rate"})
+    known = ["rate", *(["expand"] if task.expand else [])]
+    unknown = sorted(set(chosen) - set(known))
     if unknown:
-        raise ValueError(
-            f"compose.tasks.{task.name}: unknown {unknown}; expected {['rate', *task.options]}"
-        )
-    options = Options(**chosen, **limits)
-    if options.expand not in get_args(Expand):
+        raise ValueError(f"compose.tasks.{task.name}: unknown {unknown}; expected {known}")
+    default = {"expand": task.expand[0]} if task.expand else {}
+    options = Options(**{**default, **chosen, **limits})
+    if task.expand and options.expand not in task.expand:
         raise ValueError(
             f"compose.tasks.{task.name}.expand: '{options.expand}', expected one of "
-            f"{', '.join(get_args(Expand))}"
+            f"{', '.join(task.expand)}"
         )
     for name, value, least in (
         (f"tasks.{task.name}.rate", options.rate, 0),
@@ -143,7 +146,7 @@ def _examples(
     seed: int,
 ) -> Iterator[Example]:
     """Yields the examples of all passes; a unit's next pass takes its next variant."""
-    filled = [unit for unit in units if unit] if rate > 0 else []
+    filled = [unit for unit in units if unit]
     rng = np.random.default_rng([seed, zlib.crc32(task.name.encode())])
     first = rng.integers(len(variants), size=len(filled))
     for turn in range(math.ceil(rate)):
@@ -160,19 +163,29 @@ def _examples(
 
 
 def _fill(text: str, slots: Slots) -> Segments:
-    """Puts slots into a template text; neighbouring texts become one segment."""
+    """Puts slots into a template text; neighbouring texts become one, but for a history's items."""
     parts: list[Segment] = []
     for literal, name in pieces(text):
         parts += [Segment(text=literal)] if literal else []
         parts += slots[name] if name else ()
     merged: list[Segment] = []
     for part in parts:
-        last = merged[-1].text if merged else None
-        if part.text is not None and last is not None:
+        last = merged[-1].text if merged and not merged[-1].entry else None
+        if part.text is not None and last is not None and not part.entry:
             merged[-1] = Segment(text=last + part.text)
         else:
             merged.append(part)
     return tuple(merged)
+
+
+def _check_words(task: Task, corpus: Corpus) -> None:
+    if task.needs and getattr(corpus, task.needs) is None:
+        stage = {"captions": "caption", "interests": "mine"}[task.needs]
+        raise ValueError(
+            f"compose.tasks.{task.name} is made of {task.needs}, and there are none: set "
+            f"{stage}.engine, so that the stage {stage} makes them, or "
+            f"compose.tasks.{task.name}.rate=0"
+        )
 
 
 def _check_streamable(name: str, variant: Variant) -> None:

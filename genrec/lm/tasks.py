@@ -1,13 +1,16 @@
 """What the LLM learns: tasks, each one small function over the corpus and one template file.
 
 A task turns each of its units (a user or an item) into slots, pieces of text and SIDs; the template
-says what stands around them. SIDs stay SID segments all the way (design decision 5).
+says what stands around them. SIDs stay SID segments all the way (design decision 5). That there are
+eight, two of them over captions, is TriAlignGR's; which six the others are is our reconstruction.
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
@@ -31,19 +34,25 @@ class Corpus:
         sids: int [N, L], row i is the SID of item i.
         train: table `schema.SPLIT`; nothing else of the interactions is ever trained on.
         valid: table `schema.SPLIT`.
+        captions: one per item, None where an item has none; or None where nothing was captioned.
+        interests: a list of phrases per item, strongest first; or None where nothing was mined.
     """
 
     items: pl.DataFrame
     sids: np.ndarray
     train: pl.DataFrame
     valid: pl.DataFrame
+    captions: Sequence[str | None] | None = None
+    interests: Sequence[Sequence[str]] | None = None
 
     def __post_init__(self) -> None:
-        if len(self.sids) != self.items.height:
-            raise ValueError(
-                f"sids has {len(self.sids)} rows and items {self.items.height}; expected one SID "
-                "per item: run quantize again"
-            )
+        for name, stage in (("sids", "quantize"), ("captions", "caption"), ("interests", "mine")):
+            rows = getattr(self, name)
+            if rows is not None and len(rows) != self.items.height:
+                raise ValueError(
+                    f"{name} has {len(rows)} rows and items {self.items.height}; expected one "
+                    f"per item: run {stage} again"
+                )
 
 
 @dataclass(frozen=True)
@@ -53,14 +62,14 @@ class Options:
     Attributes:
         rate: expected passes over the task's units: 1.0 all, 0.5 a seeded half, 2.0 all twice, the
             second time in other words.
-        expand: SID history only. `stream`: one example per user in which every next item is a
+        expand: histories only. `stream`: one example per user in which every next item is a
             target; `prefix`: one example per next item; `last`: the last item only.
         max_history: items of history in a prompt; the oldest go first.
         max_text: characters of an item's text.
     """
 
     rate: float = 1.0
-    expand: Expand = "stream"
+    expand: Expand = "prefix"
     max_history: int = 50
     max_text: int = 300
 
@@ -74,14 +83,16 @@ class Task:
         units: yields one list of slots per user or item; each slots mapping is one example.
         prompt: placeholders of the prompt.
         completion: placeholders of the completion.
-        options: the options, beside `rate`, that mean something to this task.
+        expand: for histories, the ways to expand one; the first is the default.
+        needs: the part of the corpus, beside items and histories, that it is made of.
     """
 
     name: str
     units: Callable[[Corpus, Options], Iterator[list[Slots]]]
     prompt: tuple[str, ...]
     completion: tuple[str, ...] = ("target",)
-    options: frozenset[str] = field(default_factory=frozenset)
+    expand: tuple[Expand, ...] = ()
+    needs: Literal["captions", "interests"] | None = None
 
     @property
     def template(self) -> Template:
@@ -93,29 +104,118 @@ def history_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     """SID history to the next item's SID: the task that recommends."""
     for items in _sequences(corpus.train):
         sids = _sids(corpus, items)
-        yield list(_EXPANSIONS[options.expand](sids, options.max_history))
+        if options.expand == "stream":
+            yield list(_stream(sids, options.max_history))
+        else:
+            yield [
+                {"history": sids[past], "target": sids[nxt : nxt + 1]}
+                for past, nxt in _steps(len(items), options)
+            ]
 
 
 def title_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     """An item's title to its SID."""
-    for item, title in enumerate(corpus.items["title"]):
-        text = Segment(text=shorten(title, options.max_text))
-        yield [{"title": (text,), "target": _sids(corpus, [item])}]
+    for item, title in enumerate(_titles(corpus, options)):
+        yield [{"title": _text(title), "target": _sids(corpus, [item])}]
 
 
 def sid_to_title(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     """An item's SID to its title."""
-    for item, title in enumerate(corpus.items["title"]):
-        text = Segment(text=shorten(title, options.max_text))
-        yield [{"sid": _sids(corpus, [item]), "target": (text,)}]
+    for item, title in enumerate(_titles(corpus, options)):
+        yield [{"sid": _sids(corpus, [item]), "target": _text(title)}]
 
 
+def history_to_title(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
+    """SID history to the next item's title."""
+    titles = _titles(corpus, options)
+    for items in _sequences(corpus.train):
+        sids = _sids(corpus, items)
+        yield [
+            {"history": sids[past], "target": _text(titles[items[nxt]])}
+            for past, nxt in _steps(len(items), options)
+        ]
+
+
+def titles_to_title(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
+    """Title history to the next item's title."""
+    titles = _titles(corpus, options)
+    for items in _sequences(corpus.train):
+        lines = entries([titles[item] for item in items])
+        yield [
+            {"titles": lines[past], "target": _text(titles[items[nxt]])}
+            for past, nxt in _steps(len(items), options)
+        ]
+
+
+def titles_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
+    """Title history to the next item's SID."""
+    titles = _titles(corpus, options)
+    for items in _sequences(corpus.train):
+        lines, sids = entries([titles[item] for item in items]), _sids(corpus, items)
+        yield [
+            {"titles": lines[past], "target": sids[nxt : nxt + 1]}
+            for past, nxt in _steps(len(items), options)
+        ]
+
+
+def caption_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
+    """What an item's picture shows to its SID."""
+    for item, caption in _captions(corpus, options):
+        yield [{"caption": _text(caption), "target": _sids(corpus, [item])}]
+
+
+def caption_to_title(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
+    """What an item's picture shows to its title."""
+    titles = _titles(corpus, options)
+    for item, caption in _captions(corpus, options):
+        yield [{"caption": _text(caption), "target": _text(titles[item])}]
+
+
+def sid_to_caption(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
+    """An item's SID to what its picture shows."""
+    for item, caption in _captions(corpus, options):
+        yield [{"sid": _sids(corpus, [item]), "target": _text(caption)}]
+
+
+def interest_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
+    """Each interest that an item serves to its SID."""
+    for item, phrases in enumerate(corpus.interests or ()):
+        sid = _sids(corpus, [item])
+        yield [
+            {"interest": _text(shorten(phrase, options.max_text)), "target": sid}
+            for phrase in phrases
+        ]
+
+
+def query_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
+    """Words of a search to an item's SID.
+
+    Our stand-in for a query log: the two words of the title that most titles share (what kind of
+    thing it is, not which one), then an interest: "travel mug keeps drinks hot".
+    """
+    kinds = kind_words(corpus.items["title"].to_list())
+    for item, phrases in enumerate(corpus.interests or ()):
+        queries = [f"{kinds[item]} {phrase}".strip().lower() for phrase in phrases]
+        sid = _sids(corpus, [item])
+        yield [{"query": _text(shorten(q, options.max_text)), "target": sid} for q in queries]
+
+
+_ANY: tuple[Expand, ...] = ("stream", "prefix", "last")
+_ONE: tuple[Expand, ...] = ("last", "prefix")
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        Task("history_to_sid", history_to_sid, ("history",), options=frozenset({"expand"})),
+        Task("history_to_sid", history_to_sid, ("history",), expand=_ANY),
         Task("title_to_sid", title_to_sid, ("title",)),
         Task("sid_to_title", sid_to_title, ("sid",)),
+        Task("history_to_title", history_to_title, ("history",), expand=_ONE),
+        Task("titles_to_title", titles_to_title, ("titles",), expand=_ONE),
+        Task("titles_to_sid", titles_to_sid, ("titles",), expand=_ONE),
+        Task("caption_to_sid", caption_to_sid, ("caption",), needs="captions"),
+        Task("caption_to_title", caption_to_title, ("caption",), needs="captions"),
+        Task("sid_to_caption", sid_to_caption, ("sid",), needs="captions"),
+        Task("interest_to_sid", interest_to_sid, ("interest",), needs="interests"),
+        Task("query_to_sid", query_to_sid, ("query",), needs="interests"),
     )
 }
 
@@ -123,6 +223,11 @@ TASKS: dict[str, Task] = {
 def sid_segments(sids: np.ndarray | Sequence[Sequence[int]]) -> Segments:
     """Returns one SID segment per row of int [n, L]."""
     return tuple(Segment(sid=tuple(int(code) for code in sid)) for sid in sids)
+
+
+def entries(titles: Sequence[str]) -> Segments:
+    """Returns a history of titles, oldest first, each on a line of its own."""
+    return tuple(Segment(text=f"{title}\n", entry=True) for title in titles)
 
 
 def shorten(text: str, max_characters: int) -> str:
@@ -134,6 +239,22 @@ def shorten(text: str, max_characters: int) -> str:
     return (head.rsplit(" ", 1)[0] if " " in head else head[:max_characters]).rstrip()
 
 
+def kind_words(titles: Sequence[str], *, count: int = 2) -> list[str]:
+    """Returns of each title the words that most titles share, in their order in it.
+
+    English function words, numbers and words of one or two letters do not count.
+    """
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS  # slow, and rarely needed
+
+    words = [
+        [w for w in dict.fromkeys(re.findall(r"[^\W\d_]{3,}", t)) if w not in ENGLISH_STOP_WORDS]
+        for t in map(str.lower, titles)
+    ]
+    titles_with = Counter(word for own in words for word in own)
+    kept = [set(sorted(own, key=lambda w: -titles_with[w])[:count]) for own in words]
+    return [" ".join(w for w in own if w in k) for own, k in zip(words, kept, strict=True)]
+
+
 def _stream(sids: Segments, max_history: int) -> Iterator[Slots]:
     # One more than max_history: the newest item is a target only.
     sids = sids[-(max_history + 1) :]
@@ -141,20 +262,11 @@ def _stream(sids: Segments, max_history: int) -> Iterator[Slots]:
         yield {"history": sids[:1], "target": sids[1:]}
 
 
-def _prefix(sids: Segments, max_history: int) -> Iterator[Slots]:
-    for end in range(1, len(sids)):
-        yield {"history": sids[max(0, end - max_history) : end], "target": sids[end : end + 1]}
-
-
-def _last(sids: Segments, max_history: int) -> Iterator[Slots]:
-    yield from list(_prefix(sids, max_history))[-1:]
-
-
-_EXPANSIONS: Mapping[str, Callable[[Segments, int], Iterator[Slots]]] = {
-    "stream": _stream,
-    "prefix": _prefix,
-    "last": _last,
-}
+def _steps(length: int, options: Options) -> Iterator[tuple[slice, int]]:
+    """Yields (history, position of the next item) within a sequence of so many items."""
+    first = max(1, length - 1) if options.expand == "last" else 1
+    for end in range(first, length):
+        yield slice(max(0, end - options.max_history), end), end
 
 
 @lru_cache
@@ -169,3 +281,18 @@ def _sequences(split: pl.DataFrame) -> Iterator[list[int]]:
 
 def _sids(corpus: Corpus, items: Sequence[int]) -> Segments:
     return sid_segments(corpus.sids[np.asarray(items, dtype=np.int64)])
+
+
+def _titles(corpus: Corpus, options: Options) -> list[str]:
+    return [shorten(title, options.max_text) for title in corpus.items["title"]]
+
+
+def _captions(corpus: Corpus, options: Options) -> Iterator[tuple[int, str]]:
+    """Yields item and caption, of the items that have one."""
+    for item, caption in enumerate(corpus.captions or ()):
+        if caption:
+            yield item, shorten(caption, options.max_text)
+
+
+def _text(text: str) -> Segments:
+    return (Segment(text=text),)

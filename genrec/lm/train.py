@@ -22,6 +22,7 @@ from transformers import (
 )
 from transformers.trainer import TRAINER_STATE_NAME
 
+from genrec.lm.balance import CURVES_FILE, BalanceWatch, draw_curves, unbalanced
 from genrec.lm.callbacks import Average, Flow, LogFile, read_log
 from genrec.lm.model import quiet
 from genrec.lm.sampler import Collator, TokenBudgetSampler
@@ -70,7 +71,7 @@ def train(
         tokenizer: for its padding token.
         train_data: `encode_examples(...).data`.
         valid_data: the same, for the loss on validation.
-        out: a folder that outlives a killed run: checkpoints and `log.jsonl`.
+        out: a folder that outlives a killed run: checkpoints, `log.jsonl`, `losses.png`.
         epochs: passes over `train_data`; give this or `max_steps`.
         max_steps: optimizer steps.
         tokens_per_batch: padded tokens of a step, over all processes.
@@ -94,8 +95,9 @@ def train(
         progress: called as ("train", step, steps).
 
     Returns:
-        steps, epochs, metric, best_step, valid (all metrics at the best step), stopped_early,
-        parameters, trainable.
+        steps, epochs, metric, best_step, valid (all metrics at the best step), unbalanced (tasks
+        that starve or crowd, see `balance`), stopped_early, parameters, trainable. `losses.png` in
+        `out` shows each task's loss.
 
     Raises:
         ValueError: not one of `epochs` and `max_steps`, no data, no such device, or `metric` is not
@@ -142,6 +144,7 @@ def train(
             EarlyStoppingCallback(early_stopping_patience=patience),
             Flow(sampler, save_every, progress),
             LogFile(out / LOG_FILE),
+            BalanceWatch(out / LOG_FILE),
             *([average] if average else []),
         ],
     )
@@ -157,6 +160,8 @@ def train(
     )
     with quiet():
         trainer.run(checkpoint, finished=checkpoint is not None and _is_finished(checkpoint))
+    if trainer.is_world_process_zero():
+        draw_curves(read_log(out / LOG_FILE), out / CURVES_FILE)
     return _summary(trainer, out, metric)
 
 
@@ -243,12 +248,8 @@ def _state(folder: Path) -> dict[str, Any] | None:
 
 def _summary(trainer: SidTrainer, out: Path, metric: str) -> dict[str, Any]:
     state = trainer.state
-    best = state.best_global_step
-    valid = [
-        line["valid"]
-        for line in read_log(out / LOG_FILE)
-        if "valid" in line and line["step"] == best
-    ]
+    best, lines = state.best_global_step, read_log(out / LOG_FILE)
+    valid = [line["valid"] for line in lines if "valid" in line and line["step"] == best]
     parameters = list(trainer.model.parameters())
     return {
         "steps": state.global_step,
@@ -256,6 +257,7 @@ def _summary(trainer: SidTrainer, out: Path, metric: str) -> dict[str, Any]:
         "metric": metric,
         "best_step": best,
         "valid": valid[0] if valid else {},
+        "unbalanced": unbalanced(lines),
         "stopped_early": state.global_step < state.max_steps,
         "parameters": sum(p.numel() for p in parameters),
         "trainable": sum(p.numel() for p in parameters if p.requires_grad),

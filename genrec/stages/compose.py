@@ -6,21 +6,27 @@ from genrec import schema
 from genrec.lm import compose
 from genrec.lm.tasks import Corpus
 from genrec.stages.context import Context
+from genrec.stages.items import read_items
 
 
 def run(context: Context) -> None:
     """Tables and SIDs to training examples, and the prompts of validation and test users."""
     section, prepared = context.section, context.inputs["prepare"]
     sids = context.inputs["quantize"].load()
+    items = read_items(context)
     corpus = Corpus(
-        items=prepared.load("items.parquet"),
+        items=items,
         sids=sids,
         train=prepared.load("train.parquet"),
         valid=prepared.load("valid.parquet"),
+        captions=items["caption"].to_list() if "caption" in context.inputs else None,
+        interests=[found or [] for found in items["interests"].to_list()]
+        if "mine" in context.inputs
+        else None,
     )
     train, valid = compose.compose(
         corpus,
-        section.tasks.model_dump(),
+        section.active(context.inputs),
         style=section.style,
         seed=context.recipe.seed,
         max_history=section.max_history,

@@ -45,7 +45,9 @@ def corpus():
         schema=dict(schema.ITEMS),
     )
     sids = np.array([[item // CODES, item % CODES] for item in range(ITEMS)], dtype=np.int32)
-    return Corpus(items, sids, split(2), split(4))
+    captions = [None if i % 5 == 0 else f"a blue thing, shape {i}" for i in range(ITEMS)]
+    interests = [[f"use {i}", f"gift {i}"][: i % 3] for i in range(ITEMS)]
+    return Corpus(items, sids, split(2), split(4), captions, interests)
 
 
 @pytest.fixture(scope="session")

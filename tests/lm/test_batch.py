@@ -1,6 +1,7 @@
 """Encoding: ids and labels by hand, hostile titles, trimming of whole SIDs, left padding."""
 
 import logging
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -209,6 +210,28 @@ def test_trimming_keeps_the_limit_and_whole_sids(parts, streamed, limit):
 
 
 _CACHE: dict[str, object] = {}
+
+
+@pytest.mark.parametrize("target", [text("next"), sid(3, 4)], ids=["title", "sid"])
+def test_a_long_history_of_titles_loses_its_oldest_whole(tokenizer, tokens, target):
+    titles = [f"lamp {'abc'[i % 3] * 4} {i}\n" for i in range(6)]
+    parts = [Segment(text=title, entry=True) for title in titles]
+
+    def prompt(kept):
+        return [text("Bought: "), *kept, text("Next: ")]
+
+    whole = [encode(tokenizer, tokens, prompt(parts[i:]), [target]) for i in range(6)]
+    for older, newer in pairwise(whole):
+        for limit in (newer["length"], older["length"] - 1):
+            out = encode(tokenizer, tokens, prompt(parts), [target], max_length=limit)
+            assert out == newer
+
+
+def test_titles_before_a_sid_leave_the_target_a_target(tokenizer, tokens):
+    parts = [Segment(text=f"lamp {i}\n", entry=True) for i in range(4)]
+    short = encode(tokenizer, tokens, parts[-1:], [sid(1, 2)])
+    cut = encode(tokenizer, tokens, parts, [sid(1, 2)], max_length=short["length"] - 1)
+    assert [label for label in cut["labels"] if label != IGNORED] == [tokens[0][1], tokens[1][2]]
 
 
 def test_prompts_are_padded_on_the_left(tokenizer, tokens, caplog):

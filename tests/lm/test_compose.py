@@ -1,6 +1,7 @@
 """Composing: rates, variants, seeds, the validation prompts, and what is refused."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -53,6 +54,7 @@ def test_every_variant_is_used(corpus):
 
 def test_same_seed_same_examples(corpus, tmp_path):
     tasks = {"title_to_sid": {"rate": 0.5}, "history_to_sid": {"expand": "prefix"}}
+    tasks["titles_to_sid"] = {"expand": "prefix"}
     one, again, other = (made(corpus, tasks, seed=seed) for seed in (1, 1, 2))
     assert one == again
     assert one[0] != other[0]
@@ -127,11 +129,48 @@ def test_digests_are_the_templates(corpus):
         ({"history_to_sid": {"expand": "all"}}, ValueError, "expand: 'all', expected one of"),
         ({"history_to_sid": {"rate": 0}}, ValueError, "no training example from 30 items"),
         ({}, ValueError, "no training example"),
+        ({"titles_to_sid": {"expand": "stream"}}, ValueError, "expected one of last, prefix"),
     ],
 )
 def test_bad_tasks_say_how_to_mend(corpus, tasks, error, message):
     with pytest.raises(error, match=message):
         made(corpus, tasks)
+
+
+def test_tasks_over_words_that_are_not_there_say_how_to_mend(corpus):
+    bare = replace(corpus, captions=None, interests=None)
+    for name, stage in (("caption_to_sid", "caption"), ("query_to_sid", "mine")):
+        with pytest.raises(ValueError, match=rf"{stage}\.engine.*tasks\.{name}\.rate=0"):
+            made(bare, {name: {"rate": 0.5}})
+    train, _ = made(bare, {"history_to_sid": {}, "caption_to_sid": {"rate": 0}})
+    assert set(counts(train)) == {"history_to_sid"}
+
+
+def test_the_titles_of_a_history_stay_apart(corpus):
+    train, _ = made(corpus, {"titles_to_title": {}}, style="compact")
+    assert train[0].prompt == (
+        Segment(text="thing number 0 <a_1> blue\n", entry=True),
+        Segment(text="thing number 1 <a_1> blue\n", entry=True),
+        Segment(text="next title\n"),
+    )
+    assert train[0].completion == (Segment(text="thing number 2 <a_1> blue"),)
+    told, _ = made(corpus, {"titles_to_sid": {}}, style="instruct")
+    for example in told:
+        head, *titles, tail = example.prompt
+        assert [s.text.endswith(" blue\n") for s in titles] == [True] * len(titles)
+        assert all(s.entry for s in titles)
+        assert not head.entry
+        assert not tail.entry
+
+
+def test_only_training_interactions_are_composed(corpus):
+    # User 0's training sequence ends at item 2, the validation target is item 4.
+    tasks = {name: {} for name, task in TASKS.items() if task.expand}
+    one = replace(corpus, train=corpus.train[:1])
+    train, _ = made(one, tasks, style="compact")
+    segments = [s for e in train for s in (*e.prompt, *e.completion)]
+    assert {s.sid for s in segments if s.sid} == {(0, 0), (0, 1), (0, 2)}
+    assert not [s.text for s in segments if s.text and ("number 3" in s.text or " 4 " in s.text)]
 
 
 def test_a_template_that_cannot_stream_says_so():

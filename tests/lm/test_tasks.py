@@ -1,13 +1,15 @@
 """Tasks: each task's units, expansions against plain slicing, shortening."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genrec import schema
-from genrec.lm.tasks import TASKS, Corpus, Options, shorten, sid_segments
+from genrec import config, schema
+from genrec.lm.tasks import TASKS, Corpus, Options, kind_words, shorten, sid_segments
 from genrec.prompts import STYLES
 from genrec.schema import Segment
 
@@ -19,7 +21,11 @@ def sids_of(segments):
 def line(length: int) -> Corpus:
     """One user who takes items 0, 1, 2, ... in order; item i has the SID (i,)."""
     items = pl.DataFrame(
-        {"item": range(20), "item_id": [str(i) for i in range(20)], "title": ["t"] * 20}
+        {
+            "item": range(20),
+            "item_id": [str(i) for i in range(20)],
+            "title": [f"t{i}" for i in range(20)],
+        }
     )
     one = pl.DataFrame(
         {"user": [0], "history": [list(range(length - 1))], "target": [length - 1]},
@@ -37,6 +43,38 @@ def test_every_task_has_a_template_and_fills_it(corpus, name, style):
     assert units
     for slots in units[0]:
         assert set(slots) == {*task.prompt, *task.completion}
+
+
+def test_the_eight_of_the_paper_are_on_and_the_rest_off():
+    tasks = config.Tasks()
+    assert set(dict(tasks)) == set(TASKS)
+    both = config.Compose().active({"caption", "mine"})
+    assert set(both) == {
+        *("history_to_sid", "title_to_sid", "sid_to_title"),
+        *("history_to_title", "titles_to_title", "titles_to_sid"),
+        *("caption_to_sid", "caption_to_title"),
+    }
+    assert all(options["rate"] == 1.0 for options in both.values())
+    stages = {"caption": "captions", "mine": "interests", None: None}
+    for name, task in tasks:
+        assert stages[task.needs] == TASKS[name].needs
+        assert (getattr(task, "expand", None),) == (TASKS[name].expand or (None,))[:1]
+
+
+def test_every_task_says_itself_in_several_ways_and_no_two_alike():
+    said = {}
+    for name, task in TASKS.items():
+        assert len(task.template.instruct) >= 4
+        for variant in (*task.template.compact, *task.template.instruct):
+            form = variant.prompt
+            for kind, names in {"T": ("title", "titles", "caption", "interest", "query")}.items():
+                for slot in names:
+                    form = form.replace(f"{{{slot}}}", kind)
+            form = form.replace("{history}", "S").replace("{sid}", "S")
+            assert said.setdefault(form, name) == name, f"{name} asks as {said[form]}: {form!r}"
+    assert len(said) == sum(
+        len(t.template.compact) + len(t.template.instruct) for t in TASKS.values()
+    )
 
 
 @given(length=st.integers(1, 9), max_history=st.integers(1, 9))
@@ -76,9 +114,57 @@ def test_item_tasks_have_one_unit_per_item(corpus):
     assert last["target"] == (Segment(text="thing number 29 <a_1> blue"),)
 
 
-def test_sids_must_match_items(corpus):
-    with pytest.raises(ValueError, match="sids has 3 rows and items 30"):
-        Corpus(corpus.items, corpus.sids[:3], corpus.train, corpus.valid)
+@given(length=st.integers(1, 9), max_history=st.integers(1, 9), last=st.booleans())
+def test_words_and_sids_of_a_history_stand_for_the_same_items(length, max_history, last):
+    corpus = line(length)
+    options = Options(expand="last" if last else "prefix", max_history=max_history)
+
+    def units(name):
+        (unit,) = TASKS[name].units(corpus, options)
+        return unit
+
+    ends = range(1, length)[-1:] if last else range(1, length)
+    past = [list(range(max(0, end - max_history), end)) for end in ends]
+    titles = [[Segment(text=f"t{i}\n", entry=True) for i in items] for items in past]
+    sids = [[(i,) for i in items] for items in past]
+    assert [list(slots["titles"]) for slots in units("titles_to_sid")] == titles
+    assert [list(slots["titles"]) for slots in units("titles_to_title")] == titles
+    assert [sids_of(slots["history"]) for slots in units("history_to_title")] == sids
+    for name in ("history_to_title", "titles_to_title"):
+        assert [slots["target"][0].text for slots in units(name)] == [f"t{end}" for end in ends]
+    assert [sids_of(slots["target"]) for slots in units("titles_to_sid")] == [[(e,)] for e in ends]
+
+
+def test_a_failed_caption_makes_no_example(corpus):
+    for name in ("caption_to_sid", "caption_to_title", "sid_to_caption"):
+        units = list(TASKS[name].units(corpus, Options()))
+        assert len(units) == 24, "every fifth of thirty has none"
+    ((slots,), *_) = TASKS["caption_to_title"].units(corpus, Options(max_text=12))
+    assert slots["caption"][0].text == "a blue"
+    assert slots["target"][0].text == "thing number"
+    assert list(TASKS["interest_to_sid"].units(corpus, Options()))[:3] == [
+        [],
+        [{"interest": (Segment(text="use 1"),), "target": (Segment(sid=(0, 1)),)}],
+        [
+            {"interest": (Segment(text=f"{kind} 2"),), "target": (Segment(sid=(0, 2)),)}
+            for kind in ("use", "gift")
+        ],
+    ]
+
+
+def test_a_query_is_what_a_thing_is_and_what_it_is_for(corpus):
+    titles = ["Acme Travel Mug 350 ml", "Blue Mug for Travel", "Zorro Lamp", "42"]
+    assert kind_words(titles) == ["travel mug", "mug travel", "zorro lamp", ""]
+    _, (slots,), *_ = TASKS["query_to_sid"].units(corpus, Options())
+    assert slots["query"][0].text == "thing number use 1"
+
+
+@pytest.mark.parametrize(
+    ("part", "stage"), [("sids", "quantize"), ("captions", "caption"), ("interests", "mine")]
+)
+def test_parts_must_match_items(corpus, part, stage):
+    with pytest.raises(ValueError, match=f"{part} has 3 rows and items 30.*run {stage} again"):
+        replace(corpus, **{part: getattr(corpus, part)[:3]})
 
 
 def test_sid_segments_hold_plain_ints():

@@ -91,6 +91,8 @@ def test_the_log_has_one_line_per_step_and_the_loss_of_each_task(undisturbed):
     assert [line["step"] for line in lines] == sorted(expected)
     for line in lines:
         assert set(line["tasks"]) <= {"history_to_sid", "title_to_sid", "sid_to_title"}
+        assert set(line["shares"]) == set(line["tasks"])
+        assert sum(line["shares"].values()) == pytest.approx(1, abs=1e-5)
         assert min(line["tasks"].values()) <= line["loss"] * 1.3
         assert 0 <= line["padding"] < 0.6
         assert line["lr"] > 0
@@ -293,6 +295,10 @@ def test_the_loss_is_the_mean_over_completions(scratch, tmp_path, smoothing):
         task: pytest.approx(sum(losses) / len(losses), rel=1e-5) for task, losses in by_task.items()
     }
     every = [loss for losses in by_task.values() for loss in losses]
+    assert line["shares"] == {
+        task: pytest.approx(sum(losses) / sum(every), abs=1e-5) for task, losses in by_task.items()
+    }
+    assert (tmp_path / "losses.png").read_bytes()[:4] == b"\x89PNG"
     assert line["loss"] == pytest.approx(sum(every) / len(every), rel=1e-5)
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from transformers.utils import logging as hf_logging
 
-from genrec.enrich.weights import find_weights, loading, weights_identity
+from genrec import weights
+from genrec.weights import find_weights, loading, weights_identity
 
 
 def test_the_shipped_package_carries_a_sentence_transformers_model():
@@ -54,3 +55,14 @@ def test_a_model_that_does_not_load_names_the_way_without_a_hub():
     ):
         raise OSError("offline")
     assert hf_logging.is_progress_bar_enabled() == shown
+
+
+def test_assets_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "ASSETS", tmp_path)
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "config.json").write_text("{}")
+    assert find_weights("asset:tiny") == str(tmp_path / "tiny")
+    assert weights_identity("asset:tiny").startswith("content:")
+    for name in ("asset:", "asset:..", "asset:tiny/../tiny", "asset:other"):
+        with pytest.raises(FileNotFoundError, match=r"no such model ships.*\['tiny'\]"):
+            find_weights(name)

@@ -1,4 +1,4 @@
-"""Where a model's weights lie, and what identifies them: hub id, folder, or installed package."""
+"""Where a model's weights lie, and what identifies them: hub id, folder, package, shipped asset."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from transformers.utils import logging as hf_logging
-
-_PACKAGE = "package:"
+ASSETS = Path(__file__).parent / "assets"  # small models of our own, for machines without a hub
+_ASSET, _PACKAGE = "asset:", "package:"
 
 
 def find_weights(model: str) -> str:
     """Returns what `from_pretrained` can load: a folder's path, or the hub id as it is.
 
     Args:
-        model: a hub id, a folder, or `package:<import name>` for weights that an installed Python
-            package carries (the default text model's way past the hub).
+        model: a hub id, a folder, `asset:<name>` for a model that ships with genrec, or
+            `package:<import name>` for weights that an installed Python package carries.
 
     Raises:
-        FileNotFoundError: no such folder or package, or the package carries no model.
+        FileNotFoundError: no such folder, asset or package, or the package carries no model.
     """
+    if model.startswith(_ASSET):
+        return str(find_asset(model))
     if model.startswith(_PACKAGE):
         return str(_in_package(model.removeprefix(_PACKAGE)))
     folder = Path(model).expanduser()
@@ -31,6 +32,19 @@ def find_weights(model: str) -> str:
     if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
         raise FileNotFoundError(f"{model}: no such model folder")
     return model
+
+
+def find_asset(model: str) -> Path:
+    """Returns the folder of `asset:<name>`.
+
+    Raises:
+        FileNotFoundError: there is none; names those that ship.
+    """
+    name = model.removeprefix(_ASSET)
+    known = sorted(path.parent.name for path in ASSETS.glob("*/config.json"))
+    if name not in known:
+        raise FileNotFoundError(f"{model}: no such model ships with genrec, which has {known}")
+    return ASSETS / name
 
 
 def weights_identity(model: str) -> str:
@@ -60,6 +74,8 @@ def loading(model: str) -> Iterator[None]:
     Raises:
         FileNotFoundError: the model cannot be loaded (transformers' OSError is the cause).
     """
+    from transformers.utils import logging as hf_logging  # slow; finding weights needs it not
+
     shown = hf_logging.is_progress_bar_enabled()
     hf_logging.disable_progress_bar()
     try:

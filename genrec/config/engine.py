@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from genrec.section import Section
+from genrec.config.base import Section
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 

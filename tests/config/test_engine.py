@@ -3,7 +3,7 @@
 import pytest
 
 from genrec import recipe
-from genrec.config_engine import HFEngine, VLLMEngine
+from genrec.config.engine import HFEngine, VLLMEngine
 from genrec.recipe import RecipeError
 
 

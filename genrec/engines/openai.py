@@ -1,0 +1,241 @@
+"""Any endpoint that speaks OpenAI's chat completions: a `vllm serve` fleet, ollama, a hosted API.
+
+The official client does the retries: 408, 409, 429, 5xx, timeouts and lost connections, waiting as
+long as `Retry-After` says or twice as long each time. What concerns one request becomes its reply's
+error; what concerns them all (a refused key, no such model, nobody there) is an `EngineError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from genrec.engines.pictures import BadPicture, open_picture
+from genrec.engines.protocol import EngineError, Message, Reply, Request
+
+_LENGTHS = ("minLength", "maxLength")  # not among what hosted APIs take in their strict mode
+
+
+class OpenAIEngine:
+    """An endpoint and a model it serves.
+
+    Args:
+        base_url: such as http://localhost:8000/v1. Not part of the identity: replies come from the
+            model, wherever it is served. Weights that differ need names or revisions that differ.
+        model: as the endpoint names it.
+        revision: anything that tells two states of one model name apart.
+        key: the environment variable that holds the key; None where the endpoint needs none.
+        concurrency: requests under way at once.
+        timeout: seconds without an answer before a request is tried again.
+        max_retries: further tries of a request, see above.
+        per_minute: most requests in a minute, retries included, evenly spaced; None for no limit.
+        strict: ask for OpenAI's strict mode, which takes no lengths in a schema; others ignore it.
+        limit_name: the field that carries `max_tokens`; some hosted models take only the newer one.
+        extra: further fields of the request's body that change replies.
+
+    Raises:
+        ValueError: the environment variable is not set.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        revision: str = "",
+        key: str | None = "OPENAI_API_KEY",
+        concurrency: int = 16,
+        timeout: float = 120.0,
+        max_retries: int = 6,
+        per_minute: float | None = None,
+        strict: bool = False,
+        limit_name: str = "max_tokens",
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        if key is not None and not os.environ.get(key):
+            raise ValueError(
+                f"engine openai: the environment variable {key} is not set; export the key in it, "
+                "or say key: null for an endpoint that needs none"
+            )
+        self._url, self._model, self._key = base_url, model, key
+        self._concurrency, self._timeout, self._max_retries = concurrency, timeout, max_retries
+        self._per_minute, self._strict, self._limit_name = per_minute, strict, limit_name
+        self._extra = dict(extra or {})
+        settings = json.dumps([model, revision, strict, self._extra], sort_keys=True)
+        self.identity = f"openai\n{settings}"
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
+        """Yields (index, reply) as they arrive; see `Engine.generate`.
+
+        Raises:
+            EngineError: the endpoint cannot be reached, refuses the key, or lacks the model; or
+                the `openai` package is not installed.
+        """
+        # A thread of its own: it works in notebooks too, whose thread already runs an event loop.
+        found: queue.SimpleQueue[tuple[int, Reply] | BaseException | None] = queue.SimpleQueue()
+        loop = asyncio.new_event_loop()
+        work = loop.create_task(self._all(requests, found))
+        thread = threading.Thread(target=_drive, args=(loop, work, found), daemon=True)
+        thread.start()
+        try:
+            while (got := found.get()) is not None:
+                if isinstance(got, BaseException):
+                    raise got
+                yield got
+        finally:
+            loop.call_soon_threadsafe(work.cancel)
+            thread.join()
+            loop.close()
+
+    def close(self) -> None:
+        """Nothing stays open between two calls of `generate`."""
+
+    async def _all(self, requests: Sequence[Request], found: queue.SimpleQueue[Any]) -> None:
+        try:
+            import openai
+        except ImportError as error:
+            raise EngineError(
+                "engine openai needs the openai package: pip install 'genrec[annotate]'"
+            ) from error
+        hooks = {"request": [_Pace(self._per_minute).wait]} if self._per_minute else {}
+        client = openai.AsyncOpenAI(
+            base_url=self._url,
+            api_key=os.environ[self._key] if self._key else "none",
+            timeout=self._timeout,
+            max_retries=self._max_retries,
+            http_client=openai.DefaultAsyncHttpxClient(event_hooks=hooks, timeout=self._timeout),
+        )
+        rows = iter(range(len(requests)))
+
+        async def worker() -> None:
+            for row in rows:  # shared: each takes the next one
+                found.put((row, await self._ask(client, requests[row])))
+
+        async with client, asyncio.TaskGroup() as group:
+            for _ in range(min(self._concurrency, len(requests))):
+                group.create_task(worker())
+
+    async def _ask(self, client: Any, request: Request) -> Reply:
+        import openai
+
+        try:
+            body = await asyncio.to_thread(self._body, request)
+        except BadPicture as error:
+            return Reply.failed(str(error), permanent=True)
+        try:
+            answer = await client.chat.completions.create(**body)
+        except openai.APITimeoutError:
+            return Reply.failed(f"timeout: no answer in {self._timeout:g} s, {self._tries()}")
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            raise EngineError(
+                f"{self._url}: cannot be reached ({cause}), {self._tries()}; is it running? "
+                "What was answered is kept: run again to go on"
+            ) from error
+        except openai.APIStatusError as error:
+            if error.status_code in (401, 403, 404):
+                raise EngineError(
+                    f"{self._url}, model {self._model}: {_status(error)}; "
+                    f"check base_url, model and the key in {self._key}"
+                ) from error
+            return Reply.failed(_status(error))
+        except (openai.APIError, ValueError) as error:  # HTTP 200 and a body that is not JSON
+            return Reply.failed(f"malformed answer: {_short(str(error))}")
+        return _reply(answer)
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": [_turn(m, request.longest_side) for m in request.messages],
+            "temperature": request.temperature,
+            "seed": request.seed,
+            self._limit_name: request.max_tokens,
+        }
+        if request.schema is not None:
+            schema = _without(request.schema, _LENGTHS) if self._strict else dict(request.schema)
+            named = {"name": "reply", "schema": schema, "strict": self._strict}
+            body["response_format"] = {"type": "json_schema", "json_schema": named}
+        return body | ({"extra_body": self._extra} if self._extra else {})
+
+    def _tries(self) -> str:
+        return f"tried {self._max_retries + 1} times"
+
+
+class _Pace:
+    """Lets requests pass one by one, at most so many a minute."""
+
+    def __init__(self, per_minute: float) -> None:
+        self._gap, self._next = 60 / per_minute, 0.0
+
+    async def wait(self, request: object) -> None:
+        """Sleeps until this request's turn."""
+        turn = max(self._next, time.monotonic())
+        self._next = turn + self._gap
+        await asyncio.sleep(turn - time.monotonic())
+
+
+def _drive(
+    loop: asyncio.AbstractEventLoop, work: asyncio.Task[None], found: queue.SimpleQueue[Any]
+) -> None:
+    """Runs the loop in its thread; the last thing put is None, or the error that ended it."""
+    end: BaseException | None = None
+    try:
+        loop.run_until_complete(work)
+    except BaseExceptionGroup as group:
+        end = group.exceptions[0]
+    except BaseException as error:  # the asker's thread raises it, if it still listens
+        end = error
+    finally:
+        loop.run_until_complete(loop.shutdown_default_executor())
+        found.put(end)
+
+
+def _turn(message: Message, longest_side: int) -> dict[str, Any]:
+    if message.image is None:
+        return {"role": message.role, "content": message.text}
+    stream = io.BytesIO()  # PNG: the same pixels that every other engine's model sees
+    open_picture(message.image, longest_side=longest_side).save(stream, "PNG")
+    data = base64.b64encode(stream.getvalue()).decode("ascii")
+    return {
+        "role": message.role,
+        "content": [
+            {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}},
+            {"type": "text", "text": message.text},
+        ],
+    }
+
+
+def _reply(answer: Any) -> Reply:
+    choices = getattr(answer, "choices", None)
+    if not choices or getattr(choices[0], "message", None) is None:
+        return Reply.failed("malformed answer: no choices in it")
+    message, finish = choices[0].message, choices[0].finish_reason
+    if finish not in ("stop", "length"):  # such as content_filter
+        why = getattr(message, "refusal", None) or f"finish reason '{finish}'"
+        return Reply.failed(f"refused: {_short(str(why))}", permanent=True)
+    return Reply(message.content or "", finish)
+
+
+def _without(schema: Any, names: Sequence[str]) -> Any:
+    """Returns a JSON schema without some keywords, all the way down."""
+    if isinstance(schema, Mapping):
+        return {k: _without(v, names) for k, v in schema.items() if k not in names}
+    return [_without(part, names) for part in schema] if isinstance(schema, list) else schema
+
+
+def _status(error: Any) -> str:
+    said = str(error.message).removeprefix(f"Error code: {error.status_code} - ")
+    return f"HTTP {error.status_code}: {_short(said)}"
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 200 else f"{line[:197]}..."

@@ -1,0 +1,100 @@
+"""What an engine is: requests in, replies out, in whatever order they are finished.
+
+A reply depends on its request and on `Engine.identity` alone, never on its neighbours (up to the
+last bits of floating point), so that each can be kept in a cache and none is asked for twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Role = Literal["system", "user", "assistant"]
+Finish = Literal["stop", "length", "error"]
+
+
+class EngineError(RuntimeError):
+    """The engine as a whole cannot go on (no such model, a refused key, no library): ask no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation; a picture stands before the text.
+
+    Attributes:
+        role: who speaks.
+        text: what is said.
+        image: a picture file; each engine verifies and resizes it, see `engines.pictures`.
+    """
+
+    role: Role
+    text: str
+    image: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One conversation to go on with.
+
+    Attributes:
+        messages: the conversation, the last turn being the user's.
+        schema: JSON schema that the reply is held to where the engine can; the asker checks it.
+        max_tokens: the longest reply, in tokens of the model.
+        temperature: 0 is greedy.
+        seed: of the sampling; means nothing at temperature 0.
+        longest_side: pictures are made no larger than this, in pixels.
+    """
+
+    messages: tuple[Message, ...]
+    schema: Mapping[str, Any] | None = None
+    max_tokens: int = 256
+    temperature: float = 0.0
+    seed: int = 0
+    longest_side: int = 768
+
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """The pictures of all messages, in order."""
+        return tuple(m.image for m in self.messages if m.image is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back.
+
+    Attributes:
+        text: the model's words; empty at an error.
+        finish: "stop" when the model ended by itself, "length" when cut at `max_tokens`, "error".
+        error: what went wrong; set exactly when `finish` is "error".
+        permanent: asking again with the same request cannot help (a picture that is none).
+    """
+
+    text: str
+    finish: Finish
+    error: str | None = None
+    permanent: bool = False
+
+    @classmethod
+    def failed(cls, error: str, *, permanent: bool = False) -> Reply:
+        """Returns the reply that says what went wrong."""
+        return cls("", "error", error, permanent)
+
+
+class Engine(Protocol):
+    """Answers requests."""
+
+    @property
+    def identity(self) -> str:
+        """The model and all settings that change replies; enters cache keys. Loads no model."""
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
+        """Yields (index into `requests`, reply) once for each, in any order, as they are finished.
+
+        Raises:
+            EngineError: nothing further can be answered.
+        """
+
+    def close(self) -> None:
+        """Frees what the model occupies."""
