@@ -51,6 +51,7 @@ def registries() -> dict[str, dict[str, str]]:
         "stages": {s.name: f"reads {', '.join(s.reads) or 'raw files'}" for s in STAGES},
         "sources": union(config.Prepare, "source"),
         "engines": union(config.Caption, "engine"),
+        "embeddings": union(config.Recipe, "embed"),
         "images": union(config.Late, "image"),
         "quantizers": union(config.Recipe, "quantize"),
         "tasks": {
