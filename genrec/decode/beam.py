@@ -19,7 +19,7 @@ from genrec.decode.prompts import PromptCache
 from genrec.decode.result import BeamResult, collect
 from genrec.decode.selftest import Strategy, check_head, choose, make_decoder
 from genrec.decode.step import TrieOnDevice
-from genrec.decode.support import check_model, check_tokens, checked_prompts, evaluating
+from genrec.decode.support import NOT_FINITE, check_model, check_tokens, checked_prompts, evaluating
 from genrec.decode.tree import Layers, TreeDecoder
 from genrec.sid.trie import SIDTrie
 
@@ -209,10 +209,7 @@ class BeamEngine:
                 level, beams, log_probs.to(trie.device), width=width, eligible=eligible
             )
         if not finite:  # asked once, at the end: each question stalls an accelerator
-            raise FloatingPointError(
-                "the model's logits are NaN or infinite: no recommendation can be made of them "
-                "(look at the weights, or use bfloat16 or float32 in place of float16)"
-            )
+            raise FloatingPointError(NOT_FINITE)
         return collect(self.trie, trie, beams, k, eligible)
 
     def _groups(

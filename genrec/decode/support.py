@@ -12,6 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from genrec.sid.trie import SIDTrie
 
+NOT_FINITE = (
+    "the model's logits are NaN or infinite: no recommendation can be made of them "
+    "(look at the weights, or use bfloat16 or float32 in place of float16)"
+)
+
 
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from genrec.decode.filters import Allowed, Eligibility, ItemLists
 from genrec.decode.result import BeamResult, collect
 from genrec.decode.step import Beams, TrieOnDevice
-from genrec.decode.support import check_tokens, checked_prompts
+from genrec.decode.support import NOT_FINITE, check_tokens, checked_prompts
 from genrec.decode.vllm_constraint import save_constraint
 from genrec.decode.vllm_start import REQUIRED, check_config, defaults, refuse_adapter
 from genrec.sid.trie import SIDTrie
@@ -230,10 +230,7 @@ class VLLMBeamEngine:
         tokens = np.fromiter(chain.from_iterable(a.token_ids for a in answers), np.int64)
         values = np.fromiter(chain.from_iterable(a.logprobs for a in answers), np.float32)
         if np.isnan(values).any():
-            raise FloatingPointError(
-                "the model's logits are NaN or infinite: no recommendation can be made of them "
-                "(look at the weights, or use bfloat16 or float32 in place of float16)"
-            )
+            raise FloatingPointError(NOT_FINITE)
         rows = np.repeat(np.arange(len(answers)), counts)
         kept = values > -np.inf
         codes = self._code[tokens[kept]]
