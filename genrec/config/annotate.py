@@ -89,4 +89,3 @@ class Mine(Annotate):
     max_tokens: int = Field(768, ge=1)
     max_text: int = Field(2000, ge=1, description="characters of each text in the prompt")
     max_interests: int = Field(8, ge=1)
-    max_reasoning: int = Field(800, ge=1, description="characters")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic import Field as Bounds
 
 from genrec import prompts
@@ -24,7 +24,7 @@ from genrec.schema import INTERESTS
 
 TEMPLATE = "interests/motives"
 PLACEHOLDERS = ("title", "description", "caption")
-MAX_PHRASE, MAX_EVIDENCE = 100, 200  # characters of an interest and of its evidence
+MAX_PHRASE = 100  # characters of an interest; one that is longer is a text, not a phrase
 
 # Personal traits: interests that give one to people are left out ("users who are elderly", "pregnant
 # women", "people with diabetes"). A short English list and no judge of meaning; what an item is for
@@ -63,7 +63,7 @@ class Mined(NamedTuple):
         interests: distinct, strongest evidence first.
         evidence: one per interest.
         confidence: one per interest, 0 to 1.
-        dropped: how many interests were left out: blank, repeated, or personal traits.
+        dropped: how many interests were left out: blank, too long, repeated, or personal traits.
     """
 
     reasoning: str
@@ -76,18 +76,20 @@ class Mined(NamedTuple):
 class InterestReader:
     """The schema of a reply, and its reading.
 
+    The schema bounds no length of a text: a grammar that counts characters refuses escapes, and with
+    them every quotation mark and inch sign; hosted APIs refuse such bounds. `max_tokens` ends a reply.
+
     Args:
         max_interests: in one reply.
-        max_reasoning: characters of the reasoning.
     """
 
-    def __init__(self, *, max_interests: int = 8, max_reasoning: int = 800) -> None:
+    def __init__(self, *, max_interests: int = 8) -> None:
         strict = ConfigDict(extra="forbid", strict=True)
         interest = create_model(
             "Interest",
             __config__=strict,
-            interest=(_text(MAX_PHRASE), ...),
-            evidence=(_text(MAX_EVIDENCE), ...),
+            interest=(str, ...),
+            evidence=(str, ...),
             confidence=(Annotated[float, Bounds(ge=0, le=1)], ...),
         )
         entries = Annotated[
@@ -97,7 +99,7 @@ class InterestReader:
         self._model: type[BaseModel] = create_model(
             "Reply",
             __config__=strict,
-            reasoning=(_text(max_reasoning), ...),
+            reasoning=(str, ...),
             interests=(entries, ...),
         )
         self.schema = _plain(self._model.model_json_schema())
@@ -122,7 +124,7 @@ class InterestReader:
             raise BadReply("breaks the schema: reasoning: is blank")
         kept = _usable(reply.interests)
         if not kept:
-            raise BadReply("no usable interest: all of them are blank or personal traits of users")
+            raise BadReply("no usable interest: all of them are blank, too long or personal traits")
         return Mined(
             _line(reply.reasoning),
             [_line(entry.interest) for entry in kept],
@@ -185,7 +187,6 @@ def mine_items(
     seed: int = 0,
     max_text: int = 2000,
     max_interests: int = 8,
-    max_reasoning: int = 800,
     retries: int = 2,
     progress: Progress = silent,
 ) -> pl.DataFrame:
@@ -198,12 +199,11 @@ def mine_items(
         engine: of any instruction-tuned LLM.
         cache: finished rows, see `annotate`.
         template: the words; the shipped ones by default.
-        max_tokens: the longest reply; should have room for the two limits below.
+        max_tokens: the longest reply.
         temperature: 0 is greedy.
         seed: of the sampling.
         max_text: characters of each text in the prompt.
         max_interests: in one reply.
-        max_reasoning: characters of the reasoning.
         retries: further attempts where a reply cannot be used.
         progress: told "interests", in distinct items.
 
@@ -214,7 +214,7 @@ def mine_items(
         EngineError: see `annotate`.
     """
     words = template or prompts.load_chat(TEMPLATE, placeholders=PLACEHOLDERS)
-    reader = InterestReader(max_interests=max_interests, max_reasoning=max_reasoning)
+    reader = InterestReader(max_interests=max_interests)
     requests = [
         interest_request(
             *texts,
@@ -256,10 +256,6 @@ def _table(rows: Sequence[Row[Mined]]) -> pl.DataFrame:
     )
 
 
-def _text(longest: int) -> Any:
-    return Annotated[str, StringConstraints(min_length=1, max_length=longest)]
-
-
 def _plain(schema: dict[str, Any]) -> dict[str, Any]:
     """Returns a schema with its references put in place and its titles left out."""
     definitions = schema.pop("$defs", {})
@@ -277,12 +273,13 @@ def _plain(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _usable(entries: Sequence[Any]) -> list[Any]:
-    """Leaves out blank and personal entries, and keeps the first of those that say the same."""
+    """Leaves out what is no interest, and keeps the first of those that say the same."""
     first: dict[str, Any] = {}
     for entry in entries:
-        name = normalise(entry.interest)
-        if name and _line(entry.evidence) and not _PERSONAL.search(_line(entry.interest)):
-            first.setdefault(name, entry)
+        phrase = _line(entry.interest)
+        short = 0 < len(phrase) <= MAX_PHRASE
+        if short and _line(entry.evidence) and not _PERSONAL.search(phrase):
+            first.setdefault(normalise(phrase), entry)
     return list(first.values())
 
 

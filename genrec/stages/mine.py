@@ -29,7 +29,6 @@ def run(context: Context) -> None:
             seed=section.seed,
             max_text=section.max_text,
             max_interests=section.max_interests,
-            max_reasoning=section.max_reasoning,
             retries=section.retries,
             progress=context.progress,
         )

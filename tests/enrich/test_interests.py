@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+import xgrammar
 
 from genrec.engines import Reply, Request
 from genrec.enrich.annotate import BadReply
@@ -20,7 +21,7 @@ def reply(*entries: Any, reasoning: Any = "because", **more: Any) -> str:
     return json.dumps({"reasoning": reasoning, "interests": list(entries)} | more)
 
 
-READ = InterestReader(max_interests=4, max_reasoning=30)
+READ = InterestReader(max_interests=4)
 
 
 def test_a_good_reply() -> None:
@@ -48,11 +49,10 @@ def test_a_good_reply() -> None:
         (reply(entry("a", "0.5")), "valid number"),
         (reply(entry("a", True)), r"confidence: "),
         (reply(entry("a", None)), "valid number"),
-        (reply(entry("a" * 101)), r"interests\.0\.interest: .*at most 100"),
-        (reply(entry("a", evidence="")), r"interests\.0\.evidence: .*at least 1"),
+        (reply(entry("a" * 101)), "no usable interest.*too long"),
+        (reply(entry("a", evidence="")), "no usable interest: .*blank"),
         (reply(entry("a") | {"gender": "f"}), r"interests\.0\.gender: Extra inputs"),
         (reply("a"), r"interests\.0: .*dictionary"),
-        (reply(entry("a"), reasoning="x" * 31), "reasoning: .*at most 30"),
         (reply(entry("a"), reasoning=" "), "reasoning: is blank"),
         (reply(entry("a"), hacked=True), "hacked: Extra inputs"),
         (json.dumps({"interests": [entry("a")]}), "reasoning: Field required"),
@@ -103,12 +103,27 @@ def test_what_an_item_is_for_stays(text: str) -> None:
 
 def test_the_schema_says_what_the_reader_checks() -> None:
     assert READ.schema["properties"]["interests"]["maxItems"] == 4
-    assert READ.schema["properties"]["reasoning"]["maxLength"] == 30
     inner = READ.schema["properties"]["interests"]["items"]
     assert inner["required"] == ["interest", "evidence", "confidence"]
     assert inner["properties"]["confidence"] == {"type": "number", "minimum": 0, "maximum": 1}
     assert inner["additionalProperties"] is READ.schema["additionalProperties"] is False
     assert "$ref" not in json.dumps(READ.schema)
+
+
+def test_a_grammar_made_of_the_schema_takes_quotation_marks() -> None:
+    bytes_ = xgrammar.TokenizerInfo([bytes([i]) for i in range(256)], stop_token_ids=[0])
+    compiled = xgrammar.GrammarCompiler(bytes_).compile_json_schema(
+        json.dumps(READ.schema), any_whitespace=False
+    )
+
+    def accepts(text: str) -> bool:
+        matcher = xgrammar.GrammarMatcher(compiled, terminate_without_stop_token=True)
+        return bool(matcher.accept_string(text) and matcher.is_terminated())
+
+    quoted = entry('6" pipes', evidence='it says "steel"')
+    assert accepts(reply(quoted, reasoning='The page says "steel".'))
+    assert not accepts(reply(quoted | {"gender": "f"}))
+    assert not accepts(reply(*[quoted] * 5))
 
 
 # --- text from the catalogue is data ------------------------------------------------------------
@@ -191,7 +206,7 @@ def test_the_limits_reach_the_schema() -> None:
             seen.extend(requests)
             yield from super().generate(requests)
 
-    mine_items(["a"], [""], [None], Engine(""), cache={}, max_interests=2, max_reasoning=9)
+    mine_items(["a"], [""], [None], Engine(""), cache={}, max_interests=2)
     assert seen[0].schema is not None
     assert seen[0].schema["properties"]["interests"]["maxItems"] == 2
     assert '"description": null' in seen[0].messages[1].text
