@@ -36,7 +36,8 @@ $(VLLM)/.ready: pyproject.toml
 
 test-vllm: $(VLLM)/.ready
 	OMP_WAIT_POLICY=PASSIVE $(VLLM)/bin/python -m pytest -m vllm tests/decode
-	OMP_WAIT_POLICY=PASSIVE $(VLLM)/bin/python -m pytest tests/stages/test_recommend.py
+	OMP_WAIT_POLICY=PASSIVE $(VLLM)/bin/python -m pytest tests/stages/test_recommend.py \
+		tests/stages/test_caption_mine_vllm.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -48,6 +48,55 @@ def run(recipe: str, overrides: tuple[str, ...], to: str | None, force: str | No
 @cli.command()
 @_RECIPE
 @_OVERRIDES
+@click.option("--grid", required=True, metavar="FILE", help="Variants, as in recipes/ablations/.")
+@click.option(
+    "--seeds", default=3, show_default=True, help="Seeds 0 to SEEDS - 1 for each variant."
+)
+@click.option(
+    "--only", multiple=True, metavar="VARIANT", help="Run this one; may stand repeatedly."
+)
+@click.option("--processes", default=1, show_default=True, help="How many runs at once.")
+@click.option("--to", metavar="STAGE", help="The last stage to run.")
+@click.option("--plan", "look", is_flag=True, help="Say what would be built, and run nothing.")
+@click.option("--table", is_flag=True, help="Run nothing: the table of what is finished.")
+def ablate(
+    recipe: str,
+    overrides: tuple[str, ...],
+    grid: str,
+    seeds: int,
+    only: tuple[str, ...],
+    processes: int,
+    to: str | None,
+    look: bool,
+    table: bool,
+) -> None:
+    """Run every variant of a grid with several seeds over one store, and compare them."""
+    import rich.console
+
+    from genrec.ablate import Ablation, QuietConsole, console_tables
+
+    with QuietConsole() as console:
+        ablation = Ablation(
+            recipe, grid, seeds=seeds, overrides=overrides, only=only, to=to, console=console
+        )
+        if look:
+            for key, needed, missing in ablation.plan():
+                click.echo(f"{key:<24}{needed:>4} artifacts, {missing} to build")
+            return
+        if not table:
+            ablation.run(processes=processes)
+        measured = ablation.tabulate()
+    out = rich.console.Console()
+    for part in console_tables(measured):
+        out.print(part, highlight=False)
+    click.echo(f"table: {ablation.folder / 'table.md'}")
+    if ablation.failed:
+        sys.exit(1)
+
+
+@cli.command()
+@_RECIPE
+@_OVERRIDES
 @click.option("--why", is_flag=True, help="Say which inputs differ from the newest artifact.")
 def plan(recipe: str, overrides: tuple[str, ...], why: bool) -> None:
     """Show what a run would do, without running anything."""

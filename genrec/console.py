@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
+from typing import Self
 
 import rich.console
 from rich.markup import escape
@@ -47,7 +48,7 @@ class Console:
         self._begun: dict[tuple[str, str], tuple[float, int]] = {}
         self._started: dict[str, float] = {}
 
-    def __enter__(self) -> Console:
+    def __enter__(self) -> Self:
         if self._live:
             self._bars.start()
         return self
@@ -112,6 +113,9 @@ class Console:
     def _clear(self, stage: str) -> None:
         for key in [key for key in self._tasks if key[0] == stage]:
             self._bars.remove_task(self._tasks.pop(key))
+        for times in (self._begun, self._printed):  # the next run of this stage starts anew
+            for key in [key for key in times if key[0] == stage]:
+                times.pop(key)
 
 
 def _clock(seconds: float) -> str:

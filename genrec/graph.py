@@ -15,7 +15,7 @@ from typing import Any
 
 from genrec import prompts
 from genrec import recipe as recipes
-from genrec.config import Recipe, Section
+from genrec.config import Probe, Recipe, Section
 from genrec.store import fingerprint
 from genrec.weights import find_asset
 
@@ -32,6 +32,7 @@ class Stage:
         main: the file that `Pipeline[name].load()` loads.
         uses: recipe-wide fields that its result depends on.
         resumes: it goes on in what a killed run left, instead of starting again.
+        beside: of what it reads, the stages that it looks at only where others need them too.
     """
 
     name: str
@@ -40,10 +41,11 @@ class Stage:
     main: str
     uses: tuple[str, ...] = ()
     resumes: bool = False
+    beside: tuple[str, ...] = ()
 
 
 STAGES = (
-    Stage("prepare", 1, (), "items.parquet"),
+    Stage("prepare", 2, (), "items.parquet"),
     Stage("caption", 1, ("prepare",), "captions.parquet"),
     Stage("mine", 1, ("prepare", "caption"), "interests.parquet"),
     Stage("embed", 1, ("prepare", "caption", "mine"), "embeddings.npy", uses=("seed",)),
@@ -63,9 +65,17 @@ STAGES = (
         uses=("mask_seen",),
     ),
     Stage(
-        "evaluate",
+        "probe",
         1,
-        ("prepare", "quantize", "retrieve", "recommend"),
+        ("prepare", "caption", "embed", "quantize", "compose", "train"),
+        "probes.json",
+        uses=("seed",),
+        beside=("embed",),
+    ),
+    Stage(
+        "evaluate",
+        2,
+        ("prepare", "quantize", "retrieve", "recommend", "probe"),
         "metrics.json",
         uses=("seed", "mask_seen"),
     ),
@@ -110,6 +120,8 @@ class Graph:
                     continue
                 key = f"{stage.name}.{part.kind}" if isinstance(section, tuple) else stage.name
                 names = part.reads if part.reads is not None else stage.reads
+                read = {k for node in found.values() for k in node.reads}
+                names = tuple(n for n in names if n not in stage.beside or n in read)
                 reads = tuple(k for n in names for k in found if k.split(".")[0] == n)
                 found[key] = Node(key, stage, part, reads)
         # Words that nothing reads yet may be looked at all the same: whoever named an engine gets them.
@@ -162,6 +174,8 @@ class Graph:
             return {name: prompts.load_template(f"tasks/{name}").digest for name in _tasks(node)}
         if node.stage.name in ("caption", "mine"):
             return {"prompt": prompts.load_chat(node.section.prompt).digest}  # type: ignore[attr-defined]
+        if isinstance(node.section, Probe) and node.section.judge.engine.kind != "none":
+            return {"judge": prompts.load_chat(node.section.judge.template).digest}
         return {}
 
 
@@ -174,9 +188,9 @@ def ancestors(nodes: Mapping[str, Node], key: str) -> list[str]:
 
 
 def _left_out(section: Section) -> bool:
-    """Says whether a recipe does without a stage: caption or mine with no engine."""
+    """Says whether a recipe does without a stage: caption or mine with no engine, no probe."""
     engine = getattr(section, "engine", None)
-    return engine is not None and engine.kind == "none"
+    return not getattr(section, "enabled", True) or (engine is not None and engine.kind == "none")
 
 
 def _tasks(node: Node) -> list[str]:

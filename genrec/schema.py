@@ -28,6 +28,8 @@ INTERACTIONS: Schema = {
     "timestamp": pl.Int64,
     "split": pl.String,
 }
+# Groups of choices, for evaluation only: a (user, item) may stand in several, or in none.
+GROUPS: Schema = {"user": pl.Int32, "item": pl.Int32, "group": pl.String}
 SPLIT: Schema = {"user": pl.Int32, "history": pl.List(pl.Int32), "target": pl.Int32}
 RECOMMENDATIONS: Schema = {
     "user": pl.Int32,
@@ -52,6 +54,15 @@ INTERESTS: Schema = {
     "error": pl.String,
     "attempts": pl.Int32,
     "dropped": pl.Int32,  # interests left out: repeats, and personal traits of users
+}
+# What a model wrote about items, beside the truth; `rank` of the truth among all items' texts, by the
+# embedding of what was written (ties: the mean place).
+WRITTEN: Schema = {
+    "item": pl.Int32,
+    "task": pl.String,
+    "truth": pl.String,
+    "written": pl.String,
+    "rank": pl.Float64,
 }
 _SEGMENTS = pl.List(pl.Struct({"text": pl.String, "sid": pl.List(pl.Int32), "entry": pl.Boolean}))
 EXAMPLES: Schema = {"task": pl.String, "prompt": _SEGMENTS, "completion": _SEGMENTS}

@@ -46,7 +46,12 @@ def registries() -> dict[str, dict[str, str]]:
         "recipes": {
             str(p.relative_to(shipped)): _first_line(p.read_text("utf-8").lstrip("# "))
             for p in sorted(shipped.rglob("*.yaml"))
-            if p.read_text("utf-8").startswith("#") and "accelerate" not in p.parts
+            if p.read_text("utf-8").startswith("#")
+            and not {"accelerate", "ablations"} & set(p.parts)
+        },
+        "ablations": {
+            p.stem: _first_line(p.read_text("utf-8").lstrip("# "))
+            for p in sorted((shipped / "ablations").glob("*.yaml"))
         },
         "stages": {s.name: f"reads {', '.join(s.reads) or 'raw files'}" for s in STAGES},
         "sources": union(config.Prepare, "source"),
@@ -163,10 +168,35 @@ def _lists(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact, ro
             out.print(Text(f"  {rank:>3} {score:>9.3f}  {_short(titles[item])}"))
 
 
-def _evaluate(out: rich.console.Console, _: Pipeline, artifact: Artifact, rows: int) -> None:
-    from genrec.evaluate import metrics_table
+def _probe(out: rich.console.Console, _: Pipeline, artifact: Artifact, rows: int) -> None:
+    _measures(out, artifact.load())
+    written = artifact.load("written.parquet")
+    for (task,), texts in written.group_by(["task"], maintain_order=True):
+        out.print(f"{task}", style="bold", highlight=False)
+        _records(out, texts.drop("task"), rows)
 
-    out.print(metrics_table(artifact.load()))
+
+def _measures(out: rich.console.Console, probes: Mapping[str, Any]) -> None:
+    """Shows every measure beside its chance level, then what is absent, and why."""
+    from genrec.evaluate.probes import absences, measures
+
+    for m in measures(probes):
+        chance = "" if m.chance is None else f"   by chance {m.chance:.4f}"
+        line = f"  {m.part:<22} {m.name:<30} {m.value:>8.4f}{chance}"
+        out.print(Text(line), soft_wrap=True)
+    for part, reason in absences(probes).items():
+        out.print(Text(f"  {part:<22} not measured: {reason}", style="dim"), soft_wrap=True)
+
+
+def _evaluate(out: rich.console.Console, _: Pipeline, artifact: Artifact, rows: int) -> None:
+    from genrec.evaluate import groups_table, metrics_table
+
+    metrics = artifact.load()
+    out.print(metrics_table(metrics))
+    if groups := groups_table(metrics):
+        out.print(groups)
+    if rows and "probes" in metrics:  # a run ends with the tables alone
+        _measures(out, metrics["probes"])
 
 
 _VIEWS: dict[str, Callable[[rich.console.Console, Pipeline, Artifact, int], None]] = {
@@ -179,5 +209,6 @@ _VIEWS: dict[str, Callable[[rich.console.Console, Pipeline, Artifact, int], None
     "train": _train,
     "retrieve": _lists,
     "recommend": _lists,
+    "probe": _probe,
     "evaluate": _evaluate,
 }

@@ -13,10 +13,9 @@ TINY = [
     "quantize.kind=rkmeans",
     "quantize.levels=3",
     "quantize.codes=16",
-    "train.model.hidden=32",
-    "train.model.layers=1",
-    "train.model.heads=2",
-    "train.model.vocab=400",
+    "caption.engine={kind: none}",
+    "mine.engine={kind: none}",
+    "train.model={kind: scratch, hidden: 32, layers: 1, heads: 2, vocab: 400}",
     "train.epochs=2",
     "train.eval_every=10",
     "train.eval_users=20",
@@ -29,7 +28,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def tiny() -> list[str]:
-    """Overrides that make `recipes/demo.yaml` tiny."""
+    """Overrides that make `recipes/demo.yaml` tiny, without captions, interests and LoRA."""
     return list(TINY)
 
 

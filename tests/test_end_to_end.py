@@ -32,9 +32,15 @@ def genrec(*args: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def finished(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Pipeline, str]:
+def whole(tiny: list[str]) -> list[str]:
+    """As `tiny`, with captions, interests and LoRA."""
+    return [value for value in tiny if not value.startswith(("caption", "mine", "train.model"))]
+
+
+@pytest.fixture(scope="module")
+def finished(whole: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Pipeline, str]:
     """A finished run by the command line, and what it printed."""
-    args = overrides(tiny, tmp_path_factory.mktemp("finished") / "store")
+    args = overrides(whole, tmp_path_factory.mktemp("finished") / "store")
     done = genrec("run", "recipes/demo.yaml", *args)
     assert done.returncode == 0, done.stderr
     return Pipeline.load("demo", *args), done.stdout + done.stderr
@@ -89,7 +95,19 @@ def test_a_second_run_builds_nothing(finished: tuple[Pipeline, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "stage", ["prepare", "embed", "quantize", "compose", "train", "retrieve", "recommend"]
+    "stage",
+    [
+        "prepare",
+        "caption",
+        "mine",
+        "embed",
+        "quantize",
+        "compose",
+        "train",
+        "retrieve",
+        "recommend",
+        "probe",
+    ],
 )
 def test_show_every_stage(finished: tuple[Pipeline, str], stage: str) -> None:
     from genrec.show import show
@@ -122,15 +140,15 @@ def kill_when(args: list[str], stage: str, sign: str) -> None:
 
 
 def test_killed_runs_end_as_undisturbed_ones(
-    finished: tuple[Pipeline, str], tiny: list[str], tmp_path: Path
+    finished: tuple[Pipeline, str], whole: list[str], tmp_path: Path
 ) -> None:
-    args = overrides(tiny, tmp_path / "store")
+    args = overrides(whole, tmp_path / "store")
     kill_when(args, "embed", "*.partial")
     kill_when(args, "quantize", "*.partial")
     kill_when(args, "train", "*.partial/**/checkpoint-3/trainer_state.json")
     pipeline = Pipeline.load("demo", *args)
     pipeline.run()
-    for key in ("prepare", "embed", "quantize", "compose"):
+    for key in ("prepare", "caption", "mine", "embed", "quantize", "compose"):
         assert contents(pipeline, key) == contents(finished[0], key), key
 
     def losses(one: Pipeline) -> dict[int, float]:

@@ -18,7 +18,7 @@ LAYERS = [
     {"enrich", "lm", "decode", "retrieve", "evaluate"},
     {"recommender"},
     {"stages"},
-    {"pipeline", "show"},
+    {"pipeline", "show", "ablate"},
     {"cli", "serve", "__main__", "__init__"},
 ]
 DOMAIN = {"data", "sid", "engines", "enrich", "lm", "decode", "retrieve", "evaluate"}

@@ -52,7 +52,7 @@ def recipe(tmp_path: Path) -> Path:
 
 
 ALL = ["prepare", "embed", "quantize", "compose", "train"]
-ALL += ["retrieve.popular", "retrieve.cooccurrence", "recommend", "evaluate"]
+ALL += ["retrieve.popular", "retrieve.cooccurrence", "recommend", "probe", "evaluate"]
 
 
 def statuses(pipeline: Pipeline) -> dict[str, str]:
@@ -72,6 +72,7 @@ def test_stages_get_what_they_read(stages: Stages, recipe: Path) -> None:
     pipeline.run()
     assert json.loads((pipeline["evaluate"] / "metrics.json").read_text()) == [
         "prepare",
+        "probe",
         "quantize",
         "recommend",
         "retrieve.cooccurrence",
@@ -89,12 +90,13 @@ def test_a_change_rebuilds_what_depends_on_it_only(stages: Stages, recipe: Path)
         "compose",
         "train",
         "recommend",
+        "probe",
         "evaluate",
     ]
     assert plans["quantize"].why == ("config.levels: 4 -> 3",)
     assert any(why.startswith("inputs.quantize: ") for why in plans["train"].why)
     changed.run()
-    assert stages.calls == ["quantize", "compose", "train", "recommend", "evaluate"]
+    assert stages.calls == ["quantize", "compose", "train", "recommend", "probe", "evaluate"]
 
 
 def test_the_seed_reaches_only_what_draws_numbers(stages: Stages, recipe: Path) -> None:
@@ -173,7 +175,7 @@ def test_force_builds_it_and_all_that_reads_it(stages: Stages, recipe: Path) -> 
     Pipeline.load(recipe).run()
     stages.calls.clear()
     Pipeline.load(recipe).run(force="train")
-    assert stages.calls == ["train", "recommend", "evaluate"]
+    assert stages.calls == ["train", "recommend", "probe", "evaluate"]
 
 
 def test_a_failed_stage_keeps_what_was_done(stages: Stages, recipe: Path) -> None:

@@ -15,6 +15,7 @@ from genrec.config.base import ContentPath, Path_, Section
 from genrec.config.compose import Compose, Tasks
 from genrec.config.embed import Joint, Late
 from genrec.config.engine import Engine, HFEngine
+from genrec.config.probe import Probe
 
 __all__ = [
     "Caption",
@@ -23,6 +24,7 @@ __all__ = [
     "Joint",
     "Late",
     "Mine",
+    "Probe",
     "Recipe",
     "Section",
     "Tasks",
@@ -229,6 +231,7 @@ class Recipe(Section):
     train: Train = Train()
     retrieve: tuple[Retriever, ...] = (Popular(), Cooccurrence())
     recommend: Recommend = Recommend()
+    probe: Probe = Probe()
     evaluate: Evaluate = Evaluate()
     runtime: Runtime = Runtime()
 

@@ -19,7 +19,7 @@ from genrec.data.demo_render import Canvas, save_png
 from genrec.data.demo_shapes_home import HOME
 from genrec.data.demo_shapes_outdoor import OUTDOOR
 from genrec.data.demo_users import LENGTHS, make_choices
-from genrec.data.source import RAW_INTERACTIONS, RawData
+from genrec.data.source import RAW_GROUPS, RAW_INTERACTIONS, RawData
 from genrec.progress import Progress, silent
 
 
@@ -46,7 +46,9 @@ def make_demo(
         Data whose image paths are relative to `out`, with the attributes brand, category, material
         and price, and with the truth in three tables: items (item_id, category, colour, pattern,
         silhouette, interests, mentions_colour, mentions_pattern, mentions_silhouette, tier),
-        choices (user_id, item_id, timestamp, reason) and interests (interest, wording).
+        choices (user_id, item_id, timestamp, reason) and interests (interest, wording). The groups
+        are the reasons, and within "visual" those whose product's text names some of its look,
+        "visual, named", or nothing of it, "visual, hidden".
 
     Raises:
         ValueError: too few items or users, or too small a picture.
@@ -71,7 +73,12 @@ def make_demo(
         orient="row",
     )
     truth = {"items": _true_items(products), "choices": choices, "interests": _interests()}
-    return RawData(_items(products), choices.select(list(RAW_INTERACTIONS)), truth=truth)
+    return RawData(
+        _items(products),
+        choices.select(list(RAW_INTERACTIONS)),
+        truth=truth,
+        groups=_groups(choices, truth["items"]),
+    )
 
 
 def draw(product: Product, *, size: int, seed: int) -> Image.Image:
@@ -111,6 +118,22 @@ def _true_items(products: Sequence[Product]) -> pl.DataFrame:
         columns[f"mentions_{trait}"] = [trait in p.mentions for p in products]
     columns["tier"] = [p.tier for p in products]
     return pl.DataFrame(columns)
+
+
+def _groups(choices: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
+    """Groups choices by reason; those by look also by whether words tell of it.
+
+    Hidden: the chosen product's text names neither its colour nor its pattern nor its silhouette,
+    so whichever of them decided is in the picture only.
+    """
+    named = pl.any_horizontal("mentions_colour", "mentions_pattern", "mentions_silhouette")
+    kind = pl.when(named).then(pl.lit("visual, named")).otherwise(pl.lit("visual, hidden"))
+    looks = (
+        choices.filter(pl.col("reason") == "visual")
+        .join(items.select("item_id", group=kind), on="item_id", how="inner", maintain_order="left")
+        .select(list(RAW_GROUPS))
+    )
+    return pl.concat([choices.select("user_id", "item_id", group="reason"), looks])
 
 
 def _interests() -> pl.DataFrame:

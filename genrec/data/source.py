@@ -23,6 +23,7 @@ RAW_ITEMS = {
     "image": pl.String,
 }
 RAW_INTERACTIONS = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64}
+RAW_GROUPS = {"user_id": pl.String, "item_id": pl.String, "group": pl.String}
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class RawData:
             user's list where the source has order only).
         sids: published SIDs by item_id, all of one length; None where the source has none.
         truth: what only a synthetic source knows, by table name; for evaluation only.
+        groups: user_id, item_id, group (String): what a choice belongs to, such as what decided it,
+            perhaps to several groups or to none. Metrics are reported for each; no stage but
+            `evaluate` reads it. None where the source knows nothing of the kind.
         dropped: how many rows the source left out, by reason.
     """
 
@@ -43,6 +47,7 @@ class RawData:
     interactions: pl.DataFrame
     sids: dict[str, tuple[int, ...]] | None = None
     truth: dict[str, pl.DataFrame] = field(default_factory=dict)
+    groups: pl.DataFrame | None = None
     dropped: dict[str, int] = field(default_factory=dict)
 
 

@@ -14,9 +14,17 @@ import numpy as np
 import polars as pl
 
 from genrec.data.leakage import check_no_leakage
-from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean
+from genrec.data.source import (
+    RAW_GROUPS,
+    RAW_INTERACTIONS,
+    RAW_ITEMS,
+    BadRows,
+    OnBad,
+    RawData,
+    clean,
+)
 from genrec.progress import Progress, silent
-from genrec.schema import INTERACTIONS, ITEMS, SPLIT, USERS, check
+from genrec.schema import GROUPS, INTERACTIONS, ITEMS, SPLIT, USERS, check
 
 Repeats = Literal["drop", "keep"]
 MIN_LENGTH = 3  # one target each for train, valid and test
@@ -30,6 +38,7 @@ class Prepared:
         items, users, interactions: catalogue, users and log in dense ids.
         train, valid, test: one row per user (user, history, target).
         sids: int32 [N, L], the published SID of each item; None where the source has none.
+        groups: which groups a choice belongs to; None where the source has none.
         stats: counts, dropped rows by reason and shares, ready for JSON.
     """
 
@@ -40,6 +49,7 @@ class Prepared:
     valid: pl.DataFrame
     test: pl.DataFrame
     sids: np.ndarray | None
+    groups: pl.DataFrame | None
     stats: dict[str, object]
 
 
@@ -100,6 +110,7 @@ def prepare(
         interactions,
         *tables,
         sids=None if raw.sids is None else sid_array(raw.sids, items),
+        groups=None if raw.groups is None else _dense_groups(raw.groups, users, items),
         stats=_stats(items, users, interactions, tables[2], bad_rows.dropped),
     )
 
@@ -121,6 +132,19 @@ def sid_array(sids: Mapping[str, tuple[int, ...]], items: pl.DataFrame) -> np.nd
     if missing:
         raise KeyError(f"{len(missing)} items have no SID, first {missing[:3]}; expected all to.")
     return np.array([sids[item_id] for item_id in items["item_id"]], dtype=np.int32)
+
+
+def _dense_groups(groups: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
+    """Returns groups in dense ids, of the users and items that are left, sorted, each row once."""
+    dense = (
+        check(groups, RAW_GROUPS, "groups")
+        .join(users, on="user_id", how="inner")
+        .join(items.select("item", "item_id"), on="item_id", how="inner")
+        .select(list(GROUPS))
+        .unique()
+        .sort(list(GROUPS))
+    )
+    return check(dense, GROUPS, "prepare: groups")
 
 
 def _in_time_order(log: pl.DataFrame, repeats: Repeats, bad_rows: BadRows) -> pl.DataFrame:

@@ -9,7 +9,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from genrec.engines.protocol import Engine, EngineError, Message, Reply, Request
+from genrec.engines.protocol import (
+    Engine,
+    EngineError,
+    Judge,
+    Message,
+    Reader,
+    Reply,
+    Request,
+    Score,
+)
 
 if TYPE_CHECKING:
     from genrec.engines.hf import HFEngine
@@ -21,10 +30,13 @@ __all__ = [
     "Engine",
     "EngineError",
     "HFEngine",
+    "Judge",
     "Message",
     "OpenAIEngine",
+    "Reader",
     "Reply",
     "Request",
+    "Score",
     "VLLMEngine",
 ]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -25,11 +25,14 @@ from transformers import (
     LogitsProcessorList,
 )
 
+from genrec.engines import judge
 from genrec.engines.pictures import BadPicture, open_picture
-from genrec.engines.protocol import EngineError, Reply, Request
+from genrec.engines.protocol import EngineError, Reply, Request, Score
 from genrec.weights import find_weights, loading, weights_identity
 
+T = TypeVar("T")
 Pictures = list[Image.Image]
+Work = Callable[[Sequence[int], Any], Sequence[T]]  # of rows and their encoded prompts
 
 
 class HFEngine:
@@ -65,14 +68,46 @@ class HFEngine:
         """Yields (index, reply), batch by batch; see `Engine.generate`.
 
         Raises:
-            EngineError: xgrammar is missing and a schema is to be held, or the model sees no
-                pictures and a request has one.
+            EngineError: the model sees no pictures and a request has one.
         """
-        for rows in _batches(requests, self._batch_size):
-            opened, failed = _open(requests, rows)
-            yield from failed
-            if opened:
-                yield from self._answer(requests, opened)
+
+        def write(rows: Sequence[int], inputs: Any) -> list[Reply]:
+            asked = [requests[row] for row in rows]
+            processors = self._processors(asked)
+            return self._model().complete(inputs, asked[0].max_tokens, processors)
+
+        yield from self._each(requests, write)
+
+    def log_odds(
+        self, requests: Sequence[Request], *, yes: str = "yes", no: str = "no"
+    ) -> Iterator[tuple[int, Score]]:
+        """Yields (index, log-odds of the next word), batch by batch; see `Judge.log_odds`.
+
+        Raises:
+            EngineError: see there.
+        """
+
+        def odds(rows: Sequence[int], inputs: Any) -> list[Score]:
+            model = self._model()
+            words = [judge.word_tokens(model.tokenizer, word) for word in (yes, no)]
+            return judge.next_odds(model.model, inputs, *words)
+
+        yield from _scores(self._each(requests, odds))
+
+    def log_likelihoods(
+        self, requests: Sequence[Request], replies: Sequence[str]
+    ) -> Iterator[tuple[int, Score]]:
+        """Yields (index, log-likelihood of a reply), batch by batch; see `Reader`.
+
+        Raises:
+            EngineError: as `generate`.
+        """
+
+        def read(rows: Sequence[int], inputs: Any) -> list[Score]:
+            said = [(replies[row], requests[row].max_tokens) for row in rows]
+            return judge.likelihoods(self._model().model, self._model().tokenizer, inputs, said)
+
+        yield from _scores(self._each(requests, read, alike=True))
 
     def close(self) -> None:
         """Drops the model."""
@@ -80,34 +115,54 @@ class HFEngine:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _answer(
-        self, requests: Sequence[Request], opened: Mapping[int, Pictures]
-    ) -> Iterator[tuple[int, Reply]]:
-        """Answers one batch; its requests differ in words, pictures and seeds only."""
+    def _model(self) -> _Loaded:
         if self._loaded is None:
             self._loaded = _Loaded(self._name, self._device, self._dtype)
-        rows, first = list(opened), requests[next(iter(opened))]
-        chats = [_chat(requests[row], opened[row], self._loaded.sees) for row in rows]
-        inputs = self._loaded.encode(chats, self._chat_options)
-        room = self._loaded.context - first.max_tokens
-        lengths = inputs["attention_mask"].sum(dim=1).tolist()
-        if max(lengths) > room:
-            for row, length in zip(rows, lengths, strict=True):
-                if length > room:
-                    yield row, _too_long(length, first.max_tokens, room)
-            short = [row for row, length in zip(rows, lengths, strict=True) if length <= room]
-            if short:
-                yield from self._answer(requests, {row: opened[row] for row in short})
-            return
-        processors = self._processors([requests[row] for row in rows])
-        replies = self._loaded.complete(inputs, first.max_tokens, processors)
-        yield from zip(rows, replies, strict=True)
+        return self._loaded
+
+    def _each(
+        self, requests: Sequence[Request], work: Work[T], *, alike: bool = False
+    ) -> Iterator[tuple[int, T | Reply]]:
+        """Yields what `work` makes of each request, or the reply that says why it makes nothing."""
+        for rows in _batches(requests, self._batch_size):
+            opened, failed = _open(requests, rows)
+            yield from failed
+            if opened:
+                yield from self._answer(requests, opened, work, alike)
+
+    def _answer(
+        self,
+        requests: Sequence[Request],
+        opened: Mapping[int, Pictures],
+        work: Work[T],
+        alike: bool,
+    ) -> Iterator[tuple[int, T | Reply]]:
+        """Answers one batch; its requests differ in words, pictures and seeds only.
+
+        With `alike` its prompts are of one length too, so that none is padded.
+        """
+        model, rows = self._model(), list(opened)
+        first = requests[rows[0]]
+        chats = [_chat(requests[row], opened[row], model.sees) for row in rows]
+        inputs = model.encode(chats, self._chat_options)
+        room = model.context - first.max_tokens
+        lengths = dict(zip(rows, inputs["attention_mask"].sum(dim=1).tolist(), strict=True))
+        groups: dict[int, dict[int, Pictures]] = {}
+        for row, length in lengths.items():
+            if length > room:
+                yield row, _too_long(length, first.max_tokens, room)
+            else:
+                groups.setdefault(length if alike else 0, {})[row] = opened[row]
+        if groups and len(next(iter(groups.values()))) == len(rows):
+            yield from zip(rows, work(rows, inputs), strict=True)
+        else:
+            for group in groups.values():
+                yield from self._answer(requests, group, work, alike)
 
     def _processors(self, requests: Sequence[Request]) -> LogitsProcessorList:
-        assert self._loaded is not None, "processors belong to a loaded model"
         found, first = LogitsProcessorList(), requests[0]
         if first.schema is not None:
-            found.append(self._loaded.grammar(first.schema))
+            found.append(self._model().grammar(first.schema))
         if first.temperature > 0:
             found.append(_GumbelNoise([r.seed for r in requests], first.temperature))
         return found
@@ -122,12 +177,12 @@ class _Loaded:
             config = AutoConfig.from_pretrained(folder)
             self.sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
             kind = AutoModelForImageTextToText if self.sees else AutoModelForCausalLM
-            self._model = kind.from_pretrained(folder, dtype=dtype).to(device).eval()
+            self.model = kind.from_pretrained(folder, dtype=dtype).to(device).eval()
             processor = (AutoProcessor if self.sees else AutoTokenizer).from_pretrained(folder)
         self._processor, self._name = processor, name
         self.tokenizer = processor.tokenizer if self.sees else processor
         self.tokenizer.padding_side = "left"
-        self._config = copy.deepcopy(self._model.generation_config)
+        self._config = copy.deepcopy(self.model.generation_config)
         self._stops = _stop_tokens(self._config.eos_token_id, self.tokenizer)
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token_id = self._stops[0]
@@ -151,23 +206,15 @@ class _Loaded:
             )
         except ValueError as error:
             raise EngineError(f"{self._name}: its chat template cannot be used: {error}") from error
-        return encoded.to(self._model.device)
+        return encoded.to(self.model.device)
 
     def grammar(self, schema: Mapping[str, Any]) -> LogitsProcessor:
-        """Returns the processor that holds replies to a JSON schema; good for one batch.
+        """Returns the processor that holds replies to a JSON schema; good for one batch."""
+        import xgrammar  # slow; captions need it not
+        from xgrammar.contrib.hf import LogitsProcessor as Grammar
 
-        Raises:
-            EngineError: xgrammar is not installed.
-        """
-        try:
-            import xgrammar
-            from xgrammar.contrib.hf import LogitsProcessor as Grammar
-        except ImportError as error:
-            raise EngineError(
-                "replies held to a JSON schema need xgrammar: pip install 'genrec[annotate]'"
-            ) from error
         if self._compiler is None:
-            size = self._model.get_output_embeddings().weight.shape[0]
+            size = self.model.get_output_embeddings().weight.shape[0]
             info = xgrammar.TokenizerInfo.from_huggingface(
                 self.tokenizer, vocab_size=size, stop_token_ids=self._stops
             )
@@ -192,7 +239,7 @@ class _Loaded:
             eos_token_id=self._stops,
             pad_token_id=self.tokenizer.pad_token_id,
         )
-        out = self._model.generate(**inputs, generation_config=config, logits_processor=processors)
+        out = self.model.generate(**inputs, generation_config=config, logits_processor=processors)
         return [self._reply(row.tolist()) for row in out[:, inputs["input_ids"].shape[1] :]]
 
     def _reply(self, tokens: list[int]) -> Reply:
@@ -218,6 +265,12 @@ class _GumbelNoise(LogitsProcessor):
         drawn = torch.stack([torch.empty(size).exponential_(generator=g) for g in self._generators])
         noise = -drawn.clamp_min(torch.finfo(torch.float32).tiny).log()
         return scores.float() / self._temperature + noise.to(scores.device)
+
+
+def _scores(found: Iterable[tuple[int, Score | Reply]]) -> Iterator[tuple[int, Score]]:
+    """Turns the replies that report an error into scores that do."""
+    for row, score in found:
+        yield row, Score(None, score.error) if isinstance(score, Reply) else score
 
 
 def _batches(requests: Sequence[Request], size: int) -> Iterable[list[int]]:

@@ -15,12 +15,15 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
+from genrec.engines.judge import listed_odds
 from genrec.engines.pictures import BadPicture, open_picture
-from genrec.engines.protocol import EngineError, Message, Reply, Request
+from genrec.engines.protocol import EngineError, Message, Reply, Request, Score
 
+T = TypeVar("T")
+_LISTED = 20  # likeliest tokens that an endpoint lists at most
 _LENGTHS = ("minLength", "maxLength")  # not among what hosted APIs take in their strict mode
 
 
@@ -79,10 +82,38 @@ class OpenAIEngine:
             EngineError: the endpoint cannot be reached, refuses the key, or lacks the model; or
                 the `openai` package is not installed.
         """
+        yield from self._each(requests, {}, _reply)
+
+    def log_odds(
+        self, requests: Sequence[Request], *, yes: str = "yes", no: str = "no"
+    ) -> Iterator[tuple[int, Score]]:
+        """Yields (index, log-odds of the next word), as they arrive; see `Judge.log_odds`.
+
+        An endpoint lists its 20 likeliest tokens: see `listed_odds` for what is not among them.
+
+        Raises:
+            EngineError: see there.
+        """
+        asked = {"temperature": 0, self._limit_name: 1, "logprobs": True, "top_logprobs": _LISTED}
+
+        def read(answer: Any) -> Score:
+            listed = getattr(answer.choices[0], "logprobs", None) if answer.choices else None
+            if listed is None or not listed.content:
+                return Score(None, "the endpoint gives no log-probabilities")
+            top = [(c.token, c.logprob) for c in listed.content[0].top_logprobs]
+            return listed_odds(top, yes, no)
+
+        for row, score in self._each(requests, asked, read):
+            yield row, Score(None, score.error) if isinstance(score, Reply) else score
+
+    def _each(
+        self, requests: Sequence[Request], asked: Mapping[str, Any], read: Callable[[Any], T]
+    ) -> Iterator[tuple[int, T | Reply]]:
+        """Yields what `read` makes of each answer, or the reply that says why there is none."""
         # A thread of its own: it works in notebooks too, whose thread already runs an event loop.
-        found: queue.SimpleQueue[tuple[int, Reply] | BaseException | None] = queue.SimpleQueue()
+        found: queue.SimpleQueue[Any] = queue.SimpleQueue()
         loop = asyncio.new_event_loop()
-        work = loop.create_task(self._all(requests, found))
+        work = loop.create_task(self._all(requests, asked, read, found))
         thread = threading.Thread(target=_drive, args=(loop, work, found), daemon=True)
         thread.start()
         try:
@@ -98,12 +129,18 @@ class OpenAIEngine:
     def close(self) -> None:
         """Nothing stays open between two calls of `generate`."""
 
-    async def _all(self, requests: Sequence[Request], found: queue.SimpleQueue[Any]) -> None:
+    async def _all(
+        self,
+        requests: Sequence[Request],
+        asked: Mapping[str, Any],
+        read: Callable[[Any], Any],
+        found: queue.SimpleQueue[Any],
+    ) -> None:
         try:
             import openai
         except ImportError as error:
             raise EngineError(
-                "engine openai needs the openai package: pip install 'genrec[annotate]'"
+                "engine openai needs the openai package: pip install 'genrec[openai]'"
             ) from error
         hooks = {"request": [_Pace(self._per_minute).wait]} if self._per_minute else {}
         client = openai.AsyncOpenAI(
@@ -117,13 +154,15 @@ class OpenAIEngine:
 
         async def worker() -> None:
             for row in rows:  # shared: each takes the next one
-                found.put((row, await self._ask(client, requests[row])))
+                answer = await self._ask(client, requests[row], asked)
+                found.put((row, answer if isinstance(answer, Reply) else read(answer)))
 
         async with client, asyncio.TaskGroup() as group:
             for _ in range(min(self._concurrency, len(requests))):
                 group.create_task(worker())
 
-    async def _ask(self, client: Any, request: Request) -> Reply:
+    async def _ask(self, client: Any, request: Request, asked: Mapping[str, Any]) -> Any:
+        """Returns the endpoint's answer, or the reply that says why there is none."""
         import openai
 
         try:
@@ -131,7 +170,7 @@ class OpenAIEngine:
         except BadPicture as error:
             return Reply.failed(str(error), permanent=True)
         try:
-            answer = await client.chat.completions.create(**body)
+            return await client.chat.completions.create(**{**body, **asked})
         except openai.APITimeoutError:
             return Reply.failed(f"timeout: no answer in {self._timeout:g} s, {self._tries()}")
         except openai.APIConnectionError as error:
@@ -149,7 +188,6 @@ class OpenAIEngine:
             return Reply.failed(_status(error))
         except (openai.APIError, ValueError) as error:  # HTTP 200 and a body that is not JSON
             return Reply.failed(f"malformed answer: {_short(str(error))}")
-        return _reply(answer)
 
     def _body(self, request: Request) -> dict[str, Any]:
         body: dict[str, Any] = {

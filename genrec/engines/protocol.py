@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 Role = Literal["system", "user", "assistant"]
 Finish = Literal["stop", "length", "error"]
@@ -98,3 +98,50 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Frees what the model occupies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a model makes of a request, as a number; exactly one of `value` and `error` is set.
+
+    Attributes:
+        value: in nats.
+        error: why there is none.
+        bound: the true value lies further from zero; the endpoint showed no more.
+    """
+
+    value: float | None
+    error: str | None = None
+    bound: bool = False
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """An engine that also tells how likely its next word is yes, or no."""
+
+    def log_odds(
+        self, requests: Sequence[Request], *, yes: str = "yes", no: str = "no"
+    ) -> Iterator[tuple[int, Score]]:
+        """Yields (index, log of p(yes) / p(no) as the reply's first word), each once, in any order.
+
+        All spellings of a word that are one token count ("yes", " Yes"). Nothing is generated.
+
+        Raises:
+            EngineError: as `Engine.generate`, or the model has no token for one of the words.
+        """
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """An engine that also tells how likely it finds a given reply."""
+
+    def log_likelihoods(
+        self, requests: Sequence[Request], replies: Sequence[str]
+    ) -> Iterator[tuple[int, Score]]:
+        """Yields (index, log p(reply | request)), each once, in any order.
+
+        A reply counts up to `Request.max_tokens` tokens, without what ends the turn.
+
+        Raises:
+            EngineError: as `Engine.generate`.
+        """

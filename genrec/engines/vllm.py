@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any
+from multiprocessing import active_children
+from typing import Any, TypeVar
 
+from genrec.engines.guard import Guard
+from genrec.engines.judge import listed_odds, word_tokens
 from genrec.engines.pictures import BadPicture, open_picture
-from genrec.engines.protocol import EngineError, Message, Reply, Request
-from genrec.weights import find_weights, weights_identity
+from genrec.engines.protocol import EngineError, Message, Reply, Request, Score
+from genrec.weights import find_weights, loading, weights_identity
 
+T = TypeVar("T")
 Chat = list[dict[str, Any]]
 
 
@@ -50,6 +54,7 @@ class VLLMEngine:
         settings = json.dumps([self._arguments, self._chat_options], sort_keys=True)
         self.identity = f"vllm\n{weights_identity(model)}\n{settings}"
         self._llm: Any = None
+        self._guard: Guard | None = None
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
         """Yields (index, reply), batch by batch; see `Engine.generate`.
@@ -57,25 +62,40 @@ class VLLMEngine:
         Raises:
             EngineError: vLLM is not installed, or its process died.
         """
-        pictures = any(request.images for request in requests)
-        for start in range(0, len(requests), self._batch_size):
-            rows: list[int] = []
-            chats: list[Chat] = []
-            for row in range(start, min(start + self._batch_size, len(requests))):
-                try:
-                    chats.append(_chat(requests[row]))
-                    rows.append(row)
-                except BadPicture as error:
-                    yield row, Reply.failed(str(error), permanent=True)
-            if rows:
-                self._start(pictures=pictures)
-                replies = self._ask(chats, [requests[row] for row in rows])
-                yield from zip(rows, replies, strict=True)
+        yield from self._each(requests, _sampling, _reply)
+
+    def log_odds(
+        self, requests: Sequence[Request], *, yes: str = "yes", no: str = "no"
+    ) -> Iterator[tuple[int, Score]]:
+        """Yields (index, log-odds of the next word), batch by batch; see `Judge.log_odds`.
+
+        Raises:
+            EngineError: see there.
+        """
+
+        def one_token(request: Request) -> Any:
+            from vllm import SamplingParams
+
+            return SamplingParams(
+                max_tokens=1, temperature=0, logprob_token_ids=self._tokens(yes, no)
+            )
+
+        def read(output: Any) -> Score:
+            wanted = set(self._tokens(yes, no))
+            (chances,) = output.logprobs
+            top = [(c.decoded_token, c.logprob) for t, c in chances.items() if t in wanted]
+            return listed_odds(top, yes, no)
+
+        for row, score in self._each(requests, one_token, read):
+            yield row, Score(None, score.error) if isinstance(score, Reply) else score
 
     def close(self) -> None:
         """Ends vLLM's process and frees its memory."""
         self._llm = None
         gc.collect()
+        if self._guard is not None:
+            self._guard.release()
+            self._guard = None
 
     def _start(self, *, pictures: bool) -> None:
         if self._llm is not None:
@@ -89,31 +109,65 @@ class VLLMEngine:
             ) from error
         # One picture at most in a request of ours; none at all saves the encoder's memory.
         limit = {"limit_mm_per_prompt": {"image": 1}} if pictures else {}
-        self._llm = LLM(
-            model=find_weights(self._model),
-            **{"seed": 0, **limit, **self._placement, **self._arguments},
-        )
+        before = active_children()
+        with loading(self._model):
+            self._llm = LLM(
+                model=find_weights(self._model),
+                **{"seed": 0, **limit, **self._placement, **self._arguments},
+            )
+        started = [child.pid for child in active_children() if child not in before]
+        self._guard = Guard(pid for pid in started if pid is not None)
 
-    def _ask(self, chats: list[Chat], requests: list[Request]) -> list[Reply]:
-        """Asks for a batch; where vLLM refuses it whole, for each request alone."""
+    def _tokens(self, *words: str) -> list[int]:
+        tokenizer = self._llm.get_tokenizer()
+        return [token for word in words for token in word_tokens(tokenizer, word)]
+
+    def _each(
+        self,
+        requests: Sequence[Request],
+        params: Callable[[Request], Any],
+        read: Callable[[Any], T],
+    ) -> Iterator[tuple[int, T | Reply]]:
+        """Yields what `read` makes of each output, or the reply that says why there is none."""
+        pictures = any(request.images for request in requests)
+        for start in range(0, len(requests), self._batch_size):
+            rows: list[int] = []
+            chats: list[Chat] = []
+            for row in range(start, min(start + self._batch_size, len(requests))):
+                try:
+                    chats.append(_chat(requests[row]))
+                    rows.append(row)
+                except BadPicture as error:
+                    yield row, Reply.failed(str(error), permanent=True)
+            if rows:
+                self._start(pictures=pictures)
+                found = self._ask(chats, [params(requests[row]) for row in rows])
+                for row, one in zip(rows, found, strict=True):
+                    yield row, one if isinstance(one, Reply) else read(one)
+
+    def _ask(self, chats: list[Chat], params: list[Any]) -> list[Any]:
+        """Asks for a batch; where vLLM refuses it whole, for each request alone.
+
+        Returns vLLM's outputs, and a failed reply for each request that it refuses.
+        """
         try:
             found = self._llm.chat(
                 chats,
-                [_sampling(request) for request in requests],
+                params,
                 use_tqdm=False,
                 chat_template_kwargs=self._chat_options or None,
             )
         except _refusals() as error:  # such as a prompt beyond the model's length
             if len(chats) == 1:
                 return [Reply.failed(f"refused by vLLM: {error}", permanent=True)]
-            pairs = zip(chats, requests, strict=True)
+            pairs = zip(chats, params, strict=True)
             return [reply for chat, one in pairs for reply in self._ask([chat], [one])]
         except Exception as error:  # vLLM's process died; whatever it raises, nothing more comes
             raise EngineError(
                 f"vLLM stopped ({type(error).__name__}: {error}); its log above says why. "
                 "What was answered is kept: run again to go on"
             ) from error
-        return [_reply(output.outputs[0]) for output in found]
+        return [output.outputs[0] for output in found]
 
 
 def _refusals() -> tuple[type[Exception], ...]:

@@ -2,10 +2,11 @@
 
 from genrec.evaluate.bootstrap import interval, resampled_means
 from genrec.evaluate.examples import Card, UserExample, pick_users, user_examples
+from genrec.evaluate.groups import evaluate_groups, group_targets
 from genrec.evaluate.metrics import coverage, evaluate, per_user
 from genrec.evaluate.report import write_report
 from genrec.evaluate.summary import Summary, verdict
-from genrec.evaluate.table import metrics_table
+from genrec.evaluate.table import groups_table, metrics_table
 
 __all__ = [
     "Card",
@@ -13,6 +14,9 @@ __all__ = [
     "UserExample",
     "coverage",
     "evaluate",
+    "evaluate_groups",
+    "group_targets",
+    "groups_table",
     "interval",
     "metrics_table",
     "per_user",

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from genrec.evaluate.examples import UserExample
+from genrec.evaluate.probes import Measure, absences, measures
 from genrec.evaluate.summary import Row, Summary, verdict
 
 _NAMES = {"recall": "Recall", "ndcg": "NDCG", "mrr": "MRR"}
@@ -54,8 +55,10 @@ def write_report(
             names=_NAMES,
             focus=_focus(summary),
             sentence=_sentence(summary),
+            groups=_groups(metrics, summary),
             charts=[_chart(summary, metric) for metric in ("ndcg", "recall")],
             sids=None if sid_stats is None else _sids(sid_stats),
+            probes=_probes(metrics.get("probes", {})),
             data=None if data_stats is None else _flat(data_stats),
             examples=examples,
         )
@@ -102,6 +105,16 @@ def _sentence(summary: Summary) -> str:
         "level": f"level with {summary.best_baseline}, the best baseline: {span}, which holds zero.",
     }
     return f"{start}, {end[verdict(gain)]}"
+
+
+def _groups(metrics: Mapping[str, Any], summary: Summary) -> list[dict[str, Any]]:
+    """One row per group of users: its name, its users, and NDCG by system."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in metrics.get("groups", ()):
+        if (row["split"], row["metric"], row["k"]) == (summary.split, "ndcg", summary.k):
+            group = {"name": row["group"], "users": row["users"], "systems": {}}
+            found.setdefault(row["group"], group)["systems"][row["system"]] = row
+    return list(found.values())
 
 
 def _chart(summary: Summary, metric: str) -> dict[str, Any]:
@@ -155,6 +168,14 @@ def _sids(stats: Mapping[str, Any]) -> dict[str, Any]:
         "largest_group": stats.get("largest_group"),
         "cosine": stats.get("reconstruction_cosine"),
     }
+
+
+def _probes(found: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The measures by part, in their order, and what was not measured."""
+    parts: dict[str, list[Measure]] = {}
+    for measure in measures(found):
+        parts.setdefault(measure.part, []).append(measure)
+    return {"parts": parts, "absent": absences(found)} if found else None
 
 
 def _flat(stats: Mapping[str, Any], above: str = "") -> dict[str, object]:

@@ -53,7 +53,7 @@ class Summary:
         }
         found = tuple(dict.fromkeys(system for system, _, _ in rows))
         baselines = tuple(dict.fromkeys(baseline for _, baseline, _, _ in differences))
-        ks = tuple(sorted({k for _, _, k in rows}))
+        ks = tuple(sorted({k for _, metric, k in rows if metric == "ndcg"}))  # probes have others
         k = 10 if 10 in ks else ks[-1]
         return cls(
             split=split,

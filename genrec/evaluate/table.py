@@ -43,6 +43,35 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     return table
 
 
+def groups_table(metrics: Mapping[str, Any]) -> Table | None:
+    """Builds the table of groups of users at k = 10, or None where there are no groups.
+
+    Args:
+        metrics: `metrics.json`.
+    """
+    summary = Summary.of(metrics)
+    rows = {
+        (row["group"], row["system"]): row
+        for row in metrics.get("groups", ())
+        if (row["split"], row["metric"], row["k"]) == (summary.split, "ndcg", summary.k)
+    }
+    if not rows:
+        return None
+    table = Table(
+        "group",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        title=f"ndcg@{summary.k} by group of users",
+    )
+    for name in ("users", *summary.systems):
+        table.add_column(name, justify="right", no_wrap=True)
+    for group in dict.fromkeys(group for group, _ in rows):
+        cells = [rows[group, system] for system in summary.systems]
+        table.add_row(Text(group), f"{cells[0]['users']:,}", *(f"{c['value']:.4f}" for c in cells))
+    return table
+
+
 def _worst_invalid(summary: Summary) -> str:
     """The invalid rates that are not zero, in words: a column of zeros would cost the width of one."""
     rates = {system: summary.row(system, "invalid_rate")["value"] for system in summary.systems}

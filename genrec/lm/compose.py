@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,10 @@ from genrec.lm.tasks import TASKS, Corpus, Options, Segments, Slots, Task, sid_s
 from genrec.prompts import Style, Variant, pieces
 from genrec.schema import Example, Segment
 from genrec.sid.codes import format_sid
+
+logger = logging.getLogger(__name__)
+
+_STAGES = {"captions": "caption", "interests": "mine"}  # where the words of a task come from
 
 
 def compose(
@@ -56,7 +61,11 @@ def compose(
         if options.expand == "stream" and task.expand:
             for variant in variants:
                 _check_streamable(name, variant)
-        train.extend(_examples(task, task.units(corpus, options), options.rate, variants, seed))
+        units = task.units(corpus, options)
+        examples = list(_examples(task, units, options.rate, variants, seed))
+        if not examples:
+            logger.warning("compose: the task %s has no example; %s", name, _nothing(task))
+        train.extend(examples)
     if not train:
         raise ValueError(
             f"compose: no training example from {corpus.items.height} items and "
@@ -72,6 +81,12 @@ def compose(
         for history, target in corpus.valid.select("history", "target").iter_rows()
     ]
     return train, valid
+
+
+def _nothing(task: Task) -> str:
+    if task.needs:
+        return f"no item has {task.needs}: genrec show RECIPE {_STAGES[task.needs]} says why"
+    return "its histories are too short, or its rate is too low"
 
 
 def prompt_for(
@@ -92,6 +107,24 @@ def prompt_for(
         sids = sids[-max_history:]
     variant = TASKS["history_to_sid"].template.variants(style)[0]
     return _fill(variant.prompt, {"history": sids})
+
+
+def questions(name: str, corpus: Corpus, *, style: Style, max_text: int = 300) -> list[Example]:
+    """Returns one task over every unit, in its template's first words: what a trained model is asked.
+
+    Args:
+        name: the task.
+        corpus: only the items to ask about; a caption task passes those without one over.
+        style: which variants; always the first one.
+        max_text: characters of an item's text.
+
+    Raises:
+        KeyError: an unknown task.
+    """
+    task = _task(name)
+    variant = task.template.variants(style)[0]
+    units = task.units(corpus, Options(max_text=max_text))
+    return list(_examples(task, units, 1.0, [variant], seed=0))
 
 
 def digests(tasks: Sequence[str]) -> dict[str, str]:
@@ -180,7 +213,7 @@ def _fill(text: str, slots: Slots) -> Segments:
 
 def _check_words(task: Task, corpus: Corpus) -> None:
     if task.needs and getattr(corpus, task.needs) is None:
-        stage = {"captions": "caption", "interests": "mine"}[task.needs]
+        stage = _STAGES[task.needs]
         raise ValueError(
             f"compose.tasks.{task.name} is made of {task.needs}, and there are none: set "
             f"{stage}.engine, so that the stage {stage} makes them, or "

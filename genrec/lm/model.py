@@ -34,6 +34,7 @@ from transformers.utils import logging
 
 from genrec.lm.batch import add_sid_tokens, code_token_ids
 from genrec.lm.rows import is_tied, row_modules, set_rows, stack
+from genrec.weights import find_weights
 
 Tune = Literal["lora", "qlora", "full"]
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
@@ -126,7 +127,7 @@ def load_pretrained(
     """Loads a causal LM, adds the SID tokens, and makes it ready to be tuned.
 
     Args:
-        name: a model's folder, or its name on the hub.
+        name: a model's folder, its name on the hub, or `asset:<name>`; see `find_weights`.
         levels: L of the SIDs.
         codes: K of every level.
         tune: `lora` adapts the base and trains the SID rows; `qlora` does so over a base in 4-bit
@@ -248,9 +249,10 @@ def _base(
         cuda = torch.cuda.is_available() and device != "cpu"
         options["device_map"] = {"": torch.cuda.current_device() if cuda else "cpu"}
     try:
+        folder = find_weights(name)
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(name)
-            model = AutoModelForCausalLM.from_pretrained(name, **options)
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            model = AutoModelForCausalLM.from_pretrained(folder, **options)
     except OSError as error:
         raise ValueError(
             f"train.model.name='{name}': no such folder, and the hub has no such model or cannot "

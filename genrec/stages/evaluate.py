@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import polars as pl
+
 from genrec import schema
 from genrec.config import Recipe
-from genrec.evaluate import evaluate, pick_users, user_examples, write_report
+from genrec.evaluate import evaluate, evaluate_groups, pick_users, user_examples, write_report
 from genrec.stages.context import EVALUATED, Context
 
 
@@ -37,6 +41,10 @@ def run(context: Context) -> None:
     measured = found[-1] | {
         part: [row for split in found for row in split[part]] for part in ("rows", "differences")
     }
+    measured["groups"] = _groups(context, systems, targets)
+    if "probe" in context.inputs:
+        measured["probes"] = context.inputs["probe"].load()
+        measured["rows"] += measured["probes"]["rows"]
     context.write_json("metrics.json", measured)
     users = pick_users(targets, count=section.report_users, seed=context.recipe.seed)
     write_report(
@@ -56,6 +64,25 @@ def _system(key: str) -> str:
     """Returns the name under which a node's lists are measured; empty if it makes none."""
     stage, _, kind = key.partition(".")
     return "generative" if stage == "recommend" else kind
+
+
+def _groups(
+    context: Context, systems: dict[str, pl.DataFrame], targets: pl.DataFrame
+) -> list[dict[str, Any]]:
+    """Returns the test users' metrics by group; none where the source knows no groups."""
+    prepared = context.inputs["prepare"]
+    if "groups.parquet" not in prepared.files():
+        return []
+    return evaluate_groups(
+        systems,
+        targets,
+        prepared.load("groups.parquet"),
+        split="test",
+        num_items=len(prepared.load("items.parquet")),
+        ks=context.section.ks,
+        samples=context.section.samples,
+        seed=context.recipe.seed,
+    )
 
 
 def _facts(recipe: Recipe) -> dict[str, str]:

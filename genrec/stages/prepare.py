@@ -38,6 +38,8 @@ def run(context: Context) -> None:
         schema.write(context.out / f"{name}.parquet", getattr(done, name), columns)
     if done.sids is not None:
         np.save(context.out / "published_sids.npy", done.sids)
+    if done.groups is not None:
+        schema.write(context.out / "groups.parquet", done.groups, schema.GROUPS)
     for name, table in raw.truth.items():
         (context.out / "truth").mkdir(exist_ok=True)
         table.write_parquet(context.out / "truth" / f"{name}.parquet")

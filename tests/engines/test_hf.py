@@ -1,7 +1,6 @@
 """The engine of transformers: batches, seeds, schemas, pictures, on tiny random models."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,11 +145,3 @@ def test_a_model_that_is_not_there() -> None:
         HFEngine("./nowhere")
     with pytest.raises(FileNotFoundError, match="asset:nothing: no such model ships"):
         HFEngine("asset:nothing")
-
-
-def test_without_xgrammar_the_extra_is_named(
-    tiny_lm: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "xgrammar", None)
-    with pytest.raises(EngineError, match=r"pip install 'genrec\[annotate\]'"):
-        list(HFEngine(str(tiny_lm)).generate([says("a", schema=SCHEMA)]))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from genrec.engines import EngineError, Message, OpenAIEngine, Reply, Request
+from genrec.engines import EngineError, Message, OpenAIEngine, Reply, Request, Score
 from genrec.engines.openai import _Pace
 
 pytest.importorskip("openai")
@@ -303,3 +303,38 @@ def test_identity_is_the_model_not_the_place(server: Server) -> None:
     assert of() == of("http://b", concurrency=2, timeout=3, max_retries=0, per_minute=5)
     different = [of(), of(model="n"), of(revision="2"), of(strict=True), of(extra={"top_p": 0.9})]
     assert len(set(different)) == 5
+
+
+def listing(top: dict[str, float] | None) -> tuple[int, dict[str, str], bytes]:
+    status, headers, data = good("yes")
+    body = json.loads(data)
+    if top is not None:
+        tokens = [{"token": t, "logprob": p, "bytes": None} for t, p in top.items()]
+        content = [{**tokens[0], "top_logprobs": tokens}]
+        body["choices"][0]["logprobs"] = {"content": content, "refusal": None}
+    return status, headers, json.dumps(body).encode()
+
+
+def test_odds_are_read_off_what_is_listed(server: Server) -> None:
+    told: dict[str, dict[str, float] | None] = {
+        "both": {"Yes": -0.5, " no": -2.0, "x": -3.0},
+        "one": {"yes": -0.5, "x": -3.0},
+        "none": {"maybe": -0.1, "x": -3.0},
+        "silent": None,
+    }
+    server.script = lambda body, n: listing(told[text_of(body)])
+    engine = OpenAIEngine(server.url, "m", key=None, limit_name="max_completion_tokens")
+    found = dict(engine.log_odds([says(text, temperature=1.0) for text in told]))
+    assert found[0] == Score(pytest.approx(1.5))
+    assert found[1] == Score(pytest.approx(2.5), bound=True)
+    assert "neither 'yes' nor 'no'" in str(found[2].error)
+    assert found[3].error == "the endpoint gives no log-probabilities"
+    for body in server.bodies:
+        assert (body["logprobs"], body["top_logprobs"], body["temperature"]) == (True, 20, 0)
+        assert body["max_completion_tokens"] == 1
+
+
+def test_odds_of_a_refused_request_say_so(server: Server) -> None:
+    server.script = lambda body, n: bad(400, "too long")
+    found = dict(OpenAIEngine(server.url, "m", key=None).log_odds([says("a")]))
+    assert found == {0: Score(None, "HTTP 400: too long")}

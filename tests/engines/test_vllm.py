@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import sys
 import types
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from genrec.engines import EngineError, Message, Reply, Request, VLLMEngine
+from genrec.engines import EngineError, HFEngine, Message, Reply, Request, Score, VLLMEngine
 
 REAL = importlib.util.find_spec("vllm") is not None
 
@@ -23,6 +24,7 @@ class Params:
     seed: int = 0
     structured_outputs: Any = None
     grammar: str = ""
+    logprob_token_ids: Any = None
 
 
 @dataclass
@@ -120,6 +122,35 @@ def test_one_refused_prompt_costs_one_row(made: list[LLM]) -> None:
     assert found[2].error == "vLLM ended with 'abort'"
 
 
+def test_odds_are_those_of_the_words_tokens(
+    made: list[LLM], monkeypatch: pytest.MonkeyPatch, red: Path
+) -> None:
+    spelt = ["no", "x", "Yes", " yes", "maybe"]
+
+    class Words:
+        def __len__(self) -> int:
+            return len(spelt)
+
+        def batch_decode(self, rows: list[list[int]]) -> list[str]:
+            return [spelt[token] for (token,) in rows]
+
+    def chat(self: LLM, chats: Any, params: Any, **_: Any) -> list[Any]:
+        self.batches.append((chats, params, {}))
+        chances = {0: -2.0, 2: -1.0, 3: -3.0, 1: -0.1}  # the sampled token comes too
+        top = {
+            t: types.SimpleNamespace(logprob=p, decoded_token=spelt[t]) for t, p in chances.items()
+        }
+        return [types.SimpleNamespace(outputs=[types.SimpleNamespace(logprobs=[top])])] * len(chats)
+
+    monkeypatch.setattr(LLM, "get_tokenizer", lambda self: Words(), raising=False)
+    monkeypatch.setattr(LLM, "chat", chat)
+    found = dict(VLLMEngine("x/y").log_odds([says("a", red), says("b", Path("nowhere.png"))]))
+    assert found[0] == Score(pytest.approx(math.log(math.exp(-1) + math.exp(-3)) + 2))
+    assert "nowhere.png" in str(found[1].error)
+    (asked,) = made[0].batches[0][1]
+    assert (asked.max_tokens, sorted(asked.logprob_token_ids)) == (1, [0, 2, 3])
+
+
 def test_a_dead_process_stops_the_run(made: list[LLM]) -> None:
     with pytest.raises(EngineError, match=r"OSError: engine core is dead.*run again"):
         list(VLLMEngine("x/y").generate([says("a"), says("die")]))
@@ -173,4 +204,8 @@ def test_the_real_one(tiny_lm: Path, tiny_vlm: Path, red: Path) -> None:
     replies = dict(engine.generate([says("what?", red, max_tokens=8)] * 2))
     assert replies[0] == replies[1]
     assert replies[0].finish in ("stop", "length")
+    odds = dict(engine.log_odds([says("what?", red)], yes="a", no="r"))
+    held_against = HFEngine(str(tiny_vlm), dtype="float32")
+    same = dict(held_against.log_odds([says("what?", red)], yes="a", no="r"))
+    assert odds[0].value == pytest.approx(same[0].value, abs=1e-3)
     engine.close()

@@ -195,6 +195,31 @@ def test_published_sids_and_a_system_alone(tmp_path: Path, metrics: dict) -> Non
     assert "kept in the lists; 3 users' held-out item" in text
 
 
+def test_probes_are_shown_with_their_chance_and_what_is_absent(
+    tmp_path: Path, metrics: dict
+) -> None:
+    probes = {
+        "content": {"whole": {"cosine": 0.81, "overlap": 0.43, "chance": 0.02, "k": 10}},
+        "rows": [{"k": 1, "value": 0.25, "low": 0.1, "high": 0.4}],
+        "sid_to_title": {"absent": EVIL},
+    }
+    found = page(tmp_path, metrics | {"probes": probes})
+    for part in (
+        "What the SIDs keep, and what the model knows of them",
+        "whole embedding cosine with its reconstruction 0.8100 –",
+        "10 nearest items kept 0.4300 0.0200",
+        "no item's, greedy 0.2500 0.1000 to 0.4000 –",
+        "SID to title: not measured; <script>",
+    ):
+        assert part in found.text, part
+    assert len(found.all("th", rowspan="2")) == 1
+    assert "script" not in {tag for tag, _ in found.elements}
+    assert all(a.get("scope") in ("col", "row") for a in found.all("th"))
+    only = page(tmp_path, metrics | {"probes": {"judge": {"absent": "no judge"}}})
+    assert "judge: not measured; no judge." in only.text
+    assert len(only.all("table")) == len(found.all("table")) - 1
+
+
 def test_a_difference_that_holds_zero_is_called_level(tmp_path: Path, metrics: dict) -> None:
     level = [d | {"value": 0.01, "low": -0.01, "high": 0.03} for d in metrics["differences"]]
     text = page(tmp_path, metrics | {"differences": level}).text

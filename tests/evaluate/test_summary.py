@@ -50,6 +50,15 @@ def test_other_splits_and_other_cutoffs() -> None:
         Summary.of(metrics | {"split": "train"})
 
 
+def test_rows_of_the_probes_are_no_cutoffs() -> None:
+    metrics = measured(HITS)
+    probed = {"metric": "unconstrained_invalid_rate", "k": 1, "value": 0.5}
+    row = metrics["rows"][0] | probed
+    summary = Summary.of(metrics | {"rows": metrics["rows"] + [row]})
+    assert summary.ks == (5, 10)
+    assert printed(metrics | {"rows": metrics["rows"] + [row]}) == printed(metrics)
+
+
 @pytest.mark.parametrize(
     ("low", "high", "word"),
     [(0.1, 0.2, "above"), (-0.2, -0.1, "below"), (-0.1, 0.1, "level"), (0.0, 0.1, "level")],

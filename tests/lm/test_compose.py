@@ -146,6 +146,15 @@ def test_tasks_over_words_that_are_not_there_say_how_to_mend(corpus):
     assert set(counts(train)) == {"history_to_sid"}
 
 
+def test_a_task_without_an_example_is_warned_of(corpus, caplog):
+    none = replace(corpus, captions=[None] * len(corpus.captions))
+    train, _ = made(none, {"history_to_sid": {}, "caption_to_sid": {}})
+    assert set(counts(train)) == {"history_to_sid"}
+    assert "caption_to_sid has no example; no item has captions" in caplog.text
+    made(corpus, {"history_to_sid": {}, "caption_to_sid": {}})
+    assert len(caplog.records) == 1
+
+
 def test_the_titles_of_a_history_stay_apart(corpus):
     train, _ = made(corpus, {"titles_to_title": {}}, style="compact")
     assert train[0].prompt == (

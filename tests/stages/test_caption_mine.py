@@ -1,6 +1,9 @@
 """caption and mine as stages: recipes without them, what is asked when, counts, and real models."""
 
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,9 +14,10 @@ from PIL import Image
 from genrec import Pipeline
 from genrec.cli import cli
 from genrec.config.annotate import HF, VLLM, Annotate, NoEngine, OpenAI
-from genrec.engines import Reply, Request
+from genrec.engines import HFEngine, Reply, Request
 from genrec.recipe import RecipeError
 from genrec.stages import engine as stage_engine
+from genrec.store import RowCache
 
 
 class Shop:
@@ -249,7 +253,6 @@ def test_with_real_models(shop: Shop, tiny_vlm: Path, tiny_lm: Path) -> None:
         f"mine.engine={{kind: hf, model: {tiny_lm}, batch_size: 4}}",
         "caption.max_tokens=8",
         "mine.max_tokens=150",
-        "mine.max_reasoning=10",
         "mine.max_interests=1",
         "caption.retries=0",
         "mine.retries=0",
@@ -261,3 +264,43 @@ def test_with_real_models(shop: Shop, tiny_vlm: Path, tiny_lm: Path) -> None:
     mined = pipeline["mine"].load()
     assert len(mined) == 12
     assert all(mined["error"].is_null() == (mined["interests"].list.len() > 0))
+
+
+@pytest.mark.parametrize("stage", ["caption", "mine"])
+def test_a_killed_process_loses_what_was_in_flight_alone(
+    shop: Shop, stage: str, tiny_vlm: Path, tiny_lm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_vlm if stage == "caption" else tiny_lm
+    overrides = [
+        "caption.engine={kind: none}",
+        f"{stage}.engine={{kind: hf, model: {model}, batch_size: 1}}",
+        f"{stage}.max_tokens=30",
+        f"{stage}.retries=0",
+        "runtime.device=cpu",
+    ]
+    overrides = overrides[stage == "caption" :]
+    pipeline = shop.load(*overrides)
+    pipeline.run(to="prepare")
+    cache = RowCache(shop.folder / "store" / "rows.sqlite")
+    command = [sys.executable, "-m", "genrec", stage, str(shop.recipe), *overrides]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while len(cache) < 3:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    left, asked = len(cache), []
+    assert left < 11
+
+    def counted(engine: HFEngine, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
+        asked.extend(requests)
+        return generate(engine, requests)
+
+    generate = HFEngine.generate
+    monkeypatch.setattr(HFEngine, "generate", counted)
+    pipeline.run(to=stage)
+    assert len(asked) == (11 if stage == "caption" else 12) - left
+    whole = shop.load(*overrides, f"runtime.store={shop.folder / 'whole'}")
+    whole.run(to=stage)
+    assert whole[stage].load().equals(pipeline[stage].load())
+    cache.close()

@@ -1,0 +1,157 @@
+"""A grid file: variants of a recipe as dotted overrides, and which of them the rest is compared with."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from genrec.resources import find
+
+# A name is also part of a log file's name.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.+-]*$")]
+
+
+_NOT_HERE = {
+    "seed": "it comes from --seeds",
+    "runtime.store": "give it on the command line",
+    "runtime": "give runtime.store on the command line",
+}
+
+
+class GridError(ValueError):
+    """A grid that cannot be used; the message names the file, the key and the mend."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Variant(_Part):
+    """One row of the table: what differs from the recipe.
+
+    Attributes:
+        overrides: values or whole sections by dotted key, as on the command line.
+        note: what the variant is, for readers of the table.
+    """
+
+    overrides: dict[str, Any] = {}
+    note: str = ""
+
+
+class Grid(_Part):
+    """Variants of one recipe.
+
+    Attributes:
+        description: what the grid is to show.
+        reference: the variant that the others are compared with.
+        to: the last stage that is run; the whole recipe where None.
+        common: overrides of every variant.
+        variants: by name, in the order of the table.
+        name: the file's name without suffix.
+    """
+
+    name: str = Field(exclude=True)
+    description: str = ""
+    reference: Name
+    to: str | None = None
+    common: dict[str, Any] = {}
+    variants: dict[Name, Variant] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _usable(self) -> Grid:
+        if self.reference not in self.variants:
+            raise ValueError(
+                f"reference '{self.reference}' is no variant; expected one of {list(self.variants)}"
+            )
+        sections = {"common": self.common} | {
+            f"variants.{name}.overrides": v.overrides for name, v in self.variants.items()
+        }
+        for where, overrides in sections.items():
+            for key, mend in _NOT_HERE.items():
+                if key in overrides:
+                    raise ValueError(f"{where}: {key} is the same for every variant: {mend}")
+        return self
+
+    def overrides(self, variant: str) -> tuple[list[str], list[str]]:
+        """Returns what every variant sets and what this one sets, as `key=value`.
+
+        Raises:
+            KeyError: there is no such variant.
+        """
+        if variant not in self.variants:
+            raise KeyError(
+                f"'{variant}': no such variant of {self.name}; expected one of "
+                f"{', '.join(self.variants)}"
+            )
+        return _dotted(self.common), _dotted(self.variants[variant].overrides)
+
+
+def load_grid(path: str | Path) -> Grid:
+    """Reads and validates a grid file.
+
+    Args:
+        path: a YAML file, or the name of one that ships (`recipes/ablations/tasks.yaml`,
+            `tasks`).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        GridError: it is not YAML, has an unknown key, or a value that cannot be.
+    """
+    path = Path(path)
+    if not path.is_file() and len(path.parts) == 1:
+        path = "ablations" / path
+    file = find("recipes", path, suffix=".yaml")
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise GridError(f"{file}: not readable as YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise GridError(
+            f"{file}: expected a mapping with reference and variants, found {type(data).__name__}"
+        )
+    if "prepare" in data:
+        raise GridError(
+            f"{file}: this is a recipe; --grid takes a file with reference and variants"
+        )
+    try:
+        return Grid.model_validate(data | {"name": file.stem})
+    except ValidationError as error:
+        problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
+        raise GridError(f"{file}: this grid cannot be used\n{problems}") from error
+
+
+def _dotted(overrides: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={_inline(value)}" for key, value in overrides.items()]
+
+
+def _inline(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=2**31, sort_keys=False)
+    return text.removesuffix("...\n").strip()  # PyYAML ends a bare scalar's document
+
+
+def _explain(problem: Any) -> str:
+    location = [str(part) for part in problem["loc"] if part != "[key]"]
+    name = ".".join(location) or "grid"
+    if problem["type"] == "extra_forbidden":
+        model: type[BaseModel] = Grid if len(location) == 1 else Variant
+        known = [field for field in model.model_fields if field != "name"]
+        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(known)}"
+        return f"{name}: unknown key; {hint}"
+    if problem["type"] == "missing":
+        return f"{name}: missing; a value is needed here"
+    found = problem["input"]
+    shown = "" if isinstance(found, dict | BaseModel) else f", found {found!r}"
+    return f"{name}: {problem['msg']}{shown}"

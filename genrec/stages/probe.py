@@ -1,0 +1,262 @@
+"""What the SIDs keep of the embeddings (SCD), and what the trained model knows of the SIDs (SSO)."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from genrec import enrich, prompts, schema
+from genrec.config.embed import Late, TextView
+from genrec.enrich.judge import PLACEHOLDERS, Asker, judge
+from genrec.evaluate import content, fidelity, per_user, probes
+from genrec.lm.batch import encode_texts as tokenize
+from genrec.lm.compose import questions
+from genrec.lm.tasks import Corpus, shorten
+from genrec.lm.write import Writer
+from genrec.recommender import Recommender, to_table
+from genrec.sid import load_quantizer
+from genrec.stages.context import Context
+from genrec.stages.engine import opened
+from genrec.stages.items import read_items
+
+Found = dict[str, Any]
+WRITES = {"sid_to_title": "title", "sid_to_caption": "caption"}  # task -> the column it writes
+FINDS = {"title_to_sid": "title", "caption_to_sid": "caption"}  # task -> the column it reads
+KS = (1, 10)
+
+
+def run(context: Context) -> None:
+    """Measures what there is to measure; of the rest it says why there is nothing."""
+    probe = _Probe(context)
+    rows, unconstrained = probe.unconstrained()
+    found: Found = {"content": probe.content(), "unconstrained": unconstrained, "rows": rows}
+    for tasks, measure in ((WRITES, probe.write), (FINDS, probe.find)):
+        for task, column in tasks.items():
+            found[task] = probe.why_not(task, column) or measure(task, column)
+    found["judge"] = probe.judge()
+    schema.write(context.out / "written.parquet", probe.table(), schema.WRITTEN)
+    context.write_json("probes.json", found)
+
+
+class _Probe:
+    """A recipe's finished stages, and the items and users that are asked about."""
+
+    def __init__(self, context: Context) -> None:
+        self.context, self.section = context, context.section
+        self.seed = context.recipe.seed
+        self.items = read_items(context)
+        self.sids = context.inputs["quantize"].load()
+        self.sample = self._draw(len(self.items), self.section.items)
+        self.written: dict[str, list[Found]] = {}
+        self.tasks = context.recipe.compose.active(context.inputs)
+
+    def content(self) -> Found:
+        """Returns what quantisation keeps of the embeddings, view by view."""
+        if "embed" not in self.context.inputs:
+            return _absent("the SIDs were published, not made from embeddings")
+        quantize, embed = self.context.inputs["quantize"], self.context.inputs["embed"]
+        quantizer = load_quantizer(quantize / "quantizer.safetensors")
+        return content.content_kept(
+            embed.load(),
+            quantizer.decode(self.sids[:, : quantizer.levels]),
+            {name: view["dim"] for name, view in sorted(embed.load("views.json").items())},
+            k=self.section.neighbours,
+            seed=self.seed,
+        )
+
+    def unconstrained(self) -> tuple[list[Found], Found]:
+        """Returns the rows for the metrics, and what of the sequences is not even a SID."""
+        examples = schema.read_examples(self.context.inputs["compose"] / "test.parquet")
+        asked = [examples[row].prompt for row in self._draw(len(examples), self.section.users)]
+        written = {
+            beams: self.writer.sids(
+                asked, num_beams=beams, step=f"write SIDs, {beams} beams", progress=self._progress
+            )
+            for beams in dict.fromkeys((1, self.section.num_beams))
+        }
+        rows, broken = probes.invalid_rates(written, self.sids, seed=self.seed)
+        return rows, {"users": len(asked), "not_a_sid": broken}
+
+    def why_not(self, task: str, column: str) -> Found | None:
+        """Returns why a task is not measured; None where it is."""
+        if column not in self.items.columns:
+            return _absent(f"the recipe makes no {column}s")
+        if task not in self.tasks:
+            return _absent(f"the model was not trained on it (compose.tasks.{task}.rate is 0)")
+        if len(self._asked(column)) < 2:
+            return _absent(f"fewer than two of the {len(self.sample)} items have a {column}")
+        return None
+
+    def write(self, task: str, column: str) -> Found:
+        """Has the model write a text of each item, and compares it with those of all items."""
+        asked, truths = self._asked(column), self._texts(column)
+        known = [item for item, text in enumerate(truths) if text]
+        lengths = [len(ids) for ids in tokenize(self.recommender.tokenizer, truths)]
+        written = self.writer.texts(
+            self._prompts(task),
+            max_tokens=max(lengths) + 1,  # EOS
+            step=f"write {column}s",
+            progress=self._progress,
+        )
+        vectors = self._encode(written + [truths[item] for item in known])
+        own, others = vectors[: len(written)], vectors[len(written) :]
+        where = np.searchsorted(known, asked)
+        pool = [truths[item] for item in known]
+        right, ranks = fidelity.fidelity(written, own, where, pool, others)
+        wrong = where[fidelity.shuffled(len(asked), seed=self.seed)]
+        shuffled, _ = fidelity.fidelity(written, own, wrong, pool, others)
+        self.written[task] = [
+            {"item": item, "task": task, "truth": truths[item], "written": text, "rank": rank}
+            for item, text, rank in zip(asked, written, ranks, strict=True)
+        ]
+        return {"items": len(asked), "right": right, "shuffled": shuffled}
+
+    def find(self, task: str, column: str) -> Found:
+        """Has the model find items by their texts."""
+        asked = self._asked(column)
+        lists = self.recommender.recommend(
+            self._prompts(task),
+            k=max(KS),
+            num_beams=max(self.section.num_beams, *KS),
+            progress=self.context.progress_of(task),
+        )
+        targets = pl.DataFrame(
+            {"user": range(len(asked)), "history": [[]] * len(asked), "target": asked},
+            schema=dict(schema.SPLIT),
+        )
+        table = to_table(range(len(asked)), lists)
+        each = per_user(table, targets, num_items=len(self.items), ks=KS, where=task)
+        right = {f"recall@{k}": float(each[f"recall@{k}"].mean()) for k in KS}  # type: ignore[arg-type]
+        chance = {f"recall@{k}": min(1.0, k / len(self.items)) for k in KS}
+        return {"items": len(asked), "right": right, "shuffled": chance}
+
+    def judge(self) -> Found:
+        """Has a VLM say how well texts go with their pictures, the true ones and the written."""
+        section = self.section.judge
+        if section.engine.kind == "none":
+            return _absent("no judge: set probe.judge.engine to a vision-language model")
+        template = prompts.load_chat(section.template, placeholders=PLACEHOLDERS[section.method])
+        with opened(section.engine, lambda: self.context.device) as engine:
+            asker = Asker(
+                engine, section.method, template, section.longest_side, self.context.cache
+            )
+            texts = {name: self._judged(name, asker, found) for name, found in self._judgeable()}
+        return {"method": section.method, "texts": texts}
+
+    def table(self) -> pl.DataFrame:
+        """Returns all that the model wrote, of schema `WRITTEN`."""
+        rows = [row for task in self.written.values() for row in task]
+        return pl.DataFrame(rows, schema=dict(schema.WRITTEN))
+
+    @cached_property
+    def recommender(self) -> Recommender:
+        """The trained model with exact constrained search."""
+        return Recommender.load(
+            self.context.inputs["train"] / "merged",
+            self.sids,
+            max_length=self.context.recipe.train.max_length,
+            batch_size=self.context.recipe.runtime.batch_size,
+            device=self.context.device,
+            dtype=self.section.dtype,
+        )
+
+    @cached_property
+    def writer(self) -> Writer:
+        """The same model, free to write what it likes."""
+        found = self.recommender
+        return Writer(
+            found.engine.model,
+            found.tokenizer,
+            found.code_tokens,
+            max_length=found.max_length,
+            batch_size=found.batch_size,
+        )
+
+    # --- within ------------------------------------------------------------------------------
+
+    def _progress(self, step: str, done: int, total: int) -> None:
+        self.context.progress(step, done, total)
+
+    def _draw(self, count: int, most: int) -> list[int]:
+        rng = np.random.default_rng([self.seed, count])
+        return sorted(rng.choice(count, size=min(most, count), replace=False).tolist())
+
+    def _texts(self, column: str) -> list[str]:
+        """Returns one text per item, as the tasks have it; empty where there is none."""
+        most = self.context.recipe.compose.max_text
+        return [shorten(text or "", most) for text in self.items[column]]
+
+    def _asked(self, column: str) -> list[int]:
+        texts = self._texts(column)
+        return [item for item in self.sample if texts[item]]
+
+    def _prompts(self, task: str) -> list[tuple[schema.Segment, ...]]:
+        prepared, recipe = self.context.inputs["prepare"], self.context.recipe.compose
+        column = {**WRITES, **FINDS}[task]
+        asked = self._asked(column)
+        items = self.items[asked]
+        corpus = Corpus(
+            items=items,
+            sids=self.sids[asked],
+            train=prepared.load("train.parquet"),
+            valid=prepared.load("valid.parquet"),
+            captions=items["caption"].to_list() if column == "caption" else None,
+        )
+        examples = questions(task, corpus, style=recipe.style, max_text=recipe.max_text)
+        assert len(examples) == len(asked), f"{task}: {len(examples)} prompts, {len(asked)} items"
+        return [example.prompt for example in examples]
+
+    def _encode(self, texts: list[str]) -> np.ndarray:
+        """Embeds texts by the recipe's text encoder, or the package's own where it has none."""
+        embed, view = self.context.recipe.embed, TextView()
+        if "embed" in self.context.inputs and isinstance(embed, Late) and embed.text is not None:
+            view = embed.text
+        return enrich.encode_texts(
+            texts,
+            model=view.model,
+            batch_size=view.batch_size,
+            max_tokens=view.max_tokens,
+            device=self.context.device,
+            cache=self.context.cache,
+            progress=self.context.progress,
+        )
+
+    def _judgeable(self) -> list[tuple[str, dict[int, str]]]:
+        """Returns kinds of texts, each by item; the true ones are what the others aim at."""
+        found = []
+        for column in ("title", "caption"):
+            if column in self.items.columns:
+                texts = self._texts(column)
+                found.append((f"true {column}s", {item: texts[item] for item in self.sample}))
+        for task, rows in self.written.items():
+            found.append((f"written {WRITES[task]}s", {r["item"]: r["written"] for r in rows}))
+        return found
+
+    def _judged(self, name: str, asker: Asker, texts: dict[int, str]) -> Found:
+        root, images = self.context.inputs["prepare"].path, self.items["image"]
+        items = [item for item, text in texts.items() if text and images[item] is not None]
+        least = 2 if asker.method == "question" else 3
+        if len(items) < least:
+            return _absent(f"{len(items)} items with text and picture; needs {least}")
+        right, shuffled = judge(
+            [texts[item] for item in items],
+            [root / images[item] for item in items],
+            asker,
+            others=self.section.judge.others,
+            seed=self.seed,
+            step=f"judge {name}",
+            progress=self.context.progress,
+        )
+        values = [[s.value for s in scores if s.value is not None] for scores in (right, shuffled)]
+        errors = [s.error for s in (*right, *shuffled) if s.error is not None]
+        notes = {"failed": len(errors), "bounds": sum(s.bound for s in (*right, *shuffled))}
+        if not all(values):
+            return _absent(f"the judge gave no answer: {errors[0]}") | notes
+        return fidelity.separation(*values) | notes
+
+
+def _absent(reason: str) -> Found:
+    return {probes.ABSENT: reason}
