@@ -63,7 +63,7 @@ def content_kept(
         if len(known) < 2:
             found[name] = {ABSENT: f"{len(known)} items have it; needs two"}
             continue
-        before, after = _unit(embeddings[known, columns]), _unit(reconstructed[known, columns])
+        before, after = unit(embeddings[known, columns]), unit(reconstructed[known, columns])
         size = min(k, len(known) - 1)
         rows = np.random.default_rng(seed).choice(
             len(known), size=min(queries, len(known)), replace=False
@@ -114,6 +114,7 @@ def _nearest(vectors: Floats, rows: NDArray[np.integer[Any]], k: int) -> NDArray
     return above + level * (left / level.sum(axis=1, keepdims=True))
 
 
-def _unit(vectors: Floats) -> Floats:
+def unit(vectors: Floats) -> Floats:
+    """Returns rows of length 1, float [n, D]; rows of zeros stay."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(norms > 0, norms, 1)

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genrec.evaluate.content import unit
+
 Floats = NDArray[np.floating[Any]]
 KS = (1, 10)
 
@@ -45,7 +47,7 @@ def fidelity(
     """
     texts = [normalised(text) for text in truths]
     _, kind, count = np.unique(texts, return_inverse=True, return_counts=True)
-    own, found = _unit(truth_vectors), _unit(vectors)
+    own, found = unit(truth_vectors), unit(vectors)
     size, cosine = count[kind[items]], np.empty(len(items))
     before = np.empty(len(items), dtype=np.int64)
     step = max(1, _MAX_CELLS // len(truths))
@@ -111,8 +113,3 @@ def token_f1(written: str, truth: str) -> float:
     if not ours or not theirs:
         return float(ours == theirs)
     return 2 * (ours & theirs).total() / (ours.total() + theirs.total())
-
-
-def _unit(vectors: Floats) -> Floats:
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(norms > 0, norms, 1)

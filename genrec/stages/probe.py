@@ -25,7 +25,6 @@ from genrec.stages.items import read_items
 Found = dict[str, Any]
 WRITES = {"sid_to_title": "title", "sid_to_caption": "caption"}  # task -> the column it writes
 FINDS = {"title_to_sid": "title", "caption_to_sid": "caption"}  # task -> the column it reads
-KS = (1, 10)
 
 
 def run(context: Context) -> None:
@@ -119,8 +118,8 @@ class _Probe:
         asked = self._asked(column)
         lists = self.recommender.recommend(
             self._prompts(task),
-            k=max(KS),
-            num_beams=max(self.section.num_beams, *KS),
+            k=max(fidelity.KS),
+            num_beams=max(self.section.num_beams, *fidelity.KS),
             progress=self.context.progress_of(task),
         )
         targets = pl.DataFrame(
@@ -128,9 +127,9 @@ class _Probe:
             schema=dict(schema.SPLIT),
         )
         table = to_table(range(len(asked)), lists)
-        each = per_user(table, targets, num_items=len(self.items), ks=KS, where=task)
-        right = {f"recall@{k}": float(each[f"recall@{k}"].mean()) for k in KS}  # type: ignore[arg-type]
-        chance = {f"recall@{k}": min(1.0, k / len(self.items)) for k in KS}
+        each = per_user(table, targets, num_items=len(self.items), ks=fidelity.KS, where=task)
+        right = {f"recall@{k}": float(each[f"recall@{k}"].mean()) for k in fidelity.KS}  # type: ignore[arg-type]
+        chance = {f"recall@{k}": min(1.0, k / len(self.items)) for k in fidelity.KS}
         return {"items": len(asked), "right": right, "shuffled": chance}
 
     def judge(self) -> Found:
