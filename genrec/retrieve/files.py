@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def settings_of(retriever: Any) -> dict[str, Any]:
+    """Returns the constructor's arguments of a dataclass, without `device`: that is the machine's."""
+    named = (f.name for f in fields(retriever) if f.init and f.name != "device")
+    return {name: getattr(retriever, name) for name in named}
 
 
 def save_retriever(

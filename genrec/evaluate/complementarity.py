@@ -1,0 +1,247 @@
+"""What each of two systems knows that the other does not: overlap, hits, users, items, oracle, strata.
+
+Definitions are those of the code of arXiv 2604.22195 (SIGIR 2026). Only the first k places count; where
+a tie straddles place k, its items of the lowest number do (the paper's systems have no ties).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from genrec import schema
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+STRATA = ("cold", "mid", "hot")
+_QUANTILES = (0.6, 0.8)
+_DECIMALS = 6
+
+
+class _Truth(NamedTuple):
+    """The users and what they chose: `row`, `item` are the T pairs, `sizes` [U] each user's count."""
+
+    users: Ints
+    row: Ints
+    item: Ints
+    sizes: Ints
+
+
+class _Lists(NamedTuple):
+    """One system: `keys` row * N + item of every list, ascending, and each truth's place or 0."""
+
+    keys: Ints
+    place: Ints
+
+    @property
+    def hit(self) -> Bools:
+        return self.place > 0
+
+
+def diagnose(
+    tables: Mapping[str, pl.DataFrame],
+    targets: pl.DataFrame,
+    popularity: npt.ArrayLike,
+    history_lengths: npt.ArrayLike,
+    *,
+    k: int = 20,
+) -> dict[str, Any]:
+    """Compares every two systems on the same users.
+
+    Args:
+        tables: schema `RECOMMENDATIONS` by system; users outside `targets` are ignored.
+        targets: schema `SPLIT`; a user may stand in several rows, one per chosen item.
+        popularity: int [N], interactions per item; also says that items are 0..N-1.
+        history_lengths: int, training interactions of user u on place u.
+        k: cut-off K.
+
+    Returns:
+        JSON values; null where a mean is over nothing. `k`, `users`, `targets`; `strata`: `bounds`, the
+        60 % and 80 % quantiles of the popularity of items with interactions, and `items` per stratum
+        (cold up to the first bound, mid up to the second, hot above). `systems`, by name: `recall` and
+        `strata`, each with `users` (who have a target in it), `recall` and `ndcg` on these targets only.
+        `pairs`, each with
+
+        - `a`, `b`: the systems;
+        - `overlap`: mean over users of |A n B| / |A u B|, 0 where both lists are empty;
+        - `hits`: `all` = |H_A u H_B| over all users, and of these the shares `common`, `unique_a`,
+          `unique_b` and `complementary` = unique_a + unique_b;
+        - `users`: of those hit by `both`, by `only_a`, `only_b` or `none`: `share`, `log_length` = mean
+          ln(1 + training interactions);
+        - `items`: mean ln(1 + popularity) of the hits `common`, `unique_a`, `unique_b`;
+        - `oracle`: mean over users of |(A u B) n T| / |T|: up to 2K items are shown, so no list of K
+          need reach it; `oracle_strata`: the same within each stratum.
+
+    Raises:
+        ValueError: fewer than two systems, no targets, k below 1, or a malformed table.
+    """
+    popular, lengths = np.asarray(popularity), np.asarray(history_lengths)
+    truth = _truth(targets, len(popular), len(lengths))
+    if len(tables) < 2 or k < 1:
+        raise ValueError(f"systems {list(tables)}, k={k}; expected two systems or more, k from 1")
+    lists = {n: _lists(t, truth, k=k, num_items=len(popular), where=n) for n, t in tables.items()}
+    bounds = _bounds(popular)
+    strata = np.searchsorted(bounds, popular[truth.item])  # [T]: a bound's own items lie below it
+    log_popularity, log_length = np.log1p(popular[truth.item]), np.log1p(lengths[truth.users])
+    pairs = []
+    for (a, first), (b, second) in combinations(lists.items(), 2):
+        oracle = first.hit | second.hit
+        pairs.append(
+            {
+                "a": a,
+                "b": b,
+                "overlap": _round(_jaccard(first, second, truth, len(popular)).mean()),
+                "hits": _hits(first.hit, second.hit),
+                "users": _users(first.hit, second.hit, truth, log_length),
+                "items": _items(first.hit, second.hit, log_popularity),
+                "oracle": _mean(_recall(oracle, truth)),
+                "oracle_strata": {
+                    name: _mean(_recall(oracle[strata == s], _within(truth, strata == s)))
+                    for s, name in enumerate(STRATA)
+                },
+            }
+        )
+    found = np.searchsorted(bounds, popular)
+    return {
+        "k": k,
+        "users": len(truth.users),
+        "targets": len(truth.item),
+        "strata": {
+            "bounds": [float(b) for b in bounds],
+            "items": {name: int((found == s).sum()) for s, name in enumerate(STRATA)},
+        },
+        "systems": {name: _system(found, truth, strata, k) for name, found in lists.items()},
+        "pairs": pairs,
+    }
+
+
+def _truth(targets: pl.DataFrame, num_items: int, num_users: int) -> _Truth:
+    schema.check(targets, schema.SPLIT, "targets")
+    if targets.is_empty():
+        raise ValueError("targets: no users to compare on")
+    pairs = targets.select("user", "target").unique().sort("user", "target")
+    user, item = (pairs[c].to_numpy().astype(np.int64) for c in ("user", "target"))
+    if item.min() < 0 or item.max() >= num_items:
+        raise ValueError(f"targets: items {item.min()}..{item.max()}; popularity has {num_items}")
+    if user.min() < 0 or user.max() >= num_users:
+        raise ValueError(
+            f"targets: users {user.min()}..{user.max()}; history_lengths has {num_users}"
+        )
+    users, row = np.unique(user, return_inverse=True)
+    return _Truth(users, row, item, np.bincount(row))
+
+
+def _lists(table: pl.DataFrame, truth: _Truth, *, k: int, num_items: int, where: str) -> _Lists:
+    """Keeps the first k places of the users that count, and of them the items of the catalogue."""
+    schema.check(table, schema.RECOMMENDATIONS, where)
+    rows = pl.DataFrame({"user": truth.users, "row": np.arange(len(truth.users))})
+    top = (
+        table.select(pl.col("user").cast(pl.Int64), "item", "rank")
+        .join(rows, on="user")
+        .sort("row", "rank", "item")
+        .with_columns(place=pl.int_range(1, pl.len() + 1).over("row"))
+        .filter((pl.col("place") <= k) & pl.col("item").is_between(0, num_items - 1))
+        .sort("row", "item")
+    )
+    keys = top["row"].to_numpy() * num_items + top["item"].to_numpy().astype(np.int64)
+    if (np.diff(keys) == 0).any():
+        at = int(np.argmin(np.diff(keys)))
+        raise ValueError(f"{where}: user {top['user'][at]} has item {top['item'][at]} twice")
+    place = np.zeros(len(truth.item), dtype=np.int64)
+    if len(keys):
+        wanted = truth.row * num_items + truth.item
+        at_key = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        place = np.where(keys[at_key] == wanted, top["place"].to_numpy()[at_key], 0)
+    return _Lists(keys, place)
+
+
+def _bounds(popularity: npt.NDArray[np.integer[Any]]) -> Floats:
+    known = popularity[popularity > 0]
+    if not len(known):
+        raise ValueError("popularity: no item has an interaction")
+    return np.quantile(known, _QUANTILES)
+
+
+def _jaccard(a: _Lists, b: _Lists, truth: _Truth, num_items: int) -> Floats:
+    """|A n B| / |A u B| of every user, float64 [U]."""
+    count = len(truth.users)
+    sizes = [np.bincount(x.keys // num_items, minlength=count) for x in (a, b)]
+    common = np.intersect1d(a.keys, b.keys, assume_unique=True)
+    both = np.bincount(common // num_items, minlength=count)
+    return both / np.maximum(sizes[0] + sizes[1] - both, 1)
+
+
+def _hits(a: Bools, b: Bools) -> dict[str, float | int | None]:
+    total = int((a | b).sum())
+    parts = {"common": a & b, "unique_a": a & ~b, "unique_b": b & ~a, "complementary": a ^ b}
+    shares = {n: _round(x.sum() / total) if total else None for n, x in parts.items()}
+    return {"all": total, **shares}
+
+
+def _users(a: Bools, b: Bools, truth: _Truth, log_length: Floats) -> dict[str, dict[str, Any]]:
+    count = len(truth.users)
+    by_a, by_b = (np.bincount(truth.row[hit], minlength=count) > 0 for hit in (a, b))
+    groups = {
+        "both": by_a & by_b,
+        "only_a": by_a & ~by_b,
+        "only_b": by_b & ~by_a,
+        "none": ~(by_a | by_b),
+    }
+    return {
+        name: {"share": _round(group.mean()), "log_length": _mean(log_length[group])}
+        for name, group in groups.items()
+    }
+
+
+def _items(a: Bools, b: Bools, log_popularity: Floats) -> dict[str, float | None]:
+    parts = {"common": a & b, "unique_a": a & ~b, "unique_b": b & ~a}
+    return {name: _mean(log_popularity[hit]) for name, hit in parts.items()}
+
+
+def _within(truth: _Truth, kept: Bools) -> _Truth:
+    """The same users, with fewer targets."""
+    sizes = np.bincount(truth.row[kept], minlength=len(truth.users))
+    return truth._replace(row=truth.row[kept], item=truth.item[kept], sizes=sizes)
+
+
+def _recall(hit: Bools, truth: _Truth) -> Floats:
+    """|H| / |T| of every user who has targets."""
+    found = np.bincount(truth.row[hit], minlength=len(truth.users))
+    has = truth.sizes > 0
+    return found[has] / truth.sizes[has]
+
+
+def _ndcg(place: Ints, truth: _Truth, k: int) -> Floats:
+    gain = np.where(place > 0, 1 / np.log2(1 + np.maximum(place, 1)), 0.0)
+    found = np.bincount(truth.row, weights=gain, minlength=len(truth.users))
+    ideal = np.cumsum(1 / np.log2(1 + np.arange(1, k + 1)))
+    has = truth.sizes > 0
+    return found[has] / ideal[np.minimum(truth.sizes[has], k) - 1]
+
+
+def _system(found: _Lists, truth: _Truth, strata: Ints, k: int) -> dict[str, Any]:
+    parts = {}
+    for s, name in enumerate(STRATA):
+        kept = strata == s
+        part = _within(truth, kept)
+        parts[name] = {
+            "users": int((part.sizes > 0).sum()),
+            "recall": _mean(_recall(found.hit[kept], part)),
+            "ndcg": _mean(_ndcg(found.place[kept], part, k)),
+        }
+    return {"recall": _mean(_recall(found.hit, truth)), "strata": parts}
+
+
+def _mean(values: Floats) -> float | None:
+    return _round(values.mean()) if len(values) else None
+
+
+def _round(value: float) -> float:
+    return round(float(value), _DECIMALS)

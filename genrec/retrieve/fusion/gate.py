@@ -1,0 +1,183 @@
+"""A learned gate: how far each source is to be trusted for this candidate and this user.
+
+scikit-learn's logistic regression over a candidate's features. Its weights are a few dozen numbers that
+safetensors holds and a person can read; trees would need a pickle (scikit-learn) or one dependency more
+(LightGBM), and validation users give only as many positives as there are hits.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from sklearn.linear_model import LogisticRegression
+
+from genrec.retrieve.files import load_retriever, save_retriever
+from genrec.retrieve.fusion.sources import (
+    Candidates,
+    Floats,
+    Tables,
+    candidates,
+    contributions,
+    ranked,
+    with_targets,
+)
+
+
+class Gate:
+    """Ranks candidates by the log-odds of being the next item. Ours.
+
+    Features of a candidate, per source: its min-max score in the list, 1/place, and whether it is
+    listed; over all: the number of sources that list it, its log-popularity ln(1 + training
+    interactions) and the user's log-history ln(1 + length). Every feature of a source stands a second
+    and a third time, times log-popularity and times log-history (standardised): so the weight of a
+    source depends on both, which is what makes it a gate.
+
+    Attributes:
+        strength: inverse of the L2 penalty on standardised features, scikit-learn's C.
+        names_: the sources, ascending; set by `fit`.
+        popularity_: int64 [N]; set by `fit`.
+        coefficients_: float64 [F], of standardised features; set by `fit`.
+        mean_: float64 [F], and `scale_`: the standardisation; set by `fit`.
+        context_: float64 [2, 2], mean and scale of log-popularity and log-history; set by `fit`.
+    """
+
+    kind = "gate"
+    names_: tuple[str, ...]
+    popularity_: npt.NDArray[np.int64]
+    coefficients_: Floats
+    mean_: Floats
+    scale_: Floats
+    context_: Floats
+
+    def __init__(self, *, strength: float = 1.0) -> None:
+        if strength <= 0:
+            raise ValueError(f"strength is {strength}; expected a number above 0")
+        self.strength = strength
+
+    def fit(self, tables: Tables, targets: pl.DataFrame, *, popularity: npt.ArrayLike) -> Self:
+        """Learns from validation users: a candidate is positive if it is the user's next item.
+
+        Users whose target no source lists have nothing to rank and are left out.
+
+        Args:
+            tables: validation users' recommendations table by source name.
+            targets: the same users, schema `SPLIT`. Never test users.
+            popularity: int [N], training interactions of each item.
+
+        Raises:
+            ValueError: as `sources.candidates` and `sources.with_targets`; a user without a history
+                row, a candidate outside 0..N-1, or nothing but targets among the candidates.
+        """
+        self.popularity_ = np.asarray(popularity, dtype=np.int64)
+        found = with_targets(candidates(tables), targets)
+        rows = found.rows
+        label = np.zeros(len(rows.item), dtype=bool)
+        label[found.target] = True
+        if label.all():
+            raise ValueError("gate: every candidate is its user's target; nothing to tell apart")
+        context = self._context(rows, targets)
+        self.context_ = np.stack([context.mean(axis=0), _scale(context)])
+        features = self._features(rows, context)
+        self.mean_, self.scale_ = features.mean(axis=0), _scale(features)
+        model = LogisticRegression(C=self.strength, max_iter=2000)
+        model.fit((features - self.mean_) / self.scale_, label)
+        self.coefficients_ = model.coef_[0].astype(np.float64)
+        self.names_ = rows.names
+        return self
+
+    def fuse(self, tables: Tables, users: pl.DataFrame, *, k: int) -> pl.DataFrame:
+        """Ranks each user's candidates.
+
+        Args:
+            tables: recommendations table by source name, the sources of `fit`.
+            users: columns user and history; a table of schema `SPLIT` will do, its targets are not
+                looked at.
+            k: length of the fused lists.
+
+        Returns:
+            A table of schema `RECOMMENDATIONS` with unique ranks.
+
+        Raises:
+            ValueError: not fitted, other sources than at `fit`, or as `fit`.
+        """
+        names = self._fitted()
+        rows = candidates(tables)
+        if rows.names != names:
+            raise ValueError(f"gate: fitted on sources {list(names)}, given {list(rows.names)}")
+        features = self._features(rows, self._context(rows, users))
+        score = (features - self.mean_) / self.scale_ @ self.coefficients_
+        return ranked(rows.user, rows.item, score, k=k)
+
+    def weights(self) -> dict[str, float]:
+        """Returns the coefficient of each standardised feature by its name, for people to read."""
+        names = _feature_names(self._fitted())
+        return dict(zip(names, self.coefficients_.tolist(), strict=True))
+
+    def save(self, folder: str | Path) -> None:
+        """Writes settings and coefficients: JSON and safetensors."""
+        settings = {"strength": self.strength, "names": list(self._fitted())}
+        arrays = {name: getattr(self, f"{name}_") for name in _ARRAYS}
+        save_retriever(folder, self.kind, settings=settings, arrays=arrays)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Reads what `save` wrote; errors as `Retriever.load`."""
+        settings, arrays = load_retriever(folder, cls.kind)
+        self = cls(strength=settings["strength"])
+        self.names_ = tuple(settings["names"])
+        for name in _ARRAYS:
+            setattr(self, f"{name}_", arrays[name])
+        return self
+
+    def _fitted(self) -> tuple[str, ...]:
+        names: tuple[str, ...] | None = getattr(self, "names_", None)
+        if names is None:
+            raise ValueError("this Gate is not fitted; call fit() first")
+        return names
+
+    def _context(self, rows: Candidates, users: pl.DataFrame) -> Floats:
+        """Log-popularity of the item and log-history of the user of each candidate, [C, 2]."""
+        num_items = len(self.popularity_)
+        wrong = (rows.item < 0) | (rows.item >= num_items)
+        if wrong.any():
+            raise ValueError(
+                f"gate: candidate item {rows.item[wrong][0]} is unknown; expected 0..{num_items - 1}"
+            )
+        lengths = users.select("user", length=pl.col("history").list.len().cast(pl.Float64))
+        asked = pl.DataFrame({"user": rows.user}, schema={"user": pl.Int32})
+        length = asked.join(lengths, on="user", how="left", maintain_order="left")["length"]
+        if length.null_count():
+            user = rows.user[length.is_null().to_numpy()][0]
+            raise ValueError(f"gate: user {user} has candidates, but no row with a history")
+        columns = [self.popularity_[rows.item].astype(np.float64), length.to_numpy()]
+        return np.log1p(np.stack(columns, axis=1))
+
+    def _features(self, rows: Candidates, context: Floats) -> Floats:
+        """Float64 [C, F], in the order of `_feature_names`."""
+        present = rows.present.astype(np.float64)
+        sources = np.concatenate(
+            [contributions(rows, "minmax"), np.nan_to_num(1 / rows.place), present], axis=1
+        )
+        count = present.sum(axis=1, keepdims=True)
+        level = (context - self.context_[0]) / self.context_[1]  # [C, 2]
+        crossed = [sources * level[:, [0]], sources * level[:, [1]]]
+        return np.concatenate([sources, *crossed, count, context], axis=1)
+
+
+_ARRAYS = ("popularity", "coefficients", "mean", "scale", "context")
+
+
+def _feature_names(sources: tuple[str, ...]) -> list[str]:
+    own = [f"{what} {name}" for what in ("score", "1/place", "listed") for name in sources]
+    crossed = [f"{name} x {level}" for level in ("popularity", "history") for name in own]
+    return [*own, *crossed, "agreement", "popularity", "history"]
+
+
+def _scale(features: Floats) -> Floats:
+    """Standard deviation of each column; 1 where a column is constant."""
+    spread = features.std(axis=0)
+    return np.where(spread > 0, spread, 1.0)

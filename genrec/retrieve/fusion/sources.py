@@ -1,0 +1,203 @@
+"""The lists of several sources side by side, and what fusions make of them: values, order, NDCG.
+
+A tie of m items (one SID) at rank r stands at its mean place r + (m - 1) / 2. Fused scores are compared
+as the float32 that the table holds, equal ones by item number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from genrec import schema
+
+Tables = Mapping[str, pl.DataFrame]
+Method = Literal["reciprocal_rank", "minmax", "zscore"]
+Floats = npt.NDArray[np.float64]
+
+
+class Candidates(NamedTuple):
+    """Every (user, item) that a source lists, sorted by user, item: C rows, S sources.
+
+    Attributes:
+        names: the sources, ascending.
+        user: int32 [C].
+        item: int32 [C].
+        score: float64 [C, S], NaN where the source does not list the item.
+        place: float64 [C, S], mean place in the source's list, NaN likewise.
+    """
+
+    names: tuple[str, ...]
+    user: npt.NDArray[np.int32]
+    item: npt.NDArray[np.int32]
+    score: Floats
+    place: Floats
+
+    @property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """Which source lists which item, bool [C, S]."""
+        return ~np.isnan(self.place)
+
+
+def candidates(tables: Tables) -> Candidates:
+    """Joins the sources' lists.
+
+    Args:
+        tables: recommendations table by source name; a user may be missing in some.
+
+    Raises:
+        ValueError: no tables, one that does not fit its schema, an item twice in a list, a score
+            that is not finite, or a rank below 1.
+    """
+    if not tables:
+        raise ValueError("fusion: no sources; expected one recommendations table or more")
+    names = tuple(sorted(tables))
+    keys = ["user", "item"]
+    lists = {name: _checked(tables[name], name) for name in names}
+    wide = pl.concat([table.select(keys) for table in lists.values()]).unique().sort(keys)
+    for column, table in enumerate(lists.values()):
+        renamed = table.rename({"score": f"score{column}", "place": f"place{column}"})
+        wide = wide.join(renamed, on=keys, how="left", maintain_order="left")
+    score, place = (
+        wide.select(pl.col(f"{what}{s}").fill_null(np.nan) for s in range(len(names))).to_numpy()
+        for what in ("score", "place")
+    )
+    return Candidates(names, wide["user"].to_numpy(), wide["item"].to_numpy(), score, place)
+
+
+def contributions(rows: Candidates, method: Method, *, k0: float = 60.0) -> Floats:
+    """Returns what each source gives each candidate at weight 1, float64 [C, S]; 0 where absent.
+
+    Raises:
+        ValueError: an unknown method, or k0 is negative.
+    """
+    if method not in get_args(Method) or k0 < 0:
+        raise ValueError(
+            f"method={method!r}, k0={k0}: expected one of {get_args(Method)} and k0 of 0 or more"
+        )
+    if method == "reciprocal_rank":
+        return np.nan_to_num(1 / (k0 + rows.place))
+    columns = [str(source) for source in range(len(rows.names))]
+    frame = pl.DataFrame(rows.score, schema=columns, nan_to_null=True)
+    values = [_normalised(pl.col(name), method) for name in columns]
+    return frame.with_columns(user=rows.user).select(values).to_numpy()
+
+
+def _normalised(score: pl.Expr, method: Method) -> pl.Expr:
+    worst, best = score.min().over("user"), score.max().over("user")
+    above = score - worst
+    spread = score.std(ddof=0).over("user")
+    value = above / (best - worst) if method == "minmax" else above / spread + 1
+    all_equal = pl.when(score.is_not_null()).then(1.0)
+    return pl.when(best > worst).then(value).otherwise(all_equal).fill_null(0.0)
+
+
+def ranked(
+    user: npt.NDArray[np.integer], item: npt.NDArray[np.integer], score: Floats, *, k: int
+) -> pl.DataFrame:
+    """Returns each user's k best candidates with unique ranks, schema `RECOMMENDATIONS`.
+
+    Args:
+        user: int [C].
+        item: int [C].
+        score: float [C]; compared as float32; -inf leaves a candidate out.
+        k: length of the lists.
+
+    Raises:
+        ValueError: k is below 1.
+    """
+    if k < 1:
+        raise ValueError(f"k is {k}; expected 1 or more")
+    table = pl.DataFrame({"user": user, "item": item, "score": score})
+    place = pl.int_range(1, pl.len() + 1).over("user")
+    return (
+        table.filter(pl.col("score") > -np.inf)
+        .with_columns(pl.col("score").cast(pl.Float32))
+        .sort(["user", "score", "item"], descending=[False, True, False])
+        .with_columns(rank=place)
+        .filter(pl.col("rank") <= k)
+        .cast(dict(schema.RECOMMENDATIONS))  # type: ignore[arg-type]
+    )
+
+
+class WithTargets(NamedTuple):
+    """The candidates of users whose target is among them.
+
+    Attributes:
+        rows: their candidates, H users.
+        owner: int64 [C], user of each row, counted 0..H-1.
+        target: int64 [H], the row that holds each user's target.
+        earlier: bool [C], whether the row's item number comes before the target's.
+        users: how many users there were, those without a hit included.
+    """
+
+    rows: Candidates
+    owner: npt.NDArray[np.int64]
+    target: npt.NDArray[np.int64]
+    earlier: npt.NDArray[np.bool_]
+    users: int
+
+
+def with_targets(rows: Candidates, targets: pl.DataFrame) -> WithTargets:
+    """Keeps the users that can teach something about order: their target is a candidate.
+
+    Raises:
+        ValueError: `targets` does not fit, a user has two targets, or no user is left.
+    """
+    wanted = targets_of(targets)
+    keys = pl.DataFrame({"user": rows.user, "item": rows.item})
+    is_target = pl.col("item") == pl.col("target")
+    joined = keys.join(wanted, on="user", how="left", maintain_order="left")
+    hit = joined.select(is_target.fill_null(False), any=is_target.any().over("user"))
+    keep = hit["any"].fill_null(False).to_numpy()
+    if not keep.any():
+        raise ValueError(
+            f"fusion: no source lists the target of any of {len(wanted)} users; nothing to fit. "
+            "Give the lists of the same (validation) users, and longer ones"
+        )
+    kept_rows = Candidates(rows.names, *(array[keep] for array in rows[1:]))
+    owner = np.unique(kept_rows.user, return_inverse=True)[1]
+    target = np.flatnonzero(hit["item"].to_numpy()[keep])
+    earlier = kept_rows.item < kept_rows.item[target][owner]
+    return WithTargets(kept_rows, owner, target, earlier, len(wanted))
+
+
+def ndcg(found: WithTargets, score: Floats, *, k: int) -> float:
+    """Mean NDCG@k over all users if candidates were ranked by `score` [C] as `ranked` does it."""
+    score = score.astype(np.float32)
+    own = score[found.target][found.owner]
+    better = (score > own) | ((score == own) & found.earlier)
+    place = 1 + np.bincount(found.owner[better], minlength=len(found.target))
+    counts = (place <= k) & (score[found.target] > -np.inf)
+    return float((1 / np.log2(1 + place))[counts].sum()) / found.users
+
+
+def _checked(table: pl.DataFrame, name: str) -> pl.DataFrame:
+    """user, item, score and mean place of one source, float64."""
+    schema.check(table, schema.RECOMMENDATIONS, name)
+    twice = table.filter(pl.struct("user", "item").is_duplicated())
+    if len(twice):
+        user, item = twice.select("user", "item").row(0)
+        raise ValueError(f"{name}: user {user} has item {item} twice")
+    wrong = table.filter(~pl.col("score").is_finite().fill_null(False) | ~(pl.col("rank") >= 1))
+    if len(wrong):
+        user, item, score, rank = wrong.select(schema.RECOMMENDATIONS.keys()).row(0)
+        raise ValueError(
+            f"{name}: user {user}, item {item} has score {score} and rank {rank}; expected a finite "
+            "score and a rank of 1 or more"
+        )
+    tied = pl.len().over("user", "rank")
+    place = pl.col("rank").cast(pl.Float64) + (tied.cast(pl.Float64) - 1) / 2
+    return table.select("user", "item", pl.col("score").cast(pl.Float64), place=place)
+
+
+def targets_of(targets: pl.DataFrame) -> pl.DataFrame:
+    """Returns user and target of a table of schema `SPLIT`, each user once."""
+    schema.check(targets, schema.SPLIT, "targets")
+    if targets["user"].is_duplicated().any():
+        raise ValueError("targets: a user stands twice; expected one target per user")
+    return targets.select("user", "target")

@@ -1,0 +1,107 @@
+"""The propagation of LightGCN (He et al., SIGIR 2020): users and items as one graph, no weights.
+
+Users are rows 0..U-1 in the order of the sequences, items the N rows after them. A pair counts once,
+however often it occurs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from genrec.retrieve.base import IntArray, Sequences
+from genrec.retrieve.ranking import flatten
+
+
+def distinct_pairs(
+    sequences: Sequences, num_items: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Returns user and item of every distinct interaction, int64 [E] each, sorted by both.
+
+    Raises:
+        ValueError: an item lies outside 0..num_items-1.
+    """
+    flat = flatten(sequences, num_items=num_items)
+    pair = np.unique(flat.row * num_items + flat.item)
+    return pair // max(num_items, 1), pair % max(num_items, 1)
+
+
+def item_degrees(sequences: Sequences, num_items: int) -> npt.NDArray[np.int64]:
+    """Returns the number of users that each item occurs with, int64 [N]."""
+    return np.bincount(distinct_pairs(sequences, num_items)[1], minlength=num_items)
+
+
+def history_block(histories: Sequences, degrees: IntArray) -> torch.Tensor:
+    """Returns the user-item block of the normalised graph for any histories, seen in training or not.
+
+    Entry (u, i) is 1 / sqrt(n_u * d_i) for an item of history u: n_u is the number of its distinct
+    items, d_i the training users of item i, at least 1. For the training sequences themselves, this is
+    the block that training used.
+
+    Args:
+        histories: B int arrays, may be empty.
+        degrees: int [N], from `item_degrees`.
+
+    Returns:
+        Sparse float32 [B, N].
+
+    Raises:
+        ValueError: an item lies outside 0..N-1.
+    """
+    user, item = distinct_pairs(histories, len(degrees))
+    length = np.bincount(user, minlength=len(histories))
+    weight = 1 / np.sqrt(length[user] * np.maximum(degrees[item], 1.0))
+    return sparse(user, item, weight, (len(histories), len(degrees)))
+
+
+def normalised_graph(sequences: Sequences, num_items: int) -> torch.Tensor:
+    """Returns D^-1/2 A D^-1/2 of the bipartite graph of users and items.
+
+    Args:
+        sequences: one int array per user.
+        num_items: N; items without interactions are rows of zeros.
+
+    Returns:
+        Sparse symmetric float32 [U + N, U + N].
+
+    Raises:
+        ValueError: an item lies outside 0..num_items-1.
+    """
+    block = history_block(sequences, item_degrees(sequences, num_items))
+    (user, item), weight = block.indices().numpy(), block.values().numpy()
+    item = item + len(sequences)
+    nodes = len(sequences) + num_items
+    ends, other = np.concatenate([user, item]), np.concatenate([item, user])
+    return sparse(ends, other, np.concatenate([weight, weight]), (nodes, nodes))
+
+
+def propagated(graph: torch.Tensor, embeddings: torch.Tensor, layers: int) -> list[torch.Tensor]:
+    """Returns the embeddings of layers 0..L, each float [U + N, D].
+
+    Args:
+        graph: sparse float [U + N, U + N].
+        embeddings: float [U + N, D], layer 0.
+        layers: L.
+    """
+    found = [embeddings]
+    for _ in range(layers):
+        found.append(torch.sparse.mm(graph, found[-1]))
+    return found
+
+
+def propagate(graph: torch.Tensor, embeddings: torch.Tensor, layers: int) -> torch.Tensor:
+    """Returns the mean of layers 0..L, float [U + N, D]; see `propagated`."""
+    return torch.stack(propagated(graph, embeddings, layers)).mean(dim=0)
+
+
+def sparse(
+    row: IntArray, column: IntArray, values: npt.ArrayLike, shape: tuple[int, int]
+) -> torch.Tensor:
+    """Returns a coalesced sparse float32 matrix."""
+    return torch.sparse_coo_tensor(
+        torch.from_numpy(np.stack([row, column]).astype(np.int64)),
+        torch.from_numpy(np.asarray(values, dtype=np.float32)),
+        shape,
+        check_invariants=True,
+    ).coalesce()

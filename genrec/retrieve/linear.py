@@ -1,0 +1,60 @@
+"""Item-to-item score matrices: how a binary history becomes a list. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from genrec.progress import Progress
+from genrec.retrieve.base import Ranked, Sequences
+from genrec.retrieve.ranking import Flat, chunks, flatten, popularity_order
+
+
+def binary(flat: Flat, *, num_items: int) -> sparse.csr_array:
+    """Which sequence holds which item: 1 where it does, however often; float32 [U, N]."""
+    ones = np.ones(len(flat.item), dtype=np.float32)
+    matrix = sparse.csr_array((ones, (flat.row, flat.item)), shape=(flat.num_rows, num_items))
+    matrix.data[:] = 1  # repeats were summed
+    return matrix
+
+
+def rank(
+    score: Callable[[sparse.csr_array], npt.NDArray[np.floating]],
+    histories: Sequences,
+    counts: npt.NDArray[np.int64],
+    *,
+    k: int,
+    exclude_seen: bool,
+    step: str,
+    progress: Progress,
+) -> Ranked:
+    """Ranks the catalogue for each history by score, then popularity, then item number.
+
+    Args:
+        score: binary histories [B, N] to scores [B, N].
+        histories: one int array per user.
+        counts: int64 [N], training interactions of each item.
+        k: length of each list.
+        exclude_seen: leave out the items of the user's own history.
+        step: the name that `progress` is told.
+        progress: told how many users are done.
+    """
+    num_items, order = len(counts), popularity_order(counts)
+    width = min(k, num_items)
+    items = np.full((len(histories), k), -1, dtype=np.int32)
+    scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
+    for part in chunks(len(histories), num_items):
+        seen = flatten(histories[part], num_items=num_items)
+        block = np.asarray(score(binary(seen, num_items=num_items)), dtype=np.float32)
+        if exclude_seen:
+            block[seen.row, seen.item] = -np.inf
+        block = block[:, order]  # a stable sort then breaks ties by popularity
+        best = np.argsort(-block, axis=1, kind="stable")[:, :width]
+        values = np.take_along_axis(block, best, axis=1)
+        items[part, :width] = np.where(np.isneginf(values), -1, order[best])
+        scores[part, :width] = values
+        progress(step, part.stop, len(histories))
+    return Ranked(items, scores)

@@ -1,0 +1,206 @@
+"""How `Magnitude` learns: pairs of (history, next item) and (text, item), one kind per batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from genrec.retrieve.base import FloatArray, IntArray
+from genrec.retrieve.learning import batches
+from genrec.retrieve.magnitude.loss import in_batch_loss
+from genrec.retrieve.magnitude.towers import Towers, check_texts
+from genrec.retrieve.ranking import Flat
+
+TextQueries = Mapping[str, tuple[FloatArray, IntArray]]
+Ints = npt.NDArray[np.int64]
+
+
+class Source(NamedTuple):
+    """One kind of training pair. All arrays are on the device.
+
+    Attributes:
+        items: int64 [n], the positive items.
+        begin: int64 [n], where in `items` the history of pair p begins; it ends before p. None: texts.
+        texts: float32 [n, D]; None for histories.
+        log_frequency: float32 [N], logarithm of each item's share of these pairs.
+    """
+
+    items: Tensor
+    begin: Tensor | None
+    texts: Tensor | None
+    log_frequency: Tensor
+
+
+class PairTrainer:
+    """Trains towers on all pairs, an epoch at a time.
+
+    Betas, weight decay and clipping are the paper's (section 3.3 of our notes).
+
+    Args:
+        net: trained in place, on its device.
+        features: the items' views on that device, [N, D] by name.
+        flat: the training sequences.
+        texts: by name, vectors [n, D] and items [n]; see `check_queries`.
+        recent: how many of a history's newest items count.
+        decay: weight of an item one step older than the next.
+        batch_size: pairs per step.
+        lr: learning rate of everything but the exponents.
+        gamma_lr: learning rate of the exponents, which have no weight decay.
+        scale: one over the temperature.
+        correction: how much of the logarithm of an item's frequency is taken off its score.
+        seed: of the order of pairs.
+    """
+
+    def __init__(
+        self,
+        net: Towers,
+        features: Mapping[str, Tensor],
+        flat: Flat,
+        texts: Mapping[str, tuple[npt.NDArray[np.float32], Ints]],
+        *,
+        recent: int,
+        decay: float,
+        batch_size: int,
+        lr: float,
+        gamma_lr: float,
+        scale: float,
+        correction: float,
+        seed: int,
+    ) -> None:
+        self.net, self.features = net, features
+        self.recent, self.decay, self.batch_size = recent, decay, batch_size
+        self.scale, self.correction, self.seed = scale, correction, seed
+        self.device, self.num_items = net.start.device, len(next(iter(features.values())))
+        self.sources = [self._source(items, texts=vectors) for vectors, items in texts.values()]
+        if len(flat.item):
+            starts = np.searchsorted(flat.row, flat.row)
+            self.sources.insert(0, self._source(flat.item, begin=starts))
+        gamma = net.score.gamma_logits
+        self.optimizer = torch.optim.AdamW(
+            [p for p in net.parameters() if p is not gamma],
+            lr=lr,
+            betas=(0.9, 0.98),
+            weight_decay=0.01,
+        )
+        if gamma is not None:
+            self.optimizer.add_param_group({"params": [gamma], "lr": gamma_lr, "weight_decay": 0.0})
+
+    def epoch(self, number: int) -> float:
+        """Trains on every pair once, the kinds mixed batch by batch; returns the mean loss."""
+        rng = np.random.default_rng([self.seed, number])
+        plan = [
+            (source, rows)
+            for source in self.sources
+            for rows in batches(len(source.items), self.batch_size, rng)
+        ]
+        total = torch.zeros((), device=self.device)
+        for place in rng.permutation(len(plan)):
+            source, rows = plan[place]
+            loss = self.loss(source, torch.from_numpy(rows).to(self.device))
+            self.optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+            self.optimizer.step()
+            total += loss.detach() * len(rows)
+        return total.item() / sum(len(rows) for _, rows in plan)
+
+    def loss(self, source: Source, rows: Tensor) -> Tensor:
+        """Returns the loss of these pairs of a source, int64 [B], against each other's items."""
+        targets = source.items[rows]
+        if source.begin is None:
+            assert source.texts is not None
+            documents = rows_of(self.net, self.features, targets)
+            queries = self.net.texts(source.texts[rows])
+        else:
+            near, there = window(source.items, source.begin[rows], rows, self.recent)
+            # Each item once, however often it comes: its vector costs far more than its place.
+            needed, place = torch.unique(torch.cat([targets, near.flatten()]), return_inverse=True)
+            vectors = rows_of(self.net, self.features, needed)
+            documents = vectors[place[: len(rows)]]
+            scored = self.net.score.documents(vectors)[place[len(rows) :]]
+            queries = self.net.histories(scored.view(*near.shape, -1), there, decay=self.decay)
+        return in_batch_loss(
+            self.net.score(queries, documents),
+            document_ids=targets,
+            scale=self.scale,
+            log_frequency=self.correction * source.log_frequency[targets],
+        )
+
+    def _source(
+        self,
+        items: Ints,
+        *,
+        begin: Ints | None = None,
+        texts: npt.NDArray[np.float32] | None = None,
+    ) -> Source:
+        counts = np.bincount(items, minlength=self.num_items)
+        shares = np.log(np.maximum(counts, 1) / len(items)).astype(np.float32)
+        return Source(
+            torch.from_numpy(items).to(self.device),
+            None if begin is None else torch.from_numpy(begin).to(self.device),
+            None if texts is None else torch.from_numpy(texts).to(self.device),
+            torch.from_numpy(shares).to(self.device),
+        )
+
+
+def rows_of(net: Towers, features: Mapping[str, Tensor], items: Tensor) -> Tensor:
+    """Returns the document vectors of these items before normalisation. [B] -> [B, d]."""
+    return net.documents({name: table[items] for name, table in features.items()}, items)
+
+
+def window(flat: Tensor, begin: Tensor, end: Tensor, recent: int) -> tuple[Tensor, Tensor]:
+    """Cuts the newest items of histories that lie end to end, without a loop.
+
+    Args:
+        flat: int64 [n], the items.
+        begin: int64 [B], the place of each history's oldest item.
+        end: int64 [B], the place after its newest.
+        recent: R, at most so many are taken.
+
+    Returns:
+        int64 [B, R] items, newest first (any item where there is none), and bool [B, R].
+    """
+    places = end[:, None] - 1 - torch.arange(recent, device=flat.device)
+    there = places >= begin[:, None]
+    if not len(flat):
+        return torch.zeros_like(places), there
+    return flat[torch.where(there, places, 0)], there
+
+
+def ends(flat: Flat) -> tuple[Ints, Ints]:
+    """Returns where each sequence begins in `flat.item`, and the place after its end; int64 [B]."""
+    end = np.cumsum(np.bincount(flat.row, minlength=flat.num_rows)).astype(np.int64)
+    return np.append(0, end)[:-1], end
+
+
+def check_queries(
+    queries: TextQueries, *, dims: Mapping[str, int], num_items: int
+) -> dict[str, tuple[npt.NDArray[np.float32], Ints]]:
+    """Returns text queries as float32 vectors and int64 items; empty ones are left out.
+
+    Raises:
+        ValueError: vectors that do not fit the text view, or items that do not fit (names them).
+    """
+    found = {}
+    for name, (vectors, items) in sorted(queries.items()):
+        texts = check_texts(vectors, dims=dims, name=f"queries['{name}']")
+        about = np.asarray(items)
+        if about.shape != (len(texts),) or not (about.dtype.kind in "iu" or not len(about)):
+            raise ValueError(
+                f"queries['{name}']: items are {about.dtype} {about.shape}; expected one whole "
+                f"number for each of {len(texts)} texts"
+            )
+        outside = (about < 0) | (about >= num_items)
+        if outside.any():
+            at = int(np.argmax(outside))
+            raise ValueError(
+                f"queries['{name}'], row {at}: item {about[at]}; expected 0..{num_items - 1}"
+            )
+        if len(texts):
+            found[name] = (texts, about.astype(np.int64))
+    return found
