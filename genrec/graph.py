@@ -8,7 +8,7 @@ artifact with that fingerprint is never built twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ class Stage:
         name: verb, recipe section, function in `stages`, folder in the store.
         version: raised when the stage's code changes what it writes.
         reads: the stages whose artifacts it opens, as far as the recipe has them; `retrieve` means
-            every retriever.
+            every retriever, `retrieve.<name>` one.
         main: the file that `Pipeline[name].load()` loads.
         uses: recipe-wide fields that its result depends on.
         resumes: it goes on in what a killed run left, instead of starting again.
@@ -56,13 +56,20 @@ STAGES = (
     Stage(
         "train", 1, ("prepare", "quantize", "compose"), "summary.json", uses=("seed",), resumes=True
     ),
-    Stage("retrieve", 1, ("prepare",), "recommendations.parquet", uses=("mask_seen",)),
+    Stage("retrieve", 2, ("prepare",), "recommendations.parquet", uses=("mask_seen",)),
     Stage(
         "recommend",
         1,
         ("prepare", "quantize", "compose", "train"),
         "recommendations.parquet",
         uses=("mask_seen",),
+    ),
+    Stage(
+        "fuse",
+        1,
+        ("prepare", "retrieve", "recommend"),
+        "recommendations.parquet",
+        uses=("seed",),
     ),
     Stage(
         "probe",
@@ -74,10 +81,11 @@ STAGES = (
     ),
     Stage(
         "evaluate",
-        2,
-        ("prepare", "quantize", "retrieve", "recommend", "probe"),
+        3,
+        ("prepare", "quantize", "retrieve", "recommend", "fuse", "probe"),
         "metrics.json",
         uses=("seed", "mask_seen"),
+        beside=("quantize",),
     ),
 )
 _BY_NAME = {stage.name: stage for stage in STAGES}
@@ -85,7 +93,7 @@ _BY_NAME = {stage.name: stage for stage in STAGES}
 
 @dataclass(frozen=True)
 class Node:
-    """A stage of one recipe. `key` is the stage's name, or `retrieve.<kind>` for a retriever."""
+    """A stage of one recipe. `key` is the stage's name, or `retrieve.<name>` for a retriever."""
 
     key: str
     stage: Stage
@@ -112,22 +120,27 @@ class Graph:
         By key, in the order in which they run.
         """
         found: dict[str, Node] = {}
+        asides: dict[str, tuple[str, ...]] = {}
         for stage in STAGES:
             section = getattr(self._recipe, stage.name)
             parts = section if isinstance(section, tuple) else (section,)
             for part in parts:
                 if _left_out(part):
                     continue
-                key = f"{stage.name}.{part.kind}" if isinstance(section, tuple) else stage.name
+                key = f"{stage.name}.{part.label}" if isinstance(section, tuple) else stage.name
                 names = part.reads if part.reads is not None else stage.reads
-                read = {k for node in found.values() for k in node.reads}
-                names = tuple(n for n in names if n not in stage.beside or n in read)
-                reads = tuple(k for n in names for k in found if k.split(".")[0] == n)
+                asides[key] = tuple(n for n in names if n in stage.beside)
+                names = tuple(n for n in names if n not in stage.beside)
+                reads = tuple(k for n in names for k in found if n in (k, k.split(".")[0]))
                 found[key] = Node(key, stage, part, reads)
         # Words that nothing reads yet may be looked at all the same: whoever named an engine gets them.
         ends = [key for key in ("evaluate", "caption", "mine") if key in found]
         needed = {key for end in ends for key in ancestors(found, end)}
-        return {key: node for key, node in found.items() if key in needed}
+        return {
+            key: replace(node, reads=(*node.reads, *(n for n in asides[key] if n in needed)))
+            for key, node in found.items()
+            if key in needed
+        }
 
     def keys(self, stage: str) -> list[str]:
         """Returns the nodes that `stage` stands for: itself, or one per retriever.
@@ -158,7 +171,9 @@ class Graph:
                 "files": {name: digest for name, digest in files.items() if digest},
                 "prompts": self._prompts(node),
                 "inputs": {read: self.fingerprint(read) for read in node.reads},
-            } | {name: getattr(self._recipe, name) for name in node.stage.uses}
+            } | {
+                name: getattr(self._recipe, name) for name in (*node.stage.uses, *node.section.uses)
+            }
         return self._inputs[key]
 
     def fingerprint(self, key: str) -> str:
@@ -188,7 +203,7 @@ def ancestors(nodes: Mapping[str, Node], key: str) -> list[str]:
 
 
 def _left_out(section: Section) -> bool:
-    """Says whether a recipe does without a stage: caption or mine with no engine, no probe."""
+    """Says whether a recipe does without a stage: no engine to caption or mine, or not enabled."""
     engine = getattr(section, "engine", None)
     return not getattr(section, "enabled", True) or (engine is not None and engine.kind == "none")
 

@@ -108,6 +108,7 @@ class Recommender:
         k: int,
         num_beams: int,
         exclude: Histories | None = None,
+        allowed: Sequence[npt.ArrayLike] | None = None,
         certify: bool = False,
         max_beams: int | None = None,
         processes: Processes = ALONE,
@@ -120,6 +121,7 @@ class Recommender:
             k: items for each user.
             num_beams: W, prefixes kept at each level; at least as many as items come back.
             exclude: per user, items not to recommend (those of the history).
+            allowed: per user, the only items to recommend, such as a retriever's candidates.
             certify: widen the beam of users whose list is not proven; not every engine can.
             max_beams: how far, or None for the engine's own limit.
             processes: those that share the work, each calling this with the same arguments; each
@@ -138,7 +140,8 @@ class Recommender:
         parts = []
         for number in processes.share(len(starts)):
             rows = slice(starts[number], starts[number] + self.batch_size)
-            parts.append(self._search(prompts[rows], exclude and exclude[rows], options))
+            filters = {"exclude": exclude and exclude[rows], "allowed": allowed and allowed[rows]}
+            parts.append(self._search(prompts[rows], filters, options))
             progress("decode users", min(rows.stop, len(prompts)), len(prompts))
         if processes.count > 1:
             parts = processes.merge(parts)
@@ -150,12 +153,12 @@ class Recommender:
         return Lists(items, scores.astype(np.float32), ranks, exact)
 
     def _search(
-        self, prompts: Prompts, exclude: Histories | None, options: Mapping[str, Any]
+        self, prompts: Prompts, filters: Mapping[str, Any], options: Mapping[str, Any]
     ) -> list[np.ndarray]:
         input_ids, mask = encode_prompts(
             self.tokenizer, self.code_tokens, prompts, max_length=self.max_length
         )
-        out = self.engine.search(input_ids, mask, exclude=exclude, **options)
+        out = self.engine.search(input_ids, mask, **filters, **options)
         return [t.cpu().numpy() for t in (out.items, out.scores, out.exact)]
 
 

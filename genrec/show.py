@@ -168,6 +168,11 @@ def _lists(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact, ro
             out.print(Text(f"  {rank:>3} {score:>9.3f}  {_short(titles[item])}"))
 
 
+def _fuse(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact, rows: int) -> None:
+    _tree(out, artifact.load("stats.json"))
+    _lists(out, pipeline, artifact, rows)
+
+
 def _probe(out: rich.console.Console, _: Pipeline, artifact: Artifact, rows: int) -> None:
     _measures(out, artifact.load())
     written = artifact.load("written.parquet")
@@ -209,6 +214,7 @@ _VIEWS: dict[str, Callable[[rich.console.Console, Pipeline, Artifact, int], None
     "train": _train,
     "retrieve": _lists,
     "recommend": _lists,
+    "fuse": _fuse,
     "probe": _probe,
     "evaluate": _evaluate,
 }

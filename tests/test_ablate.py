@@ -102,7 +102,9 @@ def test_a_run_that_fails_is_said_and_the_others_go_on(
     again = planned()
     again.run()
     assert not again.failed
-    assert stages.calls == ["train", "recommend", "evaluate"] * 2  # and nothing of what was done
+    assert (
+        stages.calls == ["train", "recommend", "fuse", "evaluate"] * 2
+    )  # and nothing of what was done
 
 
 def test_only_some_variants(stages: Stages, planned: Callable[..., Ablation]) -> None:
@@ -128,7 +130,7 @@ def test_what_several_need_comes_first_when_processes_share_the_work(
 
     monkeypatch.setattr("genrec.ablate.runs._spawn", spawn)
     ablation.run(processes=2)
-    mine = ["train", "recommend", "evaluate"]
+    mine = ["train", "recommend", "fuse", "evaluate"]
     assert left["full, seed 0"] == left["short, seed 1"] == mine
     assert left["coarse, seed 0"] == ["quantize", "compose", *mine]
     assert stages.calls.count("embed") == 2

@@ -57,7 +57,7 @@ def test_run_prints_the_metrics_and_the_report(finished: tuple[Pipeline, str]) -
 def test_metrics_follow_the_contract(finished: tuple[Pipeline, str]) -> None:
     rows = finished[0]["evaluate"].load()["rows"]
     assert {"system", "split", "metric", "k", "value", "low", "high", "users"} == set(rows[0])
-    assert {row["system"] for row in rows} == {"generative", "popular", "cooccurrence"}
+    assert {row["system"] for row in rows} == {"generative", "fused", "popular", "cooccurrence"}
     assert {row["split"] for row in rows} == {"valid", "test"}
     assert {row["metric"] for row in rows} >= {"recall", "ndcg", "mrr", "coverage", "invalid_rate"}
     invalid = [r["value"] for r in rows if r["metric"] == "invalid_rate"]

@@ -48,7 +48,7 @@ def test_wheel_works_outside_the_checkout(wheel: zipfile.ZipFile, tmp_path: Path
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
     )
-    assert done.stdout == "run 12\n", done.stderr
+    assert done.stdout == "run 13\n", done.stderr
 
 
 def test_readme_commands_exist() -> None:

@@ -28,7 +28,7 @@ class Stages:
 
     def _stage(self, name: str, main: str) -> Callable[[Context], None]:
         def run(context: Context) -> None:
-            self.calls.append(f"{name}.{context.section.kind}" if name == "retrieve" else name)
+            self.calls.append(f"{name}.{context.section.label}" if name == "retrieve" else name)
             if self.fail == name:
                 (context.out / "half").write_text("half")
                 raise ValueError("bad input")
@@ -52,7 +52,7 @@ def recipe(tmp_path: Path) -> Path:
 
 
 ALL = ["prepare", "embed", "quantize", "compose", "train"]
-ALL += ["retrieve.popular", "retrieve.cooccurrence", "recommend", "probe", "evaluate"]
+ALL += ["retrieve.popular", "retrieve.cooccurrence", "recommend", "fuse", "probe", "evaluate"]
 
 
 def statuses(pipeline: Pipeline) -> dict[str, str]:
@@ -71,6 +71,7 @@ def test_stages_get_what_they_read(stages: Stages, recipe: Path) -> None:
     pipeline = Pipeline.load(recipe)
     pipeline.run()
     assert json.loads((pipeline["evaluate"] / "metrics.json").read_text()) == [
+        "fuse",
         "prepare",
         "probe",
         "quantize",
@@ -90,13 +91,22 @@ def test_a_change_rebuilds_what_depends_on_it_only(stages: Stages, recipe: Path)
         "compose",
         "train",
         "recommend",
+        "fuse",
         "probe",
         "evaluate",
     ]
     assert plans["quantize"].why == ("config.levels: 4 -> 3",)
     assert any(why.startswith("inputs.quantize: ") for why in plans["train"].why)
     changed.run()
-    assert stages.calls == ["quantize", "compose", "train", "recommend", "probe", "evaluate"]
+    assert stages.calls == [
+        "quantize",
+        "compose",
+        "train",
+        "recommend",
+        "fuse",
+        "probe",
+        "evaluate",
+    ]
 
 
 def test_the_seed_reaches_only_what_draws_numbers(stages: Stages, recipe: Path) -> None:
@@ -175,7 +185,7 @@ def test_force_builds_it_and_all_that_reads_it(stages: Stages, recipe: Path) -> 
     Pipeline.load(recipe).run()
     stages.calls.clear()
     Pipeline.load(recipe).run(force="train")
-    assert stages.calls == ["train", "recommend", "probe", "evaluate"]
+    assert stages.calls == ["train", "recommend", "fuse", "probe", "evaluate"]
 
 
 def test_a_failed_stage_keeps_what_was_done(stages: Stages, recipe: Path) -> None:
@@ -216,3 +226,40 @@ def test_unknown_stage(recipe: Path) -> None:
         Pipeline.load(recipe).run(to="trian")
     with pytest.raises(KeyError, match=r"retrieve\.popular, retrieve\.cooccurrence; name one"):
         Pipeline.load(recipe)["retrieve"]
+
+
+RETRIEVERS = "retrieve=[{kind: popular}, {kind: cooccurrence}, {kind: sasrec}]"
+
+
+def test_without_an_llm_nothing_is_built_for_one(stages: Stages, recipe: Path) -> None:
+    Pipeline.load(recipe, "recommend.enabled=false", "probe.enabled=false").run()
+    expected = ["prepare", "retrieve.popular", "retrieve.cooccurrence", "fuse", "evaluate"]
+    assert stages.calls == expected
+
+
+def test_only_what_learns_depends_on_the_seed(stages: Stages, recipe: Path) -> None:
+    args = [RETRIEVERS, "recommend.enabled=false", "probe.enabled=false"]
+    Pipeline.load(recipe, *args).run()
+    again = {row.key: row.status for row in Pipeline.load(recipe, *args, "seed=1").plan()}
+    assert again == {
+        "prepare": "done",
+        "retrieve.popular": "done",
+        "retrieve.cooccurrence": "done",
+        "retrieve.sasrec": "run",
+        "fuse": "run",
+        "evaluate": "run",
+    }
+
+
+def test_a_retriever_reads_what_it_needs(stages: Stages, recipe: Path) -> None:
+    kinds = "{kind: anchorrec}, {kind: anchorrec, name: ids, use_features: false}"
+    words = "{kind: magnitude, queries: [title, interest]}"
+    args = [f"retrieve=[{kinds}, {words}]", "evaluate.baselines=[]", "mine.engine.kind=openai"]
+    args += ["mine.engine.base_url=http://x", "mine.engine.model=m"]
+    args += ["recommend.candidates={mode: restrict, from: [ids], size: 50}", "fuse.sources=[ids]"]
+    nodes = Pipeline.load(recipe, *args).nodes
+    assert nodes["retrieve.anchorrec"].reads == ("prepare", "embed")
+    assert nodes["retrieve.ids"].reads == ("prepare",)
+    assert nodes["retrieve.magnitude"].reads == ("prepare", "mine", "embed")
+    assert nodes["recommend"].reads[-1] == "retrieve.ids"
+    assert nodes["fuse"].reads == ("prepare", "retrieve.ids")

@@ -75,7 +75,27 @@ def test_mistakes_name_the_key_and_the_mend(tmp_path: Path, override: str, messa
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ("retrieve: [{kind: popular}, {kind: popular}]\n", "each kind may stand once"),
+        ("retrieve: [{kind: popular}, {kind: popular}]\n", "give one of them a `name`"),
+        ("retrieve: [{kind: popular, name: fused}]\n", "'fused' is taken"),
+        ("retrieve: [{kind: popular}, {kind: cooccurrence, k: 9}]\n", r"retrieve\.cooccurrence=9"),
+        ("fuse: {k: 5}\n", r"beyond fuse\.k=5"),
+        ("fuse: {sources: [sasrec]}\n", r"fuse\.sources: \['sasrec'\] not among .*'generative'"),
+        ("fuse: {method: gate, weights: {popular: 1}}\n", "the gate learns its own"),
+        ("fuse: {sources: [popular], weights: {generative: 1}}\n", "one weight for each"),
+        ("recommend: {candidates: {mode: restrict}}\n", "needs `from`"),
+        (
+            "recommend: {candidates: {mode: restrict, from: [popular], size: 101}}\n",
+            r"size=101: \['popular'\] list 100 items at most",
+        ),
+        ("recommend: {enabled: false}\n", r"set probe\.enabled=false"),
+        (
+            "evaluate: {alignment: {of: sasrec}}\n",
+            r"evaluate\.alignment\.of: \['sasrec'\] not among",
+        ),
+        (
+            "retrieve: [{kind: popular}, {kind: cooccurrence}, {kind: magnitude, queries: [caption]}]\n",
+            r"retrieve\.magnitude\.queries asks for what the stage caption makes",
+        ),
         ("retrieve: [{kind: popular}]\n", r"baselines: \['cooccurrence'\] not among"),
         ("evaluate: {ks: [100]}\n", r"100 is beyond recommend\.k=20"),
         ("quantize: {kind: published}\n", r"needs prepare\.source\.index"),

@@ -113,11 +113,12 @@ def recorded(recommender: Recommender) -> Recommender:
 
 def test_what_the_engine_is_asked(recorded: Recommender) -> None:
     histories = [[0], [1], [2], [3]]
-    recorded.recommend(prompts(*histories), k=3, num_beams=2, exclude=histories)
+    own = [[u, 5] for u in range(4)]
+    recorded.recommend(prompts(*histories), k=3, num_beams=2, exclude=histories, allowed=own)
     wide = {"num_beams": 4, "k": 4}  # two items share a SID: one more place, and a beam for each
     assert recorded.engine.asked == [
-        {**wide, "exclude": histories[:3]},
-        {**wide, "exclude": histories[3:]},
+        {**wide, "exclude": histories[:3], "allowed": own[:3]},
+        {**wide, "exclude": histories[3:], "allowed": own[3:]},
     ]
     recorded.engine.asked.clear()
     for limit in (None, 3, 20):

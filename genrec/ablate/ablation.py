@@ -132,10 +132,11 @@ class Ablation:
             "recipe": self.name,
             "to": self.to,
         } | compare(
-            collect(finished),
+            collect(finished, system=self.grid.system),
             variants={name: v.note for name, v in self.grid.variants.items()},
             reference=self.grid.reference,
             seeds=self.seeds,
+            system=self.grid.system,
             errors=[(run.variant, run.seed, run.error) for run in self.failed if run.error],
             samples=self.samples,
         )

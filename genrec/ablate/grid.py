@@ -57,6 +57,7 @@ class Grid(_Part):
         description: what the grid is to show.
         reference: the variant that the others are compared with.
         to: the last stage that is run; the whole recipe where None.
+        system: whose lists are compared, a retriever's name for a grid of retrievers.
         common: overrides of every variant.
         variants: by name, in the order of the table.
         name: the file's name without suffix.
@@ -66,6 +67,7 @@ class Grid(_Part):
     description: str = ""
     reference: Name
     to: str | None = None
+    system: str = "generative"
     common: dict[str, Any] = {}
     variants: dict[Name, Variant] = Field(min_length=1)
 

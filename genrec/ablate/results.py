@@ -13,12 +13,12 @@ import polars as pl
 from genrec.ablate.runs import Run
 from genrec.evaluate import group_targets, per_user
 from genrec.pipeline import Pipeline
+from genrec.stages.context import system_of
 
 Floats = npt.NDArray[np.float64]
 Key = tuple[str | None, str]  # group (None: all users) and metric
 
 METRICS = ("recall", "ndcg")
-GENERATIVE = "generative"
 LONG = {
     "variant": pl.String,
     "seed": pl.Int64,
@@ -41,7 +41,8 @@ class Measured:
         prepared: fingerprint of the data; runs with the same one have the same users.
         collision_rate: of the SIDs before resolution; None where there are none.
         k: the cut-off of the metrics.
-        systems: per system and key, every user's value in the order of the test table, float64 [U].
+        systems: per system and key, every user's value in the order of the test table, float64 [U]:
+            the one that is compared, and the recipe's baselines.
     """
 
     variant: str
@@ -52,8 +53,12 @@ class Measured:
     systems: Mapping[str, Mapping[Key, Floats]]
 
 
-def collect(runs: Sequence[Run]) -> list[Measured]:
+def collect(runs: Sequence[Run], *, system: str) -> list[Measured]:
     """Reads finished runs; the cut-off is 10, or the largest that all of them measured.
+
+    Args:
+        runs: finished ones.
+        system: the one that is compared.
 
     Raises:
         ValueError: they have no cut-off in common.
@@ -64,10 +69,10 @@ def collect(runs: Sequence[Run]) -> list[Measured]:
     if not common:
         raise ValueError("evaluate.ks: the variants have no cut-off in common; give them one")
     k = 10 if 10 in common else max(common)
-    return [_read(run, k) for run in runs]
+    return [_read(run, k, system) for run in runs]
 
 
-def _read(run: Run, k: int) -> Measured:
+def _read(run: Run, k: int, system: str) -> Measured:
     pipeline, made = run.pipeline, run.made
     return Measured(
         run.variant,
@@ -75,7 +80,7 @@ def _read(run: Run, k: int) -> Measured:
         prepared=made["prepare"][1] if "prepare" in made else "",
         collision_rate=_collision_rate(pipeline) if "quantize" in made else None,
         k=k,
-        systems=_systems(pipeline, k) if "evaluate" in made else {},
+        systems=_systems(pipeline, k, system) if "evaluate" in made else {},
     )
 
 
@@ -84,19 +89,25 @@ def _collision_rate(pipeline: Pipeline) -> float:
     return float(rate["before"] if isinstance(rate, Mapping) else rate)
 
 
-def _systems(pipeline: Pipeline, k: int) -> dict[str, dict[Key, Floats]]:
+def _systems(pipeline: Pipeline, k: int, system: str) -> dict[str, dict[Key, Floats]]:
     prepared = pipeline["prepare"]
     targets, items = prepared.load("test.parquet"), len(prepared.load("items.parquet"))
     parts: dict[str | None, pl.DataFrame] = {None: targets}
     if "groups.parquet" in prepared.files():
         parts.update(group_targets(targets, prepared.load("groups.parquet")))
     found: dict[str, dict[Key, Floats]] = {}
-    for key in pipeline.nodes:
-        stage, _, kind = key.partition(".")
-        if stage not in ("recommend", "retrieve"):
+    names = {key: name for key in pipeline.nodes if (name := system_of(key))}
+    if system not in names.values():
+        raise ValueError(
+            f"system: '{system}' is none of the recipe's systems {sorted(names.values())}; set it in "
+            "the grid"
+        )
+    wanted = {system, *pipeline.recipe.evaluate.baselines}
+    for key, name in names.items():
+        if name not in wanted:
             continue
         users = per_user(pipeline[key].load(), targets, ks=(k,), num_items=items, where=key)
-        found[kind or GENERATIVE] = {
+        found[name] = {
             (group, metric): _of(users, part, f"{metric}@{k}")
             for group, part in parts.items()
             for metric in METRICS

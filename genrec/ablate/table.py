@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from genrec.ablate.results import GENERATIVE, Floats, Key, Measured
+from genrec.ablate.results import Floats, Key, Measured
 from genrec.ablate.statistics import holm, over_seeds, over_users, spread
 
 COLLISIONS = "collision_rate"
@@ -21,6 +21,7 @@ def compare(
     variants: Mapping[str, str],
     reference: str,
     seeds: int,
+    system: str = "generative",
     errors: Sequence[tuple[str, int, str]] = (),
     samples: int = 1000,
 ) -> dict[str, Any]:
@@ -31,6 +32,7 @@ def compare(
         variants: note by name, in the order of the table.
         reference: the variant that the others are compared with.
         seeds: how many seeds every variant was to have.
+        system: whose lists are compared.
         errors: variant, seed and reason of the runs that failed.
         samples: bootstrap resamples.
 
@@ -45,18 +47,18 @@ def compare(
     runs: dict[str, dict[int, Measured]] = {name: {} for name in variants}
     for one in measured:
         runs[one.variant][one.seed] = one
-    keys = list(dict.fromkeys(key for one in measured for key in one.systems.get(GENERATIVE, {})))
+    keys = list(dict.fromkeys(key for one in measured for key in one.systems.get(system, {})))
     rows = {name: _row(name, note) for name, note in variants.items()}
     for name, row in rows.items():
         row["seeds"] = sorted(runs[name])
         row["errors"] = [{"seed": s, "error": text} for v, s, text in errors if v == name]
     first = next(iter([*runs[reference].values(), *measured]), None)  # baselines have no seed
     baselines = dict(first.systems) if first else {}
-    baselines.pop(GENERATIVE, None)
+    baselines.pop(system, None)
     rows |= {_BASELINE + name: _row(name, "", baseline=True) for name in baselines}
     k = first.k if first else 10
     for key in keys:
-        found = _compared(key, runs, baselines, reference, samples)
+        found = _compared(key, runs, baselines, reference, system, samples)
         for name, cell in found.items():
             rows[name]["metrics"].append({"group": key[0], "metric": key[1], "k": k} | cell)
     for name, cell in _collisions(runs, reference).items():
@@ -77,15 +79,16 @@ def _compared(
     runs: Mapping[str, Mapping[int, Measured]],
     baselines: Mapping[str, Mapping[Key, Floats]],
     reference: str,
+    system: str,
     samples: int,
 ) -> dict[str, dict[str, Any]]:
     """One metric of one group: a cell per row, by the row's name."""
     cells: dict[str, dict[str, Any]] = {}
     paired: dict[str, Floats] = {}  # [U], averaged over seeds
     p_values: dict[str, float | None] = {}
-    theirs = {s: r.systems[GENERATIVE][key] for s, r in runs[reference].items() if _has(r, key)}
+    theirs = {s: r.systems[system][key] for s, r in runs[reference].items() if _has(r, system, key)}
     for name, by_seed in runs.items():
-        ours = {s: r.systems[GENERATIVE][key] for s, r in by_seed.items() if _has(r, key)}
+        ours = {s: r.systems[system][key] for s, r in by_seed.items() if _has(r, system, key)}
         if not ours:
             continue
         means = {seed: float(values.mean()) for seed, values in ours.items()}
@@ -145,8 +148,8 @@ def _same_users(one: Measured, other: Measured) -> bool:
     return one.prepared == other.prepared
 
 
-def _has(run: Measured, key: Key) -> bool:
-    return key in run.systems.get(GENERATIVE, {})
+def _has(run: Measured, system: str, key: Key) -> bool:
+    return key in run.systems.get(system, {})
 
 
 def _cell(values: Sequence[float]) -> dict[str, Any]:

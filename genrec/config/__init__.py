@@ -16,6 +16,7 @@ from genrec.config.compose import Compose, Tasks
 from genrec.config.embed import Joint, Late
 from genrec.config.engine import Engine, HFEngine
 from genrec.config.probe import Probe
+from genrec.config.retrieve import Candidates, Cooccurrence, Fuse, Popular, Retriever
 
 __all__ = [
     "Caption",
@@ -159,33 +160,24 @@ class Train(Section):
     patience: int = Field(5, ge=1, description="validations without a gain before stopping")
 
 
-# --- retrieve, recommend, evaluate -----------------------------------------------------------
-
-
-class Popular(Section):
-    """The most popular items of the training interactions."""
-
-    kind: Literal["popular"] = "popular"
-
-
-class Cooccurrence(Section):
-    """Items that stand near the history's items in training sequences."""
-
-    kind: Literal["cooccurrence"] = "cooccurrence"
-    window: int = Field(5, ge=1)
-    recent: int = Field(10, ge=1)
-    decay: float = Field(0.8, gt=0, le=1)
-
-
-Retriever = Annotated[Popular | Cooccurrence, Field(discriminator="kind")]
+# --- recommend, evaluate ---------------------------------------------------------------------
 
 
 class Recommend(Section):
     """Exact constrained beam search for every user of the split."""
 
+    enabled: bool = Field(True, description="false: retrievers alone, no LLM is trained")
     num_beams: int = Field(50, ge=1)
     k: int = Field(20, ge=1)
     engine: Engine = HFEngine()
+    candidates: Candidates = Candidates()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The model and its SIDs, and the retrievers whose items it is restricted to."""
+        chosen = self.candidates.sources if self.candidates.mode == "restrict" else ()
+        found = tuple(f"retrieve.{name}" for name in chosen)
+        return ("prepare", "quantize", "compose", "train", *found)
 
     @model_validator(mode="after")
     def _widening(self) -> Recommend:
@@ -195,13 +187,29 @@ class Recommend(Section):
         return self
 
 
+class Alignment(Section):
+    """How much of a retriever's collaborative space can be read off the items' semantic one."""
+
+    of: str = Field(description="the name of a retriever that has such a space: anchorrec, sasrec")
+    view: str = "text"
+    probes: tuple[Literal["linear", "mlp-1", "mlp-2", "mlp-3"], ...] = ("linear", "mlp-1")
+    epochs: int = Field(400, ge=1)
+
+
 class Evaluate(Section):
-    """Metrics with intervals, and the report."""
+    """Metrics with intervals, what the systems know of each other, and the report."""
 
     ks: tuple[int, ...] = (5, 10, 20)
     baselines: tuple[str, ...] = ("popular", "cooccurrence")
     samples: int = Field(1000, ge=100, description="bootstrap resamples")
     report_users: int = Field(10, ge=1)
+    alignment: Alignment | None = None
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Every system's lists; the embeddings where alignment is asked for."""
+        found = ("prepare", "quantize", "retrieve", "recommend", "fuse", "probe")
+        return (*found, "embed") if self.alignment else found
 
 
 class Runtime(Section):
@@ -231,26 +239,41 @@ class Recipe(Section):
     train: Train = Train()
     retrieve: tuple[Retriever, ...] = (Popular(), Cooccurrence())
     recommend: Recommend = Recommend()
+    fuse: Fuse = Fuse()
     probe: Probe = Probe()
     evaluate: Evaluate = Evaluate()
     runtime: Runtime = Runtime()
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
-        kinds = [retriever.kind for retriever in self.retrieve]
-        if len(set(kinds)) < len(kinds):
-            raise ValueError(f"retrieve: each kind may stand once, found {kinds}")
-        missing = [name for name in self.evaluate.baselines if name not in kinds]
-        if missing:
+        lengths = {r.label: r.k for r in self.retrieve}
+        if len(lengths) < len(self.retrieve):
+            labels = [r.label for r in self.retrieve]
             raise ValueError(
-                f"evaluate.baselines: {missing} not among retrieve's kinds {kinds}; "
-                "add the retriever or take the baseline out"
+                f"retrieve: a name may stand once, found {labels}; give one of them a `name`"
             )
-        if max(self.evaluate.ks) > self.recommend.k:
+        named = {
+            "evaluate.baselines": self.evaluate.baselines,
+            "recommend.candidates.from": self.recommend.candidates.sources,
+            "evaluate.alignment.of": (self.evaluate.alignment.of,)
+            if self.evaluate.alignment
+            else (),
+        }
+        llm = ("generative",) if self.recommend.enabled else ()
+        for where, names in (named | {"fuse.sources": self.fuse.sources}).items():
+            known = (*lengths, *llm) if where == "fuse.sources" else tuple(lengths)
+            if missing := [name for name in names if name not in known]:
+                raise ValueError(
+                    f"{where}: {missing} not among the recipe's systems {list(known)}; add the "
+                    "retriever, or take the name out"
+                )
+        self._check_lengths(lengths)
+        if self.probe.enabled and not self.recommend.enabled:
             raise ValueError(
-                f"evaluate.ks: {max(self.evaluate.ks)} is beyond recommend.k={self.recommend.k}"
+                "probe.enabled: there is no model to look into with recommend.enabled=false; set "
+                "probe.enabled=false"
             )
-        for section in (self.embed, self.compose):
+        for section in (self.embed, self.compose, *self.retrieve):
             for stage, field in section.optional_reads().items():
                 if field is not None and getattr(self, stage).engine.kind == "none":
                     raise ValueError(
@@ -261,3 +284,25 @@ class Recipe(Section):
         if self.quantize.kind == "published" and getattr(source, "index", None) is None:
             raise ValueError("quantize.kind=published needs prepare.source.index, an *.index.json")
         return self
+
+    def _check_lengths(self, lengths: dict[str, int]) -> None:
+        """Checks that every list is as long as what draws on it."""
+        deepest = max(self.evaluate.ks)
+        if self.recommend.enabled:
+            lengths = lengths | {"generative": self.recommend.k}
+        if self.fuse.enabled:
+            lengths = lengths | {"fused": self.fuse.k}
+        fields = {"generative": "recommend.k", "fused": "fuse.k"}
+        for name, length in lengths.items():
+            if deepest > length:
+                raise ValueError(
+                    f"evaluate.ks: {deepest} is beyond {fields.get(name, f'the k of retrieve.{name}')}"
+                    f"={length}"
+                )
+        candidates = self.recommend.candidates
+        most = sum(lengths[name] for name in candidates.sources)
+        if candidates.mode == "restrict" and candidates.size > most:
+            raise ValueError(
+                f"recommend.candidates.size={candidates.size}: {list(candidates.sources)} list {most} "
+                "items at most; raise their k, or lower size"
+            )

@@ -24,6 +24,11 @@ class Section(BaseModel):
         """The stages that this section reads, where it differs from the table in `graph.STAGES`."""
         return None
 
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """Recipe-wide fields that its result depends on, beside those of `graph.STAGES`."""
+        return ()
+
     def optional_reads(self) -> dict[str, str | None]:
         """Returns the optional stages (caption, mine) that this section reads.
 

@@ -28,6 +28,7 @@ def write_report(
     data_stats: Mapping[str, Any] | None = None,
     examples: Sequence[UserExample] = (),
     facts: Mapping[str, object] | None = None,
+    diagnostics: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the report.
 
@@ -39,6 +40,7 @@ def write_report(
         data_stats: `stats.json` of prepare, numbers by name; None leaves it out.
         examples: from `user_examples`.
         facts: what was run, by name: source, model, seed ...
+        diagnostics: `diagnostics.json`; None leaves it out.
 
     Raises:
         ValueError: `metrics` has no row of its split.
@@ -59,6 +61,8 @@ def write_report(
             charts=[_chart(summary, metric) for metric in ("ndcg", "recall")],
             sids=None if sid_stats is None else _sids(sid_stats),
             probes=_probes(metrics.get("probes", {})),
+            pairs=(diagnostics or {}).get("complementarity"),
+            fusion=_fusion(diagnostics or {}, summary.k),
             data=None if data_stats is None else _flat(data_stats),
             examples=examples,
         )
@@ -176,6 +180,25 @@ def _probes(found: Mapping[str, Any]) -> dict[str, Any] | None:
     for measure in measures(found):
         parts.setdefault(measure.part, []).append(measure)
     return {"parts": parts, "absent": absences(found)} if found else None
+
+
+def _fusion(diagnostics: Mapping[str, Any], k: int) -> dict[str, Any] | None:
+    """One row per source: its weight, its own hits kept and lost, and what the fusion gains on it."""
+    found = diagnostics.get("fusion")
+    if found is None:
+        return None
+    gains = {d["baseline"]: d for d in found["differences"] if (d["metric"], d["k"]) == ("ndcg", k)}
+    kept = found["kept"]["test"]
+    rows = [
+        {
+            "name": name,
+            "weight": found.get("weights", {}).get(name),
+            "gain": gains[name],
+            **kept["sources"][name],
+        }
+        for name in found["sources"]
+    ]
+    return {"method": found["method"], "k": kept["k"], "rows": rows, **kept}
 
 
 def _flat(stats: Mapping[str, Any], above: str = "") -> dict[str, object]:

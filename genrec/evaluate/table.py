@@ -57,18 +57,18 @@ def groups_table(metrics: Mapping[str, Any]) -> Table | None:
     }
     if not rows:
         return None
+    groups = {group: row["users"] for (group, _), row in rows.items()}
     table = Table(
-        "group",
+        "system",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,
-        title=f"ndcg@{summary.k} by group of users",
+        title=f"ndcg@{summary.k} by group of users; their number below its name",
     )
-    for name in ("users", *summary.systems):
-        table.add_column(name, justify="right", no_wrap=True)
-    for group in dict.fromkeys(group for group, _ in rows):
-        cells = [rows[group, system] for system in summary.systems]
-        table.add_row(Text(group), f"{cells[0]['users']:,}", *(f"{c['value']:.4f}" for c in cells))
+    for group, users in groups.items():
+        table.add_column(Text(f"{group}\n{users:,}"), justify="right")
+    for system in summary.systems:
+        table.add_row(system, *(f"{rows[group, system]['value']:.4f}" for group in groups))
     return table
 
 

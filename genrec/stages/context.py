@@ -56,3 +56,9 @@ class Context:
         """Writes one JSON file, the same bytes for the same value."""
         text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
         (self.out / name).write_text(text + "\n", encoding="utf-8")
+
+
+def system_of(key: str) -> str:
+    """Returns the name under which a node's lists are measured; empty if it makes none."""
+    stage, _, name = key.partition(".")
+    return {"recommend": "generative", "fuse": "fused"}.get(stage, name)

@@ -7,9 +7,9 @@ from typing import Any
 import polars as pl
 
 from genrec import schema
-from genrec.config import Recipe
 from genrec.evaluate import evaluate, evaluate_groups, pick_users, user_examples, write_report
-from genrec.stages.context import EVALUATED, Context
+from genrec.stages.context import EVALUATED, Context, system_of
+from genrec.stages.diagnose import diagnose
 
 
 def run(context: Context) -> None:
@@ -19,11 +19,7 @@ def run(context: Context) -> None:
     found = []
     for split in EVALUATED:
         targets = prepared.load(f"{split}.parquet")
-        systems = {
-            _system(key): artifact.load(schema.recommendations_file(split))
-            for key, artifact in context.inputs.items()
-            if _system(key)
-        }
+        systems = _lists(context, split)
         found.append(
             evaluate(
                 systems,
@@ -46,24 +42,29 @@ def run(context: Context) -> None:
         measured["probes"] = context.inputs["probe"].load()
         measured["rows"] += measured["probes"]["rows"]
     context.write_json("metrics.json", measured)
+    diagnostics = diagnose(context, systems, targets)
+    context.write_json("diagnostics.json", diagnostics)
     users = pick_users(targets, count=section.report_users, seed=context.recipe.seed)
     write_report(
         context.out / "report.html",
         title=context.recipe.name,
         metrics=measured,
-        sid_stats=context.inputs["quantize"].load("stats.json"),
+        sid_stats=_stats(context, "quantize"),
         data_stats=prepared.load("stats.json"),
-        facts=_facts(context.recipe),
+        facts=_facts(context),
+        diagnostics=diagnostics,
         examples=user_examples(
             users, systems=systems, targets=targets, items=items, image_root=prepared.path
         ),
     )
 
 
-def _system(key: str) -> str:
-    """Returns the name under which a node's lists are measured; empty if it makes none."""
-    stage, _, kind = key.partition(".")
-    return "generative" if stage == "recommend" else kind
+def _lists(context: Context, split: str) -> dict[str, pl.DataFrame]:
+    """Every system's lists: the LLM's and the fusion first, then the retrievers."""
+    named = {name: artifact for key, artifact in context.inputs.items() if (name := system_of(key))}
+    first = [name for name in ("generative", "fused") if name in named]
+    order = [*first, *(name for name in named if name not in first)]
+    return {name: named[name].load(schema.recommendations_file(split)) for name in order}
 
 
 def _groups(
@@ -85,10 +86,14 @@ def _groups(
     )
 
 
-def _facts(recipe: Recipe) -> dict[str, str]:
-    return {
-        "source": recipe.prepare.source.kind,
-        "quantizer": recipe.quantize.kind,
-        "model": recipe.train.model.kind,
-        "seed": str(recipe.seed),
-    }
+def _stats(context: Context, stage: str) -> dict[str, Any] | None:
+    artifact = context.inputs.get(stage)
+    return None if artifact is None else artifact.load("stats.json")
+
+
+def _facts(context: Context) -> dict[str, str]:
+    recipe = context.recipe
+    facts = {"source": recipe.prepare.source.kind, "seed": str(recipe.seed)}
+    if "recommend" in context.inputs:
+        facts |= {"quantizer": recipe.quantize.kind, "model": recipe.train.model.kind}
+    return facts

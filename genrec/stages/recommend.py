@@ -11,6 +11,7 @@ from genrec import schema
 from genrec.config import Recipe
 from genrec.processes import Processes
 from genrec.recommender import Recommender, to_table
+from genrec.retrieve.fusion import pooled
 from genrec.stages.context import EVALUATED, Context
 
 
@@ -39,6 +40,7 @@ def run(context: Context) -> None:
             k=section.k,
             num_beams=section.num_beams,
             exclude=targets["history"].to_list() if context.recipe.mask_seen else None,
+            allowed=_candidates(context, split, targets["user"].to_list()),
             certify=getattr(section.engine, "certify", False),
             max_beams=getattr(section.engine, "max_beams", None),
             processes=processes,
@@ -53,6 +55,16 @@ def run(context: Context) -> None:
         exact[split] = float(lists.exact.mean())
     if processes.first:
         context.write_json("stats.json", {"proven_exact": exact})
+
+
+def _candidates(context: Context, split: str, users: list[int]) -> list[np.ndarray] | None:
+    """The items that each user's list may hold; None where the recipe does not restrict it."""
+    wanted = context.section.candidates
+    if wanted.mode == "off":
+        return None
+    file = schema.recommendations_file(split)
+    tables = {name: context.inputs[f"retrieve.{name}"].load(file) for name in wanted.sources}
+    return pooled(tables, users, size=wanted.size)
 
 
 def load(recipe: Recipe, folder: Path, sids: np.ndarray, *, device: str) -> Recommender:

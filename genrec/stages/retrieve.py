@@ -1,33 +1,39 @@
-"""Training sequences to candidate lists, by one retriever."""
+"""Training sequences, and what the retriever needs beside them, to candidate lists."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+import polars as pl
+
 from genrec import schema
-from genrec.retrieve import (
-    Cooccurrence,
-    Popular,
-    histories_of,
-    to_recommendations,
-    training_sequences,
-)
+from genrec.config import retrieve as sections
+from genrec.retrieve import histories_of, to_recommendations, training_sequences
+from genrec.retrieve.registry import retriever_class
 from genrec.stages.context import EVALUATED, Context
+from genrec.stages.items import read_items
+from genrec.stages.views import Floats, item_views, text_encoder
+
+_CONTENT = ("text", "image", "joint")  # views that are no behaviour
 
 
 def run(context: Context) -> None:
-    """Training sequences to candidate lists, by one retriever."""
+    """Fits one retriever, writes its lists for both splits, itself, and what is to be told of it."""
     prepared, section = context.inputs["prepare"], context.section
-    make = {"popular": Popular, "cooccurrence": Cooccurrence}[section.kind]
-    retriever = make(**section.model_dump(exclude={"kind"}))
-    retriever.fit(
+    items, sequences = (
+        prepared.load("items.parquet"),
         training_sequences(prepared.load("train.parquet")),
-        num_items=len(prepared.load("items.parquet")),
-        progress=context.progress,
+    )
+    views = item_views(context) if "embed" in context.inputs else {}
+    retriever = _make(context).fit(
+        sequences, num_items=len(items), progress=context.progress, **_beside(context, views)
     )
     for split in EVALUATED:
         targets = prepared.load(f"{split}.parquet")
         ranked = retriever.recommend(
             histories_of(targets),
-            k=context.recipe.recommend.k,
+            k=section.k,
             exclude_seen=context.recipe.mask_seen,
             progress=context.progress_of(split),
         )
@@ -36,3 +42,98 @@ def run(context: Context) -> None:
             context.out / schema.recommendations_file(split), table, schema.RECOMMENDATIONS
         )
     retriever.save(context.out / "retriever")
+    stats = {"epochs": log} if (log := getattr(retriever, "log_", [])) else {}
+    if isinstance(section, sections.AnchorRec) and section.use_features:
+        stats["collapse"] = _collapse(retriever, views)
+    if isinstance(section, sections.Magnitude):
+        stats |= _magnitudes(context, retriever, items, sequences)
+    context.write_json("stats.json", stats)
+
+
+def _make(context: Context) -> Any:
+    """The retriever with its settings; what learns also has a seed and a device."""
+    section = context.section
+    options = section.model_dump(exclude={"kind", "name", "k", "views", "queries", "index"})
+    if isinstance(section, sections.Learned):
+        options |= {"seed": context.recipe.seed, "device": context.device}
+    return retriever_class(section.kind)(**options)
+
+
+def _beside(context: Context, views: dict[str, Floats]) -> dict[str, Any]:
+    """Further arguments of `fit`: validation users, views of the items, texts to answer."""
+    section, found = context.section, dict[str, Any]()
+    if isinstance(section, sections.Learned):
+        from genrec.retrieve.learning import Validation
+
+        valid = context.inputs["prepare"].load("valid.parquet")
+        found["valid"] = Validation(histories_of(valid), valid["target"].to_numpy())
+    if isinstance(section, sections.AnchorRec) and section.use_features:
+        found["features"] = {n: v for n, v in views.items() if n in _CONTENT}
+    if isinstance(section, sections.NormConcat):
+        found["features"] = views
+    if isinstance(section, sections.Magnitude):
+        found["features"] = _chosen(section, views)
+        found["queries"] = _queries(context)
+    return found
+
+
+def _chosen(section: sections.Magnitude, views: dict[str, Floats]) -> dict[str, Floats]:
+    if section.views is None:
+        return {n: v for n, v in views.items() if n in ("text", "image")}
+    if missing := [name for name in section.views if name not in views]:
+        raise ValueError(
+            f"retrieve.{section.label}.views: {missing} not among the embedding's {sorted(views)}"
+        )
+    return {name: views[name] for name in section.views}
+
+
+def _queries(context: Context) -> dict[str, tuple[Floats, np.ndarray]]:
+    """Texts and the items that they are about, encoded as the items' own words are."""
+    if not context.section.queries:
+        return {}
+    items, found, encode = read_items(context), {}, text_encoder(context)
+    for name in context.section.queries:
+        column = "interests" if name == "interest" else name
+        rows = (
+            items.select("item", text=column).explode("text")
+            if name == "interest"
+            else (items.select("item", text=column))
+        )
+        rows = rows.filter(pl.col("text").fill_null("") != "")
+        if len(rows):
+            found[name] = encode(rows["text"].to_list()), rows["item"].to_numpy()
+    return found
+
+
+def _collapse(retriever: Any, views: dict[str, Floats]) -> dict[str, Any]:
+    """Positional collapse: raw views against learned ones."""
+    from genrec.evaluate.collapse import collapse
+    from genrec.retrieve.anchorrec.training import views_of
+
+    content = {n: v for n, v in views.items() if n in _CONTENT}
+    raw = {n: v.numpy() for n, v in views_of(content, len(retriever.degrees_)).items()}
+    return collapse(raw, retriever.views_)
+
+
+def _magnitudes(
+    context: Context, retriever: Any, items: pl.DataFrame, sequences: list[Any]
+) -> dict[str, Any]:
+    """What was learned of norms; also writes the index and the vectors for other databases."""
+    from genrec.retrieve.index import ItemIndex, export_vectors
+    from genrec.retrieve.magnitude import norm_report
+
+    vectors = retriever.item_vectors()
+    index = ItemIndex(vectors.shape[1], **context.section.index.model_dump())
+    index.add(vectors, np.arange(len(vectors)))
+    index.save(context.out / "index")
+    export_vectors(context.out / "vectors", vectors, items["item_id"].to_list())
+    valid = context.inputs["prepare"].load("valid.parquet")
+    asked = retriever.query_vectors(histories_of(valid)[: context.section.valid_users])
+    relevant = np.isin(np.arange(len(items)), valid["target"].to_numpy())
+    popularity = np.bincount(np.concatenate(sequences), minlength=len(items))
+    found = norm_report(retriever.item_vectors(raw=True), relevant=relevant, popularity=popularity)
+    return {
+        "gammas": dict(zip(("query", "document"), retriever.gammas_, strict=True)),
+        "norms": {n: v if np.isfinite(v) else None for n, v in found._asdict().items()},
+        "index_recall@10": index.recall_against_flat(asked, k=10, vectors=vectors),
+    }

@@ -125,6 +125,7 @@ SHIPPED = {
     "trialigngr": "demo",
     "tasks": "demo",
     "views": "demo",
+    "anchorrec": "demo",
     "scientific": "scientific",
     "movielens": "movielens-posters",
 }

@@ -10,7 +10,7 @@ from rich.console import Console
 from scipy import stats
 
 from genrec.ablate import console_tables
-from genrec.ablate.results import GENERATIVE, Measured
+from genrec.ablate.results import Measured
 from genrec.ablate.show import markdown
 from genrec.ablate.statistics import holm, over_seeds, over_users, spread
 from genrec.ablate.table import compare
@@ -53,7 +53,7 @@ def run_of(variant: str, seed: int, hits: list[float], rate: float, data: str = 
             for group, users in ((None, 4), ("some", 2))
             for metric in ("recall", "ndcg")
         }
-        for name, values in ((GENERATIVE, hits), ("popular", [1.0, 0.0, 0.0, 0.0]))
+        for name, values in (("generative", hits), ("popular", [1.0, 0.0, 0.0, 0.0]))
     }
     return Measured(variant, seed, data, rate, 10, systems)
 

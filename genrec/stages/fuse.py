@@ -1,0 +1,41 @@
+"""Several systems' lists to one; what is fitted is fitted on validation users."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from genrec import schema
+from genrec.retrieve import training_sequences
+from genrec.retrieve.fusion import Fusion, kept
+from genrec.stages.context import EVALUATED, Context, system_of
+
+
+def run(context: Context) -> None:
+    """Fuses the lists of both splits, and counts what becomes of each source's own hits."""
+    prepared, section = context.inputs["prepare"], context.section
+    lists = {
+        split: {
+            name: artifact.load(schema.recommendations_file(split))
+            for key, artifact in context.inputs.items()
+            if (name := system_of(key))
+        }
+        for split in EVALUATED
+    }
+    targets = {split: prepared.load(f"{split}.parquet") for split in EVALUATED}
+    sequences = training_sequences(prepared.load("train.parquet"))
+    popularity = np.bincount(
+        np.concatenate(sequences), minlength=len(prepared.load("items.parquet"))
+    )
+    options = section.model_dump(exclude={"enabled", "sources", "k"})
+    fusion = Fusion(**options, seed=context.recipe.seed)
+    fusion.fit(lists["valid"], targets["valid"], popularity=popularity)
+    fusion.save(context.out / "fusion")
+    counts = {}
+    for done, (split, tables) in enumerate(lists.items(), start=1):
+        fused = fusion.fuse(tables, targets[split], k=section.k)
+        schema.write(
+            context.out / schema.recommendations_file(split), fused, schema.RECOMMENDATIONS
+        )
+        counts[split] = kept(tables, fused, targets[split], k=section.optimise_k)
+        context.progress("fuse", done, len(lists))
+    context.write_json("stats.json", fusion.told() | {"kept": counts})
