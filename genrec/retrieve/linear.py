@@ -51,10 +51,21 @@ def rank(
         block = np.asarray(score(binary(seen, num_items=num_items)), dtype=np.float32)
         if exclude_seen:
             block[seen.row, seen.item] = -np.inf
-        block = block[:, order]  # a stable sort then breaks ties by popularity
-        best = np.argsort(-block, axis=1, kind="stable")[:, :width]
+        block = block[:, order]  # the first of equal columns is then the most popular
+        best = _first(block, width)
         values = np.take_along_axis(block, best, axis=1)
         items[part, :width] = np.where(np.isneginf(values), -1, order[best])
         scores[part, :width] = values
         progress(step, part.stop, len(histories))
     return Ranked(items, scores)
+
+
+def _first(scores: npt.NDArray[np.float32], width: int) -> npt.NDArray[np.intp]:
+    """The columns of each row's `width` best scores, equal ones in order; [B, width]."""
+    last = np.partition(scores, -width, axis=1)[:, [-width]]  # the score on the last place
+    above, equal = scores > last, scores == last
+    room = width - above.sum(axis=1, keepdims=True)
+    taken = above | (equal & (np.cumsum(equal, axis=1, dtype=np.int32) <= room))
+    columns = np.nonzero(taken)[1].reshape(len(scores), width)
+    values = np.take_along_axis(scores, columns, axis=1)
+    return np.take_along_axis(columns, np.argsort(-values, axis=1, kind="stable"), axis=1)

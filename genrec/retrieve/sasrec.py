@@ -7,7 +7,7 @@ what users begin with; histories fill rows from the left, so that causal attenti
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -36,7 +36,7 @@ from genrec.retrieve.windows import IGNORED, Window, by_length, collate, windows
 Floats = npt.NDArray[np.float32]
 
 _MAX_LOGITS = 2**25  # cells of one block of logits: 128 MiB, and as much again for its gradient
-_MAX_TOKENS = 2**16  # of one block of histories that are only read
+_MAX_ROWS = 256  # of one block of histories that are only read
 
 
 class _Network(nn.Module):
@@ -273,13 +273,15 @@ class SASRec:
         return self._states(network, histories) @ network.catalogue.T
 
     def _states(self, network: _Network, histories: Sequences) -> torch.Tensor:
-        """The states after each history, [B, D]; long blocks are read piece by piece."""
-        step = max(1, _MAX_TOKENS // (self.max_length + 1))
-        states = [
-            _last_states(network, histories[at : at + step], self.max_length)
-            for at in range(0, len(histories), step)
-        ]
-        return torch.cat(states)
+        """The states after each history, [B, D]; blocks of like length, for all are padded to one."""
+        newest = [np.asarray(h, dtype=np.int64).reshape(-1)[-self.max_length :] for h in histories]
+        order = np.argsort([len(h) for h in newest], kind="stable")
+        blocks = np.array_split(order, max(1, -(-len(order) // _MAX_ROWS)))
+        found = network.catalogue.new_empty(len(newest), self.dim)
+        for rows in blocks:
+            if len(rows):
+                found[torch.from_numpy(rows)] = _last_states(network, [newest[r] for r in rows])
+        return found
 
 
 def full_cross_entropy(
@@ -311,11 +313,10 @@ def _summed(states: torch.Tensor, items: torch.Tensor, labels: torch.Tensor) -> 
     return F.cross_entropy(states @ items.T, labels, reduction="sum")
 
 
-def _last_states(network: _Network, histories: Sequences, max_length: int) -> torch.Tensor:
+def _last_states(network: _Network, histories: Sequence[npt.NDArray[np.int64]]) -> torch.Tensor:
     """The state after the newest item of each history, [B, D]."""
     start, device = len(network.catalogue), network.items.weight.device
-    newest = [np.asarray(h, dtype=np.int64).reshape(-1)[-max_length:] for h in histories]
-    inputs = [np.concatenate([[start], h]) for h in newest]
+    inputs = [np.concatenate([[start], h]) for h in histories]
     tokens, _ = collate([Window(row, row) for row in inputs], pad=start)
     last = torch.tensor([len(row) - 1 for row in inputs], device=device)
     states = network(tokens.to(device))

@@ -88,7 +88,7 @@ def test_company_in_a_batch_changes_nothing(
     np.testing.assert_allclose(
         together.scores, np.concatenate([a.scores for a in alone]), atol=1e-4
     )
-    monkeypatch.setattr(sasrec, "_MAX_TOKENS", 18)  # 3 users at a time
+    monkeypatch.setattr(sasrec, "_MAX_ROWS", 3)
     pieces = fitted.recommend(histories, k=NUM_ITEMS)
     np.testing.assert_allclose(together.scores, pieces.scores, atol=1e-4)
 

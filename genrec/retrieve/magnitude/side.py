@@ -29,7 +29,9 @@ SIDES: tuple[Side, Side] = ("qnorm", "dnorm")
 DELTA_CV_CUT = 2.8
 DELTA_CV_UNKNOWN = (2.0, 3.9)
 
-_SAMPLE = 256  # queries of the Fisher estimate: its cost is queries x documents x d^2
+# Queries of the Fisher estimate, whose cost is queries x documents x d^2: so many at least, and twice
+# the width, for with fewer queries than dimensions the smallest eigenvalue is chance.
+_SAMPLE = 256
 
 
 class Fisher(NamedTuple):
@@ -179,7 +181,7 @@ def fisher_condition(
     smallest eigenvalue that is not null (1e-10 of the largest), with a ridge on both.
 
     Args:
-        queries: float [n, d], before normalisation.
+        queries: float [n, d], before normalisation; n well above d, or the condition is chance.
         documents: float [m, d], before normalisation, every query's candidates.
         side: the one that is normalised: qnorm or dnorm.
         scale: one over the temperature.
@@ -315,8 +317,9 @@ def compare_sides(
         model = Magnitude(**{**(settings or {}), "variant": variant})
         model.fit(sequences, num_items=num_items, features=features, queries=queries, valid=valid)
         scores[variant] = max(epoch["valid"] for epoch in model.log_)  # that epoch was kept
-        asked[variant] = model.query_vectors(valid.histories[:_SAMPLE], raw=True)
-        answered[variant] = model.item_vectors(raw=True)[np.unique(valid.targets[:_SAMPLE])]
+        count = max(_SAMPLE, 2 * model.dim)
+        asked[variant] = model.query_vectors(valid.histories[:count], raw=True)
+        answered[variant] = model.item_vectors(raw=True)[np.unique(valid.targets[:count])]
         progress("magnitude: compare sides", done + 1, len(variants))
     return choose_side(asked, answered, scores, scale=model.scale)
 
