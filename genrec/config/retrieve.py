@@ -101,6 +101,7 @@ class AnchorRec(Learned):
     """LightGCN on ids beside gated text and image branches, aligned outside the scoring space."""
 
     kind: Literal["anchorrec"] = "anchorrec"
+    patience: int = Field(30, ge=1, description="long: recall often falls before it rises")
     dim: int = Field(64, ge=1)
     id_layers: int = Field(2, ge=1)
     view_layers: int = Field(1, ge=0)
@@ -154,8 +155,8 @@ class Magnitude(Learned):
     item_table: bool = Field(False, description="a learned vector for each item too")
     recent: int = Field(20, ge=1)
     decay: float = Field(0.8, gt=0, le=1)
-    epochs: int = Field(30, ge=1)
-    patience: int = Field(3, ge=1)
+    epochs: int = Field(60, ge=1)
+    patience: int = Field(6, ge=1)
     batch_size: int = Field(512, ge=1)
     lr: float = Field(3e-4, gt=0)
     gamma_lr: float = Field(1e-2, gt=0, description="learning rate of the exponents of `learn`")

@@ -70,7 +70,8 @@ class AnchorRec:
         use_features: False leaves ids only, which is LightGCN; `fit` then takes no features.
         lr: of Adam.
         epochs: at most.
-        patience: epochs without a gain on validation before stopping (the paper never stops early).
+        patience: epochs without a gain on validation before stopping. Long, because a random start
+            spread over the graph already ranks, and recall falls before it rises (the paper never stops).
         batch_size: interactions per step.
         valid_users: at most so many validation users choose the epoch, drawn by the seed.
         device: "auto", "cpu" or "cuda".
@@ -100,7 +101,7 @@ class AnchorRec:
     use_features: bool = True
     lr: float = 1e-3
     epochs: int = 100
-    patience: int = 10
+    patience: int = 30
     batch_size: int = 2048
     valid_users: int = 2000
     device: str = "auto"

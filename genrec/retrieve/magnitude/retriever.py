@@ -80,8 +80,8 @@ class Magnitude:
     item_table: bool = False
     recent: int = 20
     decay: float = 0.8
-    epochs: int = 30
-    patience: int = 3
+    epochs: int = 60
+    patience: int = 6
     batch_size: int = 512
     lr: float = 3e-4
     gamma_lr: float = 1e-2
