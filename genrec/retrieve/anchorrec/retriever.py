@@ -71,7 +71,7 @@ class AnchorRec:
         lr: of Adam.
         epochs: at most.
         patience: epochs without a gain on validation before stopping. Long, because a random start
-            spread over the graph already ranks, and recall falls before it rises (the paper never stops).
+            spread over the graph already ranks, and recall falls before it rises. Published: no stop.
         batch_size: interactions per step.
         valid_users: at most so many validation users choose the epoch, drawn by the seed.
         device: "auto", "cpu" or "cuda".
