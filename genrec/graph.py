@@ -45,7 +45,7 @@ class Stage:
 
 
 STAGES = (
-    Stage("prepare", 2, (), "items.parquet"),
+    Stage("prepare", 3, (), "items.parquet"),
     Stage("caption", 1, ("prepare",), "captions.parquet"),
     Stage("mine", 1, ("prepare", "caption"), "interests.parquet"),
     Stage("embed", 1, ("prepare", "caption", "mine"), "embeddings.npy", uses=("seed",)),

@@ -10,6 +10,7 @@ import rich.console
 from rich.text import Text
 
 from genrec import config, recipe, resources
+from genrec.data.card import POPULARITY_FILE
 from genrec.pipeline import STAGES, Pipeline
 from genrec.store import Artifact
 
@@ -57,6 +58,7 @@ def registries() -> dict[str, dict[str, str]]:
         "sources": union(config.Prepare, "source"),
         "engines": union(config.Caption, "engine"),
         "embeddings": union(config.Recipe, "embed"),
+        "splits": union(config.Prepare, "split"),
         "images": union(config.Late, "image"),
         "quantizers": union(config.Recipe, "quantize"),
         "tasks": {
@@ -85,18 +87,22 @@ def _short(value: object) -> str:
 
 def _tree(out: rich.console.Console, stats: Mapping[str, Any]) -> None:
     for name, value in stats.items():
-        shown = [round(v, 4) if isinstance(v, float) else v for v in _listed(value)]
-        out.print(f"  {name}: {', '.join(map(str, shown))}", highlight=False)
+        out.print(Text(f"  {name}: {', '.join(map(str, _listed(value)))}"))
 
 
 def _listed(value: Any) -> list[Any]:
     if isinstance(value, Mapping):
-        return [f"{k} {v}" for k, v in value.items()]
-    return value if isinstance(value, list) else [value]
+        return [f"{k} {_rounded(v)}" for k, v in value.items()]
+    return [_rounded(v) for v in (value if isinstance(value, list) else [value])]
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def _prepare(out: rich.console.Console, _: Pipeline, artifact: Artifact, rows: int) -> None:
     _tree(out, artifact.load("stats.json"))
+    out.print(Text(f"  popularity curve: {artifact / POPULARITY_FILE}"), soft_wrap=True)
     for name in ("items", "test"):
         out.print(f"{name}.parquet", style="bold", highlight=False)
         _records(out, artifact.load(f"{name}.parquet"), rows)

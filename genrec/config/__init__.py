@@ -17,6 +17,7 @@ from genrec.config.embed import Joint, Late
 from genrec.config.engine import Engine, HFEngine
 from genrec.config.probe import Probe
 from genrec.config.retrieve import Candidates, Cooccurrence, Fuse, Popular, Retriever
+from genrec.config.split import HashUsers, LastOut, Split
 
 __all__ = [
     "Caption",
@@ -65,11 +66,13 @@ class Demo(Section):
 
 
 class Prepare(Section):
-    """Raw files to tables and the leave-last-out split."""
+    """Raw files to tables and the split."""
 
     source: Annotated[Interchange | Movielens | Demo, Field(discriminator="kind")]
     core: int = Field(5, ge=0, description="k-core on users and items; 0 keeps all")
-    repeats: Literal["drop", "keep"] = "drop"
+    repeats: Literal["drop", "last", "exact", "consecutive", "keep"] = "drop"
+    split: Split = LastOut()
+    hash_users: HashUsers | None = None
     on_bad: Literal["error", "drop"] = "error"
 
 

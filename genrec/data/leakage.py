@@ -1,4 +1,4 @@
-"""Proof that a leave-last-out split is one: no held-out item reaches anything that is learned from.
+"""Proof that a split is one: no held-out interaction reaches anything that is learned from.
 
 Kept apart from the code that splits, so that it can be run on tables from anywhere.
 """
@@ -23,13 +23,21 @@ def check_no_leakage(
     interactions: pl.DataFrame,
     *,
     repeats: Literal["drop", "keep"] = "keep",
+    kind: str = "last_out",
+    hidden: pl.Series | None = None,
 ) -> None:
     """Checks that the split tables agree with one another and with the log.
 
-    For every user: one row in each table; the log holds exactly one validation and one test row;
-    no training row is later than the validation row, and that no later than the test row; the
-    training rows are train.history + target; valid.history is that sequence; test.history adds the
-    validation target; the held-out rows are the targets.
+    Of leave-last-out, for every user: one row in each table; the log holds exactly one validation and
+    one test row; no training row is later than the validation row, and that no later than the test
+    row; the training rows are train.history + target; valid.history is that sequence; test.history
+    adds the validation target; the held-out rows are the targets.
+
+    Of every other split: at most one row in each table; the training rows are train.history + target;
+    a target is a held-out row of its part; its history is what the user did before it, nothing of a
+    later part among it; no user's parts overlap in time. Then, by kind: all training comes before all
+    validation, and that before all test (temporal); hidden items stand in no training row and no
+    history (cold_items); no user stands in two parts (cold_users).
 
     Args:
         train: user, history, target (see `genrec.schema`).
@@ -37,6 +45,8 @@ def check_no_leakage(
         test: the same.
         interactions: user, item, timestamp, split.
         repeats: with "drop", also no target may stand in its own history.
+        kind: of split, see `protocols`.
+        hidden: items held out of training.
 
     Raises:
         LeakageError: naming the first user for whom this does not hold, and how.
@@ -47,16 +57,89 @@ def check_no_leakage(
         twice = table.filter(pl.col("user").is_duplicated())
         _none(twice, f"has more than one row in {name}")
     check(interactions, INTERACTIONS, "interactions")
+    if kind == "last_out":
+        _check_last_out(train, valid, test, interactions)
+    else:
+        _check_parts((train, valid, test), interactions, kind, hidden)
+    if repeats == "drop":
+        for name, table in zip(SPLITS, (train, valid, test), strict=True):
+            leaked = table.filter(pl.col("history").list.contains(pl.col("target")))
+            _none(leaked, f"has the {name} target in the {name} history")
+
+
+def _check_last_out(
+    train: pl.DataFrame, valid: pl.DataFrame, test: pl.DataFrame, interactions: pl.DataFrame
+) -> None:
     log = _per_user(interactions)
     for name, table in zip(SPLITS, (train, valid, test), strict=True):
         _none(log.join(table, on="user", how="anti"), f"is in the interactions but not in {name}")
         _none(table.join(log, on="user", how="anti"), f"is in {name} but not in the interactions")
     _check_order(log)
     _check_nesting(train, valid, test, log)
-    if repeats == "drop":
-        for name, table in zip(SPLITS, (train, valid, test), strict=True):
-            leaked = table.filter(pl.col("history").list.contains(pl.col("target")))
-            _none(leaked, f"has the {name} target in the {name} history")
+
+
+def _check_parts(
+    tables: tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame],
+    interactions: pl.DataFrame,
+    kind: str,
+    hidden: pl.Series | None,
+) -> None:
+    log = interactions.with_columns(
+        at=pl.int_range(pl.len()).over("user"),
+        part=pl.col("split").replace_strict(SPLITS, range(3), return_dtype=pl.Int8),
+    )
+    late = log.filter(pl.col("timestamp").shift(1).over("user") > pl.col("timestamp"))
+    _none(late, "has interactions that are not in the order of time")
+    back = log.filter(pl.col("part").shift(1).over("user") > pl.col("part"))
+    _none(back, "has an interaction of an earlier part after one of a later part")
+    _check_training(tables[0], log)
+    cold = pl.Series("item", [], dtype=pl.Int32) if hidden is None else hidden
+    for number, table in enumerate(tables[1:], start=1):
+        _check_asked(table, log, cold, number)
+    _check_kind(log, kind, cold)
+
+
+def _check_training(train: pl.DataFrame, log: pl.DataFrame) -> None:
+    rows = log.filter(pl.col("part") == 0)
+    learned = rows.group_by("user", maintain_order=True).agg("item")
+    found = train.select("user", found=pl.concat_list("history", "target"))
+    both = learned.join(found, on="user", how="full", coalesce=True)
+    wrong = both.filter(pl.col("item").ne_missing(pl.col("found")))
+    _none(wrong, "has training interactions other than the train sequence")
+
+
+def _check_asked(asked: pl.DataFrame, log: pl.DataFrame, cold: pl.Series, part: int) -> None:
+    """Compares one part's rows with the log: history, target and their order."""
+    name, is_cold = SPLITS[part], pl.col("item").is_in(cold.implode())
+    ahead = log.filter(~is_cold).group_by("user", maintain_order=True).agg("item", "at", "part")
+    length = pl.col("history").list.len()
+    rows = asked.join(ahead, on="user", how="left").with_columns(
+        known=pl.col("item").list.head(length),
+        parts=pl.col("part").list.head(length),
+        newest=pl.col("at").list.head(length).list.max(),
+    )
+    wrong = rows.filter(pl.col("known").ne_missing(pl.col("history")) | (length == 0))
+    _none(wrong, f"has a {name} history that is not what came first")
+    _none(rows.filter(pl.col("parts").list.max() > part), f"has a later part in the {name} history")
+    held = log.filter(pl.col("part") == part).select("user", "item", target_at="at")
+    reached = rows.join(held, left_on=["user", "target"], right_on=["user", "item"], how="left")
+    last = reached.group_by("user").agg(pl.col("target_at").max(), pl.col("newest").first())
+    _none(last.filter(pl.col("target_at").is_null()), f"has a {name} target that is no {name} row")
+    wrong = last.filter(pl.col("target_at") <= pl.col("newest"))
+    _none(wrong, f"has the {name} target before the end of the {name} history")
+
+
+def _check_kind(log: pl.DataFrame, kind: str, cold: pl.Series) -> None:
+    if kind == "temporal":
+        for part in (1, 2):
+            ends = log.filter(pl.col("part") < part)["timestamp"].max()
+            early = log.filter((pl.col("part") == part) & (pl.col("timestamp") <= pl.lit(ends)))
+            _none(early, f"has a {SPLITS[part]} interaction before the cut")
+    if kind == "cold_users":
+        mixed = log.group_by("user", maintain_order=True).agg(pl.col("part").n_unique())
+        _none(mixed.filter(pl.col("part") > 1), "stands in two parts")
+    trained = log.filter((pl.col("part") == 0) & pl.col("item").is_in(cold.implode()))
+    _none(trained, "has a held-out item among the training interactions")
 
 
 def _per_user(interactions: pl.DataFrame) -> pl.DataFrame:
@@ -112,5 +195,5 @@ def _none(wrong: pl.DataFrame, problem: str) -> None:
         users = wrong["user"].unique(maintain_order=True).to_list()
         raise LeakageError(
             f"user {users[0]} {problem} ({len(users)} users in all); "
-            "expected a leave-last-out split. Run prepare again; if it stays, report it."
+            "expected a split without leaks. Run prepare again; if it stays, report it."
         )

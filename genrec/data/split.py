@@ -1,7 +1,7 @@
-"""From raw data to the tables that every stage reads: dense ids, k-core, leave-last-out.
+"""From raw data to the tables that every stage reads: dense ids, repeats, k-core, then a split.
 
-The last interaction of a user is the test target, the last but one the validation target; nothing
-that is learned may see either, and `check_no_leakage` proves it on the finished tables.
+How it is split is a protocol's business (`protocols`); nothing that is learned may see a held-out
+interaction, and `check_no_leakage` proves it on the finished tables.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Literal, get_args
 import numpy as np
 import polars as pl
 
+from genrec.data.card import describe
 from genrec.data.leakage import check_no_leakage
+from genrec.data.protocols import LastOut, Parts, SplitProtocol, order_only
 from genrec.data.source import (
     RAW_GROUPS,
     RAW_INTERACTIONS,
@@ -24,10 +26,10 @@ from genrec.data.source import (
     clean,
 )
 from genrec.progress import Progress, silent
-from genrec.schema import GROUPS, INTERACTIONS, ITEMS, SPLIT, USERS, check
+from genrec.schema import GROUPS, ITEMS, USERS, check
 
-Repeats = Literal["drop", "keep"]
-MIN_LENGTH = 3  # one target each for train, valid and test
+Repeats = Literal["drop", "last", "exact", "consecutive", "keep"]
+ONCE = ("drop", "last")  # under these policies nobody has an item twice
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Prepared:
 
     Attributes:
         items, users, interactions: catalogue, users and log in dense ids.
-        train, valid, test: one row per user (user, history, target).
+        train, valid, test: at most one row per user (user, history, target).
         sids: int32 [N, L], the published SID of each item; None where the source has none.
         groups: which groups a choice belongs to; None where the source has none.
         stats: counts, dropped rows by reason and shares, ready for JSON.
@@ -58,19 +60,24 @@ def prepare(
     *,
     core: int = 5,
     repeats: Repeats = "drop",
+    split: SplitProtocol | None = None,
     on_bad: OnBad = "error",
     progress: Progress = silent,
 ) -> Prepared:
     """Filters, numbers and splits a dataset.
 
-    Steps, each on what the one before left: bad rows; repeats; users with fewer than 3 interactions
-    (they cannot be split); k-core to a fixed point; order by time, ties in file order; split.
+    Steps, each on what the one before left: bad rows; order by time, ties in file order; repeats;
+    users with too few interactions to be split (fewer than 3 for leave-last-out); k-core to a fixed
+    point; split.
 
     Args:
         raw: what a source returned.
         core: every user and every item keeps at least this many interactions. With 0 or 1 the whole
             catalogue stays; above, only items that are still interacted with.
-        repeats: "drop" keeps the first (in time) of each user and item; "keep" keeps them all.
+        repeats: of each user and item, "drop" keeps the first in time, "last" the last; "exact" drops
+            only what is the same to the second; "consecutive" makes one of a run of the same item,
+            its first; "keep" keeps them all.
+        split: how to split; leave-last-out by default.
         on_bad: raise on bad rows, or drop and count them (matters for hand-made `RawData`; the
             sources have judged their own).
         progress: told "prepare".
@@ -79,13 +86,22 @@ def prepare(
         Items numbered in the order of `raw.items`, users by first appearance in the raw log.
 
     Raises:
-        ValueError: bad settings or rows, or nothing is left.
+        ValueError: bad settings or rows, nothing is left, a part of the split is empty, or a split by
+            time of data that has order only.
         LeakageError: our own bug: the split is not one.
     """
     if repeats not in get_args(Repeats):
         raise ValueError(f"prepare.repeats: found {repeats!r}, expected one of {get_args(Repeats)}")
     if core < 0:
         raise ValueError(f"prepare.core: found {core}, expected 0 (no filter) or more")
+    protocol = split or LastOut()
+    timed = not order_only(raw.interactions)
+    if protocol.needs_time and not timed:
+        raise ValueError(
+            f"prepare.split.kind={protocol.kind} compares the times of different users, and this source "
+            "has order only (every user's timestamps count 0, 1, 2, ...); use last_out or cold_users, "
+            "or a source with timestamps"
+        )
     steps = 5
     bad_rows = BadRows(on_bad)
     bad_rows.dropped.update(raw.dropped)
@@ -95,23 +111,36 @@ def prepare(
     progress("prepare", 1, steps)
     log = _in_time_order(log, repeats, bad_rows)
     progress("prepare", 2, steps)
-    log = _filtered(log, core, bad_rows)
+    log = _filtered(log, core, protocol.min_length, bad_rows)
     progress("prepare", 3, steps)
     items = _numbered_items(items, log, shrink=core > 1, bad_rows=bad_rows)
     users = _numbered_users(raw.interactions, log)
-    interactions = _dense(log, items, users)
-    tables = _leave_last_out(interactions)
+    parts = protocol.split(_dense(log, items, users))
+    for reason, count in parts.dropped.items():
+        bad_rows.count(reason, count)
     progress("prepare", 4, steps)
-    check_no_leakage(*tables, interactions, repeats=repeats)
+    check_no_leakage(
+        parts.train,
+        parts.valid,
+        parts.test,
+        parts.interactions,
+        repeats="drop" if repeats in ONCE else "keep",
+        kind=protocol.kind,
+        hidden=parts.hidden,
+    )
     progress("prepare", 5, steps)
     return Prepared(
         items,
         users,
-        interactions,
-        *tables,
+        parts.interactions,
+        parts.train,
+        parts.valid,
+        parts.test,
         sids=None if raw.sids is None else sid_array(raw.sids, items),
-        groups=None if raw.groups is None else _dense_groups(raw.groups, users, items),
-        stats=_stats(items, users, interactions, tables[2], bad_rows.dropped),
+        groups=_groups(raw.groups, users, items, parts, protocol),
+        stats=describe(
+            items, users, parts, kind=protocol.kind, timed=timed, dropped=bad_rows.dropped
+        ),
     )
 
 
@@ -134,6 +163,23 @@ def sid_array(sids: Mapping[str, tuple[int, ...]], items: pl.DataFrame) -> np.nd
     return np.array([sids[item_id] for item_id in items["item_id"]], dtype=np.int32)
 
 
+def _groups(
+    groups: pl.DataFrame | None,
+    users: pl.DataFrame,
+    items: pl.DataFrame,
+    parts: Parts,
+    protocol: SplitProtocol,
+) -> pl.DataFrame | None:
+    """Returns the source's groups and, where new items are asked for, who is asked for one."""
+    tables = [] if groups is None else [_dense_groups(groups, users, items)]
+    if protocol.needs_time:
+        known = pl.col("item").is_in(parts.trained.implode())
+        name = pl.when(known).then(pl.lit("known item")).otherwise(pl.lit("new item"))
+        asked = pl.concat([parts.valid, parts.test]).select("user", item="target")
+        tables.append(asked.with_columns(group=name))
+    return pl.concat(tables).unique().sort(list(GROUPS)) if tables else None
+
+
 def _dense_groups(groups: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
     """Returns groups in dense ids, of the users and items that are left, sorted, each row once."""
     dense = (
@@ -150,26 +196,33 @@ def _dense_groups(groups: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame
 def _in_time_order(log: pl.DataFrame, repeats: Repeats, bad_rows: BadRows) -> pl.DataFrame:
     """Orders each user's rows by time, ties in file order; drops repeats if asked."""
     log = log.select(list(RAW_INTERACTIONS)).sort("timestamp", maintain_order=True)
+    keys = ["user_id", "item_id"]
     if repeats == "keep":
         return log
-    first = log.unique(["user_id", "item_id"], keep="first", maintain_order=True)
-    if repeated := len(log) - len(first):
+    if repeats == "consecutive":
+        before = pl.col("item_id").shift(1).over("user_id")
+        kept = log.filter(pl.col("item_id").ne_missing(before))
+    elif repeats == "exact":
+        kept = log.unique([*keys, "timestamp"], keep="first", maintain_order=True)
+    else:
+        kept = log.unique(keys, keep="first" if repeats == "drop" else "last", maintain_order=True)
+    if repeated := len(log) - len(kept):
         bad_rows.count("repeated_interaction", repeated)
-    return first
+    return kept
 
 
-def _filtered(log: pl.DataFrame, core: int, bad_rows: BadRows) -> pl.DataFrame:
+def _filtered(log: pl.DataFrame, core: int, least: int, bad_rows: BadRows) -> pl.DataFrame:
     """Drops users that cannot be split, then everything outside the k-core."""
-    kept = _at_least(log, "user_id", MIN_LENGTH)
+    kept = _at_least(log, "user_id", least)
     if short := log["user_id"].n_unique() - kept["user_id"].n_unique():
         bad_rows.count("user_too_short", short)
         bad_rows.count("interaction_of_user_too_short", len(log) - len(kept))
     if kept.is_empty():
         raise ValueError(
-            f"interactions: no user has {MIN_LENGTH} interactions ({short} users have fewer), so "
+            f"interactions: no user has {least} interactions ({short} users have fewer), so "
             "none can be split into train, valid and test. Bring longer histories."
         )
-    inner = k_core(kept, core, min_user=MIN_LENGTH) if core > 1 else kept
+    inner = k_core(kept, core, min_user=least) if core > 1 else kept
     if inner.is_empty():
         raise ValueError(
             f"interactions: nothing is left of {len(kept)} interactions after the {core}-core; "
@@ -228,66 +281,11 @@ def _numbered_users(raw: pl.DataFrame, log: pl.DataFrame) -> pl.DataFrame:
 
 
 def _dense(log: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
-    """Returns the log in dense ids, by user and time, each row with its split."""
-    dense = (
+    """Returns the log in dense ids: user, item, timestamp, by user and time."""
+    return (
         log.with_row_index("order")
         .join(users, on="user_id", how="inner")
         .join(items.select("item", "item_id"), on="item_id", how="inner")
         .sort("user", "order")
+        .select("user", "item", "timestamp")
     )
-    from_end = pl.len().over("user") - pl.int_range(pl.len()).over("user")  # 1 is the last
-    split = (
-        pl.when(from_end == 1)
-        .then(pl.lit("test"))
-        .when(from_end == 2)
-        .then(pl.lit("valid"))
-        .otherwise(pl.lit("train"))
-    )
-    dense = dense.select("user", "item", "timestamp", split=split)
-    return check(dense, INTERACTIONS, "prepare: interactions")
-
-
-def _leave_last_out(
-    interactions: pl.DataFrame,
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Returns train, valid and test: targets are the third last, second last and last item."""
-    sequences = interactions.group_by("user", maintain_order=True).agg("item")
-    item = pl.col("item")
-    tables = [
-        sequences.select(
-            "user",
-            history=item.list.head(item.list.len() - back),
-            target=item.list.get(-back),
-        )
-        for back in (3, 2, 1)
-    ]
-    train, valid, test = (check(table, SPLIT, "prepare: split") for table in tables)
-    return train, valid, test
-
-
-def _stats(
-    items: pl.DataFrame,
-    users: pl.DataFrame,
-    interactions: pl.DataFrame,
-    test: pl.DataFrame,
-    dropped: Mapping[str, int],
-) -> dict[str, object]:
-    lengths = interactions.group_by("user").len()["len"]
-    trained = interactions.filter(pl.col("split") == "train")["item"].unique()
-    seen = test.select(pl.col("target").is_in(trained.implode())).to_series()
-    repeated = test.select(pl.col("history").list.contains(pl.col("target"))).to_series()
-    return {
-        "items": len(items),
-        "users": len(users),
-        "interactions": len(interactions),
-        "density": len(interactions) / (len(items) * len(users)),
-        "length_mean": len(interactions) / len(users),
-        "length_median": float(np.median(lengths.to_numpy())),
-        "length_max": int(lengths.to_numpy().max()),
-        "items_with_image": int(items["image"].count()),
-        "items_without_description": int((items["description"] == "").sum()),
-        "items_unseen_in_train": len(items) - len(trained),
-        "test_targets_unseen_in_train": 1.0 - int(seen.sum()) / len(test),
-        "test_targets_in_history": int(repeated.sum()) / len(test),
-        "dropped": dict(sorted(dropped.items())),
-    }

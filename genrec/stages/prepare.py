@@ -1,4 +1,4 @@
-"""Raw files to tables and the leave-last-out split."""
+"""Raw files to tables and the split."""
 
 from __future__ import annotations
 
@@ -27,10 +27,14 @@ def run(context: Context) -> None:
         options |= {"on_bad": section.on_bad, "progress": context.progress}
         is_movielens = source.kind == "movielens"
         raw = data.read_movielens(**options) if is_movielens else data.read_interchange(**options)
+    if section.hash_users is not None:
+        raw = data.hash_users(raw, section.hash_users.salt.get_secret_value())
+    protocol = data.PROTOCOLS[section.split.kind](**section.split.model_dump(exclude={"kind"}))
     done = data.prepare(
         raw,
         core=section.core,
         repeats=section.repeats,
+        split=protocol,
         on_bad=section.on_bad,
         progress=context.progress,
     )
@@ -43,4 +47,5 @@ def run(context: Context) -> None:
     for name, table in raw.truth.items():
         (context.out / "truth").mkdir(exist_ok=True)
         table.write_parquet(context.out / "truth" / f"{name}.parquet")
+    data.plot_popularity(done.interactions, len(done.items), context.out / data.POPULARITY_FILE)
     context.write_json("stats.json", done.stats)

@@ -151,3 +151,127 @@ def test_a_repeated_target_is_a_leak_only_where_repeats_are_dropped() -> None:
     check(found, repeats="keep")
     with pytest.raises(LeakageError, match="user 8 has the test target in the test history"):
         check(found, repeats="drop")
+
+
+# The other ways to split. Users 0..2; item 9 is held out of training in `cold`.
+LATER = {
+    "temporal": [
+        *((0, 0, 1, "train"), (0, 1, 5, "valid"), (0, 2, 9, "test")),
+        *((1, 3, 2, "train"), (1, 4, 3, "train"), (2, 5, 6, "valid"), (2, 6, 8, "test")),
+    ],
+    "cold_items": [
+        *((0, 0, 1, "train"), (0, 9, 5, "valid"), (0, 2, 9, "test")),
+        *((1, 3, 1, "train"), (1, 4, 2, "valid"), (1, 9, 9, "test")),
+    ],
+    "cold_users": [
+        *((0, 0, 1, "train"), (0, 1, 5, "train")),
+        *((1, 3, 2, "valid"), (1, 4, 3, "valid"), (2, 5, 6, "test"), (2, 6, 8, "test")),
+    ],
+}
+ROWS: dict[str, dict[str, list[tuple[int, list[int], int]]]] = {
+    "temporal": {
+        "train": [(0, [], 0), (1, [3], 4)],
+        "valid": [(0, [0], 1)],
+        "test": [(0, [0, 1], 2), (2, [5], 6)],
+    },
+    "cold_items": {
+        "train": [(0, [], 0), (1, [], 3)],
+        "valid": [(0, [0], 9), (1, [3], 4)],
+        "test": [(0, [0], 2), (1, [3, 4], 9)],
+    },
+    "cold_users": {"train": [(0, [0], 1)], "valid": [(1, [3], 4)], "test": [(2, [5], 6)]},
+}
+
+
+def parts_of(kind: str, **changed: object) -> Tables:
+    rows = {**ROWS[kind], "interactions": LATER[kind], **changed}
+    return {
+        name: pl.DataFrame(
+            rows[name], schema=INTERACTIONS if name == "interactions" else SPLIT, orient="row"
+        )
+        for name in (*SPLITS, "interactions")
+    }
+
+
+def check_kind(kind: str, **changed: object) -> None:
+    check(parts_of(kind, **changed), kind=kind, hidden=pl.Series([9], dtype=pl.Int32))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", list(LATER))
+def test_the_other_splits_pass(kind: str) -> None:
+    check_kind(kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "said"),
+    [
+        (
+            "temporal",
+            {"train": [(0, [0], 1), (1, [3], 4)]},
+            "user 0 has training interactions other",
+        ),
+        ("temporal", {"train": [(1, [3], 4)]}, "user 0 has training interactions other"),
+        ("temporal", {"train": [*ROWS["temporal"]["train"], (2, [], 5)]}, "user 2 has training"),
+        ("temporal", {"valid": [(0, [0, 1], 1)]}, "user 0 has the valid target before the end"),
+        ("temporal", {"valid": [(0, [1], 1)]}, "user 0 has a valid history that is not what came"),
+        ("temporal", {"valid": [(0, [0], 2)]}, "user 0 has a valid target that is no valid row"),
+        (
+            "temporal",
+            {"valid": [(0, [0, 1, 2], 1)]},
+            "user 0 has a later part in the valid history",
+        ),
+        ("temporal", {"valid": [(7, [0], 1)]}, "user 7 has a valid history that is not what came"),
+        ("temporal", {"test": [(0, [0, 1], 2)] * 2}, "user 0 has more than one row in test"),
+        (
+            "temporal",
+            {
+                "interactions": [
+                    (1, 3, 7, "train") if r[:2] == (1, 3) else r for r in LATER["temporal"]
+                ]
+            },
+            "user 1 has interactions that are not in the order of time",
+        ),
+        (
+            "temporal",
+            {
+                "interactions": [*LATER["temporal"], (3, 0, 7, "train")],
+                "train": [*ROWS["temporal"]["train"], (3, [], 0)],
+            },
+            "user 0 has a valid interaction before the cut",
+        ),
+        (
+            "cold_items",
+            {"test": [(0, [0, 9], 2)]},
+            "user 0 has a test history that is not what came",
+        ),
+        (
+            "cold_items",
+            {
+                "interactions": [(0, 9, 0, "train"), *LATER["cold_items"]],
+                "train": [(0, [9], 0), (1, [], 3)],
+            },
+            "user 0 has a held-out item among the training interactions",
+        ),
+        (
+            "cold_users",
+            {
+                "interactions": [
+                    *LATER["cold_users"][:3],
+                    (1, 4, 3, "test"),
+                    *LATER["cold_users"][4:],
+                ],
+                "valid": [],
+                "test": [(1, [3], 4), (2, [5], 6)],
+            },
+            "user 1 stands in two parts",
+        ),
+        (
+            "cold_users",
+            {"interactions": [(0, 0, 1, "valid"), *LATER["cold_users"][1:]], "train": [(0, [], 1)]},
+            "user 0 has an interaction of an earlier part after one of a later part",
+        ),
+    ],
+)
+def test_leaks_of_the_other_splits(kind: str, changed: dict[str, object], said: str) -> None:
+    with pytest.raises(LeakageError, match=said):
+        check_kind(kind, **changed)

@@ -64,11 +64,28 @@ def test_stats_by_hand() -> None:
         "length_mean": 3.5,
         "length_median": 3.5,
         "length_max": 4,
+        "repeats": 0.0,
         "items_with_image": 0,
+        "image_share": 0.0,
         "items_without_description": 6,
         "items_unseen_in_train": 4,
+        "valid_targets_unseen_in_train": 1.0,
         "test_targets_unseen_in_train": 1.0,
+        "valid_targets_in_history": 0.0,
         "test_targets_in_history": 0.0,
+        # Items have 0, 1, 1, 1, 2, 2: Gini (-3 - 1 + 1 + 6 + 10) / (6 * 7).
+        "popularity": {
+            "gini": 13 / 42,
+            "top_1_percent": 2 / 7,
+            "top_10_percent": 2 / 7,
+            "top_20_percent": 2 / 7,
+            "items_with_one_interaction": 3,
+        },
+        "title_characters": {"median": 7.0, "p95": 7.0, "max": 7},
+        "description_characters": {"median": 0.0, "p95": 0.0, "max": 0},
+        "time": {"first": "1970-01-01T00:00:01+00:00", "last": "1970-01-01T00:00:40+00:00"},
+        "split": {"kind": "last_out"},
+        "users_in": {"train": 2, "valid": 2, "test": 2},
         "dropped": {},
     }
 

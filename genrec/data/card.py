@@ -1,0 +1,153 @@
+"""The data card: what is in a prepared dataset, in numbers (`stats.json`) and one picture.
+
+Long tails decide which recommenders work, so the popularity curve is drawn, not only summarised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from genrec.data.protocols import Parts
+
+POPULARITY_FILE = "popularity.png"
+_LATEST = 253402300799  # 9999-12-31, the last that a calendar date can name
+
+
+def describe(
+    items: pl.DataFrame,
+    users: pl.DataFrame,
+    parts: Parts,
+    *,
+    kind: str,
+    timed: bool,
+    dropped: Mapping[str, int],
+) -> dict[str, object]:
+    """Returns the data card's numbers, ready for JSON.
+
+    Args:
+        items: schema `ITEMS`.
+        users: schema `USERS`.
+        parts: the split.
+        kind: of split.
+        timed: whether timestamps are seconds, and not places in a list.
+        dropped: rows left out, by reason.
+
+    Returns:
+        Counts; shares in [0, 1] (`repeats`: interactions with an item that the user had before;
+        `*_targets_unseen_in_train`, `*_targets_in_history`, `image_share`); `popularity`: Gini
+        coefficient over all items, the share of interactions that the most popular 1, 10 and 20 % of
+        items have, items with one interaction; `title_characters` and `description_characters` (of
+        those that are not empty); `time`: first and last as ISO dates (UTC), null where the source
+        has order only; `split`; `users_in`: rows of each part.
+    """
+    log = parts.interactions
+    lengths = log.group_by("user").len()["len"].to_numpy()
+    first = log.select(pl.struct("user", "item").is_first_distinct()).to_series()
+    tables = {"valid": parts.valid, "test": parts.test}
+    trained = parts.trained
+    return {
+        "items": len(items),
+        "users": len(users),
+        "interactions": len(log),
+        "density": len(log) / (len(items) * len(users)),
+        "length_mean": len(log) / len(users),
+        "length_median": float(np.median(lengths)),
+        "length_max": int(lengths.max()),
+        "repeats": 1 - _share(first),
+        "items_with_image": int(items["image"].count()),
+        "image_share": int(items["image"].count()) / len(items),
+        "items_without_description": int((items["description"] == "").sum()),
+        "items_unseen_in_train": len(items) - len(trained),
+        **{
+            f"{name}_targets_unseen_in_train": 1.0
+            - _share(table["target"].is_in(trained.implode()))
+            for name, table in tables.items()
+        },
+        **{
+            f"{name}_targets_in_history": _share(
+                table.select(pl.col("history").list.contains(pl.col("target"))).to_series()
+            )
+            for name, table in tables.items()
+        },
+        "popularity": _popularity(_counts(log, len(items))),
+        "title_characters": _lengths(items["title"]),
+        "description_characters": _lengths(items["description"]),
+        "time": _time(log) if timed else None,
+        "split": {"kind": kind, **parts.facts},
+        "users_in": {"train": len(parts.train), **{name: len(t) for name, t in tables.items()}},
+        "dropped": dict(sorted(dropped.items())),
+    }
+
+
+def plot_popularity(log: pl.DataFrame, num_items: int, path: str | Path) -> None:
+    """Draws how interactions spread over items: by rank, and as a Lorenz curve.
+
+    Args:
+        log: schema `INTERACTIONS`.
+        num_items: N; items without an interaction count too.
+        path: the PNG to write; the same numbers are the same bytes.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.4, 3.4), layout="constrained")
+    ranks, lorenz = figure.subplots(1, 2)
+    trained = log.filter(pl.col("split") == "train")
+    for table, label, colour in ((log, "all", "#1f6fb4"), (trained, "training", "#e08a1e")):
+        counts = np.sort(_counts(table, num_items))[::-1]
+        seen = counts[counts > 0]
+        ranks.loglog(np.arange(1, len(seen) + 1), seen, label=label, color=colour)
+        share = np.concatenate([[0], np.cumsum(counts)]) / counts.sum()
+        lorenz.plot(np.linspace(0, 100, num_items + 1), 100 * share, label=label, color=colour)
+    lorenz.plot([0, 100], [0, 100], color="#8a8f98", linewidth=0.8, linestyle="--", label="even")
+    ranks.set(xlabel="items, most popular first", ylabel="interactions of the item")
+    lorenz.set(xlabel="% of items, most popular first", ylabel="% of interactions")
+    lorenz.legend()
+    # Without the version that matplotlib writes, the same numbers are the same bytes.
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+
+
+def _counts(log: pl.DataFrame, num_items: int) -> np.ndarray:
+    """Interactions of each item, int64 [N]."""
+    return np.bincount(log["item"].to_numpy(), minlength=num_items)
+
+
+def _share(found: pl.Series) -> float:
+    return int(found.sum()) / len(found)
+
+
+def _popularity(counts: np.ndarray) -> dict[str, float | int]:
+    ordered, total = np.sort(counts), int(counts.sum())
+    weights = 2 * np.arange(1, len(ordered) + 1) - len(ordered) - 1
+    top = {
+        f"top_{percent}_percent": float(
+            ordered[-max(1, round(len(ordered) * percent / 100)) :].sum()
+        )
+        / total
+        for percent in (1, 10, 20)
+    }
+    gini = float((weights * ordered).sum()) / (len(ordered) * total)
+    return {"gini": gini, **top, "items_with_one_interaction": int((counts == 1).sum())}
+
+
+def _lengths(texts: pl.Series) -> dict[str, float | int]:
+    sizes = texts.str.len_chars().to_numpy()
+    sizes = sizes[sizes > 0]
+    if not len(sizes):
+        return {"median": 0.0, "p95": 0.0, "max": 0}
+    p95 = float(np.quantile(sizes, 0.95))
+    return {"median": float(np.median(sizes)), "p95": p95, "max": int(sizes.max())}
+
+
+def _time(log: pl.DataFrame) -> dict[str, str] | None:
+    """First and last second as ISO dates; None where no calendar reaches."""
+    first, last = int(log["timestamp"].min()), int(log["timestamp"].max())  # type: ignore[arg-type]
+    if first < 0 or last > _LATEST:
+        return None
+    names = ("first", "last")
+    moments = (datetime.fromtimestamp(t, UTC).isoformat() for t in (first, last))
+    return dict(zip(names, moments, strict=True))
