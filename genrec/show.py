@@ -137,7 +137,11 @@ def _embed(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact, ro
 def _quantize(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact, rows: int) -> None:
     from genrec.sid.codes import format_sid
 
-    _tree(out, artifact.load("stats.json"))
+    stats = artifact.load("stats.json")
+    findings = stats.pop("findings", [])
+    _tree(out, stats)
+    for finding in findings:
+        out.print(Text(f"  ! {finding}", style="bold"))
     titles = pipeline["prepare"].load()["title"]
     for sid, title in list(zip(artifact.load(), titles, strict=True))[:rows]:
         out.print(Text.assemble("  ", (format_sid(sid), "cyan"), "  ", _short(title)))

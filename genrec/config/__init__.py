@@ -109,6 +109,7 @@ class Published(Section):
     """The SIDs that came with the data (`prepare.source.index`); nothing is trained."""
 
     kind: Literal["published"] = "published"
+    resolve: bool = Field(False, description="one more level where items share a SID")
 
     @property
     def reads(self) -> tuple[str, ...]:

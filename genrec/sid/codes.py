@@ -244,9 +244,23 @@ def _disambiguate(
             rows = group[same]
             own = distances[rows, sids[rows, -1]]
             rank[rows[np.lexsort((rows, own))]] = np.arange(len(rows))
-    digits = [rank % codes]
-    while (rank := rank // codes).any():
-        digits.append(rank % codes)
+    return further_levels(rank, codes=codes)
+
+
+def further_levels(rank: NDArray[np.int64], *, codes: int) -> Ints:
+    """Returns ranks as the codes of further levels: base K, most significant digit first.
+
+    Args:
+        rank: int64 [N], from 0.
+        codes: K, at least 2 where a rank is above 0.
+
+    Returns:
+        int32 [N, as many levels as the largest rank needs].
+    """
+    base = max(codes, 2)
+    digits = [rank % base]
+    while (rank := rank // base).any():
+        digits.append(rank % base)
     return np.stack(digits[::-1], axis=1).astype(np.int32)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from genrec.sid import RQVAE, Quantizer, RKMeans, codes
+from genrec.sid import RQVAE, Quantizer, RKMeans, codes, published
 from genrec.stages.context import Context
 
 
@@ -13,8 +13,10 @@ def run(context: Context) -> None:
     section = context.section
     if section.kind == "published":
         sids = context.inputs["prepare"].load("published_sids.npy")
-        np.save(context.out / "sids.npy", sids)
-        context.write_json("stats.json", codes.published_stats(sids))
+        resolved = published.resolve_published(sids) if section.resolve else None
+        np.save(context.out / "sids.npy", sids if resolved is None else resolved)
+        stats = published.inspect_published(sids, resolved=resolved)
+        context.write_json("stats.json", stats)
         return
     embeddings = context.inputs["embed"].load()
     options = section.model_dump(exclude={"kind", "resolve"})
