@@ -130,6 +130,21 @@ def path(recipe: str, stage: str, overrides: tuple[str, ...]) -> None:
         click.echo(pipeline[key].path)
 
 
+@cli.command()
+@_RECIPE
+@_OVERRIDES
+@click.option(
+    "--format", "format_name", required=True, metavar="FORMAT", help="`genrec list formats`."
+)
+@click.option("--out", metavar="FOLDER", help="New or empty; exports/RECIPE-FORMAT by default.")
+def export(recipe: str, overrides: tuple[str, ...], format_name: str, out: str | None) -> None:
+    """Write the dataset and its SIDs as another toolkit reads them."""
+    from genrec.export import export
+
+    for file in export(Pipeline.load(recipe, *overrides), format_name, out):
+        click.echo(file)
+
+
 @cli.command(name="list")
 @click.argument("kind", required=False)
 def list_(kind: str | None) -> None:

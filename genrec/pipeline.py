@@ -136,6 +136,10 @@ class Pipeline:
         artifact.verify()
         return artifact
 
+    def finished(self, key: str) -> bool:
+        """Says whether a stage is part of the recipe and its artifact is there."""
+        return key in self.nodes and self._find(key) is not None
+
     # --- within ------------------------------------------------------------------------------
 
     def _check_processes(self, only: str | None) -> None:

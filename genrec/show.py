@@ -11,6 +11,7 @@ from rich.text import Text
 
 from genrec import config, recipe, resources
 from genrec.data.card import POPULARITY_FILE
+from genrec.exchange import FORMATS
 from genrec.pipeline import STAGES, Pipeline
 from genrec.store import Artifact
 
@@ -67,6 +68,7 @@ def registries() -> dict[str, dict[str, str]]:
         "models": union(config.Train, "model"),
         "retrievers": union(config.Recipe, "retrieve"),
         "decoders": union(config.Recommend, "engine"),
+        "formats": {name: format_.about for name, format_ in FORMATS.items()},
     }
 
 

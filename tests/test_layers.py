@@ -15,13 +15,16 @@ LAYERS = [
     {"config", "recipe", "store", "graph", "prompts", "progress", "processes", "console"},
     {"data"},
     {"sid", "engines"},
-    {"enrich", "lm", "decode", "retrieve", "evaluate"},
+    # exchange writes SIDs as words (sid) beside tables (data); like retrievers it knows no recipe
+    {"enrich", "lm", "decode", "retrieve", "evaluate", "exchange"},
     {"recommender"},
     {"stages"},
-    {"pipeline", "show", "ablate"},
+    {"pipeline", "show", "export", "ablate"},
     {"cli", "serve", "__main__", "__init__"},
 ]
-DOMAIN = {"data", "sid", "engines", "enrich", "lm", "decode", "retrieve", "evaluate"}
+DOMAIN = {
+    *("data", "sid", "engines", "enrich", "lm", "decode", "retrieve", "evaluate", "exchange"),
+}
 UNKNOWN_TO_DOMAIN = {"config", "recipe", "store", "graph", "console"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -96,7 +99,7 @@ HEAVY = {
         "from genrec import Pipeline; Pipeline.load('demo').plan()",
         "from genrec.cli import cli",
         "from genrec.sid import SIDTrie",
-        "import genrec.data, genrec.retrieve, genrec.evaluate",
+        "import genrec.data, genrec.exchange, genrec.retrieve, genrec.evaluate",
         "import genrec.engines, genrec.engines.openai, genrec.engines.vllm, genrec.weights",
         "import genrec.enrich.annotate, genrec.enrich.caption, genrec.enrich.interests",
     ],

@@ -7,7 +7,7 @@ from genrec.data.anonymous import hash_users
 from genrec.data.card import POPULARITY_FILE, describe, plot_popularity
 from genrec.data.demo import make_demo
 from genrec.data.images import find_images, verify_images
-from genrec.data.interchange import read_interchange
+from genrec.data.interchange import read_catalogue, read_interchange
 from genrec.data.leakage import LeakageError, check_no_leakage
 from genrec.data.movielens import read_movielens
 from genrec.data.protocols import PROTOCOLS, ColdItems, ColdUsers, LastOut, Temporal
@@ -32,6 +32,7 @@ __all__ = [
     "make_demo",
     "plot_popularity",
     "prepare",
+    "read_catalogue",
     "read_interchange",
     "read_movielens",
     "sid_array",

@@ -64,6 +64,23 @@ def read_interchange(
     return RawData(item_table, log, sids=sids, dropped=bad_rows.dropped)
 
 
+def read_catalogue(
+    items: str | Path, index: str | Path | None = None
+) -> tuple[pl.DataFrame, dict[str, tuple[int, ...]] | None]:
+    """Reads `*.item.json` and perhaps `*.index.json`, without interactions.
+
+    Returns:
+        item_id, title, description and attributes in file order, no text null; SIDs by item_id.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_interchange`.
+    """
+    bad_rows = BadRows("error")
+    table = _item_table(Path(items), bad_rows)
+    table = table.with_columns(pl.col("title", "description").fill_null(""))
+    return table, None if index is None else _read_sids(Path(index), table, bad_rows)
+
+
 class _Object(dict[str, Any]):
     """A JSON object that keeps the first of repeated keys and remembers that they were repeated."""
 

@@ -1,7 +1,7 @@
 """SIDs that came with the data: what is odd about them, and what to do where they collide.
 
-Files of one dataset differ a lot: of ten published for Amazon Scientific 2018, collisions run from none
-to 20 % of the items, and one has a single code on its first level. So they are looked at, and said.
+Files of one dataset differ a lot: of ten published for Amazon Scientific 2018, some have a SID for
+every item and one has a fifth fewer; one has a single code on its first level. So they are looked at.
 """
 
 from __future__ import annotations

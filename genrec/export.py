@@ -1,0 +1,47 @@
+"""What `genrec export` does: finished artifacts to the files of another toolkit."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from genrec import exchange
+from genrec.pipeline import Pipeline
+
+
+def export(pipeline: Pipeline, format_name: str, out: str | Path | None = None) -> list[Path]:
+    """Writes a prepared dataset, and its SIDs as far as the format has a place for them.
+
+    Args:
+        pipeline: whose store to read.
+        format_name: see `genrec.exchange.FORMATS`.
+        out: a new or empty folder; by default `exports/<recipe>-<format>`.
+
+    Returns:
+        The files.
+
+    Raises:
+        KeyError: no such format; or it is made of SIDs, and the recipe makes none.
+        MissingArtifact: prepare or quantize has not been run; names the command.
+        FileExistsError: the folder holds something.
+        ValueError: the dataset does not fit the format.
+    """
+    if format_name not in exchange.FORMATS:
+        known = ", ".join(exchange.FORMATS)
+        raise KeyError(f"--format {format_name}: no such format; expected one of {known}")
+    name = re.sub(r"[^\w.-]+", "-", pipeline.recipe.name)
+    bundle = _bundle(pipeline, name, sids=exchange.FORMATS[format_name].needs_sids)
+    folder = Path("exports") / f"{name}-{format_name}" if out is None else Path(out)
+    return exchange.write(bundle, format_name, folder)
+
+
+def _bundle(pipeline: Pipeline, name: str, *, sids: bool) -> exchange.Bundle:
+    prepared = pipeline["prepare"]
+    names = ("items", "users", "train", "valid", "test", "interactions")
+    has_sids = sids or pipeline.finished("quantize")
+    return exchange.Bundle(
+        name,
+        **{table: prepared.load(f"{table}.parquet") for table in names},
+        kind=prepared.load("stats.json")["split"]["kind"],
+        sids=pipeline["quantize"].load() if has_sids else None,
+    )
