@@ -42,6 +42,5 @@ def _bundle(pipeline: Pipeline, name: str, *, sids: bool) -> exchange.Bundle:
     return exchange.Bundle(
         name,
         **{table: prepared.load(f"{table}.parquet") for table in names},
-        kind=prepared.load("stats.json")["split"]["kind"],
         sids=pipeline["quantize"].load() if has_sids else None,
     )

@@ -26,10 +26,11 @@ INTERACTIONS: Schema = {
     "user": pl.Int32,
     "item": pl.Int32,
     "timestamp": pl.Int64,
-    "split": pl.String,
+    "split": pl.String,  # "train" is what is learned from; all else is held out
 }
 # Groups of choices, for evaluation only: a (user, item) may stand in several, or in none.
 GROUPS: Schema = {"user": pl.Int32, "item": pl.Int32, "group": pl.String}
+# At most one row per user; a user may be absent from any of the three parts.
 SPLIT: Schema = {"user": pl.Int32, "history": pl.List(pl.Int32), "target": pl.Int32}
 RECOMMENDATIONS: Schema = {
     "user": pl.Int32,

@@ -17,7 +17,7 @@ from genrec.config.embed import Joint, Late
 from genrec.config.engine import Engine, HFEngine
 from genrec.config.probe import Probe
 from genrec.config.retrieve import Candidates, Cooccurrence, Fuse, Popular, Retriever
-from genrec.config.split import HashUsers, LastOut, Split
+from genrec.config.split import Exchange, HashUsers, LastOut, Split
 
 __all__ = [
     "Caption",
@@ -68,12 +68,24 @@ class Demo(Section):
 class Prepare(Section):
     """Raw files to tables and the split."""
 
-    source: Annotated[Interchange | Movielens | Demo, Field(discriminator="kind")]
+    source: Annotated[Interchange | Movielens | Demo | Exchange, Field(discriminator="kind")]
     core: int = Field(5, ge=0, description="k-core on users and items; 0 keeps all")
     repeats: Literal["drop", "last", "exact", "consecutive", "keep"] = "drop"
     split: Split = LastOut()
     hash_users: HashUsers | None = None
     on_bad: Literal["error", "drop"] = "error"
+
+    @model_validator(mode="after")
+    def _given(self) -> Prepare:
+        if self.split.kind == "given":
+            if self.source.kind != "exchange":
+                raise ValueError(
+                    f"split.kind=given: a source of kind {self.source.kind} brings no split; choose "
+                    "another split, or source.kind=exchange"
+                )
+            if ignored := sorted({"core", "repeats"} & self.model_fields_set):
+                raise ValueError(f"{ignored}: a given split is taken whole; leave them out")
+        return self
 
 
 # --- quantize --------------------------------------------------------------------------------

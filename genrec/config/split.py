@@ -1,4 +1,4 @@
-"""`prepare.split`: how the interactions are divided; and `prepare.hash_users`."""
+"""`prepare.split`: how interactions are divided; the source that brings a split; `hash_users`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, SecretStr, model_validator
 
-from genrec.config.base import Section
+from genrec.config.base import Path_, Section
 
 
 class LastOut(Section):
@@ -52,6 +52,12 @@ class ColdUsers(Section):
         return self
 
 
+class Given(Section):
+    """The split that an `exchange` source brings; nothing is filtered, nothing taken out."""
+
+    kind: Literal["given"] = "given"
+
+
 def _leaves_some(valid: float, test: float) -> None:
     if valid + test >= 1:
         raise ValueError(
@@ -59,7 +65,21 @@ def _leaves_some(valid: float, test: float) -> None:
         )
 
 
-Split = Annotated[LastOut | Temporal | ColdItems | ColdUsers, Field(discriminator="kind")]
+class Exchange(Section):
+    """A dataset in another toolkit's files, as `genrec export` writes them; SIDs come along."""
+
+    kind: Literal["exchange"] = "exchange"
+    format: Literal["index-json", "minionerec", "id2sid", "rectools"]
+    folder: Path_
+    name: str = Field(description="the files' name, such as Industrial_and_Scientific")
+
+    @property
+    def index(self) -> str:
+        """Where published SIDs are."""
+        return self.folder
+
+
+Split = Annotated[LastOut | Temporal | ColdItems | ColdUsers | Given, Field(discriminator="kind")]
 
 
 def _masked(salt: SecretStr) -> str:

@@ -15,6 +15,19 @@ import polars as pl
 from genrec.data.source import RawData
 
 
+def hashed(ids: pl.Series, salt: str) -> pl.Series:
+    """Returns the HMAC-SHA256 of each id, 64 hex digits.
+
+    Raises:
+        ValueError: the salt is empty.
+    """
+    if not salt:
+        raise ValueError("prepare.hash_users.salt is empty; anybody could compute such hashes")
+    key = salt.encode()
+    digests = [hmac.new(key, own.encode(), hashlib.sha256).hexdigest() for own in ids]
+    return pl.Series(ids.name, digests, dtype=pl.String)
+
+
 def hash_users(raw: RawData, salt: str) -> RawData:
     """Returns the same data with every user id as 64 hex digits; order and rows stay.
 
@@ -25,16 +38,12 @@ def hash_users(raw: RawData, salt: str) -> RawData:
     Raises:
         ValueError: the salt is empty.
     """
-    if not salt:
-        raise ValueError("prepare.hash_users.salt is empty; anybody could compute such hashes")
     tables = [raw.interactions, *raw.truth.values()]
     tables += [raw.groups] if raw.groups is not None else []
     known = (
         pl.concat([t["user_id"] for t in tables if "user_id" in t.columns]).unique().drop_nulls()
     )
-    key = salt.encode()
-    digests = [hmac.new(key, user.encode(), hashlib.sha256).hexdigest() for user in known]
-    new = pl.col("user_id").replace_strict(known, pl.Series(digests, dtype=pl.String))
+    new = pl.col("user_id").replace_strict(known, hashed(known, salt))
 
     def rewritten(table: pl.DataFrame) -> pl.DataFrame:
         return table.with_columns(new) if "user_id" in table.columns else table

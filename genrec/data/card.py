@@ -42,8 +42,8 @@ def describe(
         `*_targets_unseen_in_train`, `*_targets_in_history`, `image_share`); `popularity`: Gini
         coefficient over all items, the share of interactions that the most popular 1, 10 and 20 % of
         items have, items with one interaction; `title_characters` and `description_characters` (of
-        those that are not empty); `time`: first and last as ISO dates (UTC), null where the source
-        has order only; `split`; `users_in`: rows of each part.
+        those that are not empty); `time`: first and last as ISO dates (UTC), or "order only"; `split`;
+        `users_in`: rows of each part.
     """
     log = parts.interactions
     lengths = log.group_by("user").len()["len"].to_numpy()
@@ -77,7 +77,7 @@ def describe(
         "popularity": _popularity(_counts(log, len(items))),
         "title_characters": _lengths(items["title"]),
         "description_characters": _lengths(items["description"]),
-        "time": _time(log) if timed else None,
+        "time": _time(log) if timed else "order only",
         "split": {"kind": kind, **parts.facts},
         "users_in": {"train": len(parts.train), **{name: len(t) for name, t in tables.items()}},
         "dropped": dict(sorted(dropped.items())),
@@ -143,11 +143,10 @@ def _lengths(texts: pl.Series) -> dict[str, float | int]:
     return {"median": float(np.median(sizes)), "p95": p95, "max": int(sizes.max())}
 
 
-def _time(log: pl.DataFrame) -> dict[str, str] | None:
-    """First and last second as ISO dates; None where no calendar reaches."""
+def _time(log: pl.DataFrame) -> dict[str, str | int]:
+    """First and last second as ISO dates; as they are where no calendar reaches."""
     first, last = int(log["timestamp"].min()), int(log["timestamp"].max())  # type: ignore[arg-type]
     if first < 0 or last > _LATEST:
-        return None
-    names = ("first", "last")
-    moments = (datetime.fromtimestamp(t, UTC).isoformat() for t in (first, last))
-    return dict(zip(names, moments, strict=True))
+        return {"first": first, "last": last}
+    first_date, last_date = (datetime.fromtimestamp(t, UTC).isoformat() for t in (first, last))
+    return {"first": first_date, "last": last_date}

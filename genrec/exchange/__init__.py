@@ -18,8 +18,9 @@ from genrec.exchange import (
     sentence_pairs,
 )
 from genrec.exchange.bundle import Bundle
+from genrec.exchange.source import as_prepared, as_raw
 
-__all__ = ["FORMATS", "Bundle", "Format", "read", "write"]
+__all__ = ["FORMATS", "Bundle", "Format", "as_prepared", "as_raw", "read", "write"]
 
 
 @dataclass(frozen=True)

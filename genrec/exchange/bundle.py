@@ -39,7 +39,6 @@ class Bundle:
         items: schema `ITEMS`; pictures do not travel.
         users: schema `USERS`.
         train: schema `SPLIT`; likewise `valid` and `test`.
-        kind: of split, see `genrec.data.protocols`; "given" where a file says it.
         interactions: schema `INTERACTIONS`; None where a format has no time.
         sids: int32 [N, L]; None where there are none.
     """
@@ -50,7 +49,6 @@ class Bundle:
     train: pl.DataFrame
     valid: pl.DataFrame
     test: pl.DataFrame
-    kind: str = "last_out"
     interactions: pl.DataFrame | None = None
     sids: Ints | None = None
 
@@ -174,7 +172,6 @@ def bundle_of(
     item_ids: Mapping[str, str] | None,
     user_ids: Mapping[str, str] | None,
     where: str | Path,
-    kind: str = "given",
 ) -> Bundle:
     """Puts together what a reader found, in dense numbers.
 
@@ -188,7 +185,6 @@ def bundle_of(
         item_ids: owner's ids by these names; None where the names are the ids.
         user_ids: likewise for users, in the order of numbers.
         where: named in errors.
-        kind: of split.
 
     Raises:
         ValueError: an unknown item or user, or steps out of order.
@@ -237,7 +233,6 @@ def bundle_of(
         tables["train"],
         tables["valid"],
         tables["test"],
-        kind=kind,
         sids=sids,
     )
 

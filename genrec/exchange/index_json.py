@@ -7,6 +7,7 @@ leave-last-out and stands in no file; the order does, times do not.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import polars as pl
 
 from genrec.data import LastOut, read_catalogue, read_interchange
 from genrec.exchange.bundle import Bundle, item_features, read_ids, write_ids, write_json
-from genrec.schema import ITEMS, USERS
+from genrec.schema import ITEMS, SPLITS, USERS
 
 
 def write(bundle: Bundle, folder: Path) -> None:
@@ -23,10 +24,11 @@ def write(bundle: Bundle, folder: Path) -> None:
     Raises:
         ValueError: no SIDs, a split other than leave-last-out, or an id that cannot be written.
     """
-    if bundle.kind != "last_out":
+    if not _is_last_out(bundle):
         raise ValueError(
-            f"index-json has no place for a split, and readers take leave-last-out; this one is "
-            f"{bundle.kind}. Export as minionerec, id2sid or recbole, or set prepare.split.kind=last_out"
+            f"{bundle.name}: index-json has no place for a split, and its readers take leave-last-out, "
+            "which this one is not. Export as minionerec, id2sid, recbole or rectools, or set "
+            "prepare.split.kind=last_out"
         )
     index = {str(item): tokens for item, tokens in enumerate(bundle.tokens())}
     test = bundle.test.sort("user").iter_rows()
@@ -86,4 +88,19 @@ def read(folder: Path, name: str) -> Bundle:
         parts.test,
         interactions=parts.interactions,
         sids=None if sids is None else np.array(list(sids.values()), dtype=np.int32),
+    )
+
+
+def _is_last_out(bundle: Bundle) -> bool:
+    """Says whether every user stands in all parts, each going on from the one before by an item."""
+    whole = [
+        getattr(bundle, part)
+        .sort("user")
+        .select("user", "history", whole=pl.concat_list("history", "target"))
+        for part in SPLITS
+    ]
+    return all(
+        after["user"].equals(before["user"])
+        and after["history"].equals(before["whole"], check_names=False)
+        for before, after in pairwise(whole)
     )

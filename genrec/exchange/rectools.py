@@ -117,7 +117,6 @@ def read(folder: Path, name: str) -> Bundle:
         tables["train"],
         tables["valid"],
         tables["test"],
-        kind="given",
         interactions=check(interactions, INTERACTIONS, folder),
         sids=sids.astype(np.int32) if codes else None,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from genrec import data, schema
+from genrec import data, exchange, schema
 from genrec.stages.context import Context
 
 _TABLES: dict[str, schema.Schema] = {
@@ -21,7 +21,11 @@ def run(context: Context) -> None:
     """Raw files to tables and the split."""
     section, source = context.section, context.section.source
     options = source.model_dump(exclude={"kind"})
-    if source.kind == "demo":
+    bundle = None
+    if source.kind == "exchange":
+        bundle = exchange.read(source.folder, source.format, source.name)
+        raw = exchange.as_raw(bundle)
+    elif source.kind == "demo":
         raw = data.make_demo(context.out, **options, progress=context.progress)
     else:
         options |= {"on_bad": section.on_bad, "progress": context.progress}
@@ -29,15 +33,18 @@ def run(context: Context) -> None:
         raw = data.read_movielens(**options) if is_movielens else data.read_interchange(**options)
     if section.hash_users is not None:
         raw = data.hash_users(raw, section.hash_users.salt.get_secret_value())
-    protocol = data.PROTOCOLS[section.split.kind](**section.split.model_dump(exclude={"kind"}))
-    done = data.prepare(
-        raw,
-        core=section.core,
-        repeats=section.repeats,
-        split=protocol,
-        on_bad=section.on_bad,
-        progress=context.progress,
-    )
+    if bundle is not None and section.split.kind == "given":
+        done = exchange.as_prepared(bundle, raw)
+    else:
+        options = section.split.model_dump(exclude={"kind"})
+        done = data.prepare(
+            raw,
+            core=section.core,
+            repeats=section.repeats,
+            split=data.PROTOCOLS[section.split.kind](**options),
+            on_bad=section.on_bad,
+            progress=context.progress,
+        )
     for name, columns in _TABLES.items():
         schema.write(context.out / f"{name}.parquet", getattr(done, name), columns)
     if done.sids is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from genrec.sid import RQVAE, Quantizer, RKMeans, codes, published
+from genrec.sid import codes, published
 from genrec.stages.context import Context
 
 
@@ -18,6 +18,8 @@ def run(context: Context) -> None:
         stats = published.inspect_published(sids, resolved=resolved)
         context.write_json("stats.json", stats)
         return
+    from genrec.sid import RQVAE, Quantizer, RKMeans  # torch and faiss, of no use to published SIDs
+
     embeddings = context.inputs["embed"].load()
     options = section.model_dump(exclude={"kind", "resolve"})
     if section.kind == "rqvae":
