@@ -89,7 +89,7 @@ def _short(value: object) -> str:
 
 def _tree(out: rich.console.Console, stats: Mapping[str, Any]) -> None:
     for name, value in stats.items():
-        out.print(Text(f"  {name}: {', '.join(map(str, _listed(value)))}"))
+        out.print(Text(f"  {name}: {', '.join(map(str, _listed(value)))}"), soft_wrap=True)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -102,8 +102,12 @@ def _rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
+_CARD = ("users", "items", "interactions", "density", "users_in", "split", "time", "dropped")
+
+
 def _prepare(out: rich.console.Console, _: Pipeline, artifact: Artifact, rows: int) -> None:
-    _tree(out, artifact.load("stats.json"))
+    stats = artifact.load("stats.json")
+    _tree(out, {name: stats[name] for name in _CARD if name in stats} | stats)
     out.print(Text(f"  popularity curve: {artifact / POPULARITY_FILE}"), soft_wrap=True)
     for name in ("items", "test"):
         out.print(f"{name}.parquet", style="bold", highlight=False)
@@ -143,7 +147,7 @@ def _quantize(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact,
     findings = stats.pop("findings", [])
     _tree(out, stats)
     for finding in findings:
-        out.print(Text(f"  ! {finding}", style="bold"))
+        out.print(Text(f"  ! {finding}", style="bold"), soft_wrap=True)
     titles = pipeline["prepare"].load()["title"]
     for sid, title in list(zip(artifact.load(), titles, strict=True))[:rows]:
         out.print(Text.assemble("  ", (format_sid(sid), "cyan"), "  ", _short(title)))
