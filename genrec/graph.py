@@ -16,6 +16,7 @@ from typing import Any
 from genrec import prompts
 from genrec import recipe as recipes
 from genrec.config import Probe, Recipe, Section
+from genrec.resources import matching
 from genrec.store import fingerprint
 from genrec.weights import find_asset
 
@@ -181,8 +182,13 @@ class Graph:
         return fingerprint(self.inputs(key))
 
     def _digest(self, value: str) -> str | None:
-        path = find_asset(value) if value.startswith("asset:") else Path(value)
-        return self._digest_of(path) if path.exists() else None
+        if value.startswith("asset:"):
+            path = find_asset(value)
+            return self._digest_of(path) if path.exists() else None
+        digests = [self._digest_of(path) for path in matching(value)]
+        if len(digests) > 1:  # a glob; the order of the files is that of their names
+            return fingerprint({"files": digests})
+        return digests[0] if digests else None
 
     def _prompts(self, node: Node) -> dict[str, str]:
         if node.stage.name == "compose":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 
 _HERE = Path(__file__).parent
@@ -14,6 +15,14 @@ def folder(kind: str) -> Path:
     """
     packaged = _HERE / "_data" / kind
     return packaged if packaged.is_dir() else _HERE.parent / kind
+
+
+def matching(pattern: str | Path) -> list[Path]:
+    """Returns the file that a path names, or the files that a glob matches, sorted; perhaps none."""
+    if (own := Path(pattern)).exists():
+        return [own]
+    found = glob.glob(str(pattern), recursive=True)  # noqa: PTH207, Path takes no absolute pattern
+    return sorted(Path(p) for p in found if Path(p).is_file())
 
 
 def find(kind: str, name: str | Path, *, suffix: str) -> Path:

@@ -17,7 +17,8 @@ from genrec.config.embed import Joint, Late
 from genrec.config.engine import Engine, HFEngine
 from genrec.config.probe import Probe
 from genrec.config.retrieve import Candidates, Cooccurrence, Fuse, Popular, Retriever
-from genrec.config.split import Exchange, HashUsers, LastOut, Split
+from genrec.config.sources import Downloads, Source
+from genrec.config.split import HashUsers, LastOut, Split
 
 __all__ = [
     "Caption",
@@ -35,40 +36,10 @@ __all__ = [
 # --- prepare ---------------------------------------------------------------------------------
 
 
-class Interchange(Section):
-    """The field's JSON files: `{user: [items]}`, `{item: {title, ...}}`, `{item: ["<a_1>", ...]}`."""
-
-    kind: Literal["interchange"] = "interchange"
-    interactions: Path_
-    items: Path_
-    index: Path_ | None = None
-    images: Path_ | None = None
-
-
-class Movielens(Section):
-    """MovieLens CSV files and a folder of posters named by movie id."""
-
-    kind: Literal["movielens"] = "movielens"
-    ratings: Path_
-    movies: Path_
-    images: Path_ | None = None
-    min_rating: float = 0.0
-
-
-class Demo(Section):
-    """A seeded made-up shop with rendered pictures and known ground truth."""
-
-    kind: Literal["demo"] = "demo"
-    items: int = Field(800, ge=20)
-    users: int = Field(2000, ge=10)
-    seed: int = 7
-    image_size: int = Field(96, ge=32)
-
-
 class Prepare(Section):
     """Raw files to tables and the split."""
 
-    source: Annotated[Interchange | Movielens | Demo | Exchange, Field(discriminator="kind")]
+    source: Source
     core: int = Field(5, ge=0, description="k-core on users and items; 0 keeps all")
     repeats: Literal["drop", "last", "exact", "consecutive", "keep"] = "drop"
     split: Split = LastOut()
@@ -238,6 +209,7 @@ class Runtime(Section):
     threads: int | None = Field(None, ge=1)
     batch_size: int = Field(64, ge=1, description="users decoded at once")
     save_every: int = Field(200, ge=1, description="steps between trainer checkpoints")
+    downloads: Downloads = Downloads()
 
 
 class Recipe(Section):

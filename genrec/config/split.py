@@ -1,4 +1,4 @@
-"""`prepare.split`: how interactions are divided; the source that brings a split; `hash_users`."""
+"""`prepare.split`: how interactions are divided; `hash_users`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, SecretStr, model_validator
 
-from genrec.config.base import Path_, Section
+from genrec.config.base import Section
 
 
 class LastOut(Section):
@@ -63,20 +63,6 @@ def _leaves_some(valid: float, test: float) -> None:
         raise ValueError(
             f"valid={valid} and test={test} leave nothing to learn from; expected less than 1 together"
         )
-
-
-class Exchange(Section):
-    """A dataset in another toolkit's files, as `genrec export` writes them; SIDs come along."""
-
-    kind: Literal["exchange"] = "exchange"
-    format: Literal["index-json", "minionerec", "id2sid", "rectools"]
-    folder: Path_
-    name: str = Field(description="the files' name, such as Industrial_and_Scientific")
-
-    @property
-    def index(self) -> str:
-        """Where published SIDs are."""
-        return self.folder
 
 
 Split = Annotated[LastOut | Temporal | ColdItems | ColdUsers | Given, Field(discriminator="kind")]

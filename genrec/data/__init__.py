@@ -3,14 +3,20 @@
 Every source is a plain function that returns `RawData`; `prepare` turns that into a split.
 """
 
+from genrec.data.amazon import hub_files, read_amazon
 from genrec.data.anonymous import hash_users
 from genrec.data.card import POPULARITY_FILE, describe, plot_popularity
 from genrec.data.demo import make_demo
+from genrec.data.download import Downloaded, Policy, download
+from genrec.data.files import ItemFile, read_files
 from genrec.data.images import find_images, verify_images
 from genrec.data.interchange import read_catalogue, read_interchange
 from genrec.data.leakage import LeakageError, check_no_leakage
+from genrec.data.logs import LogFile
 from genrec.data.movielens import read_movielens
+from genrec.data.pictures import Fetched, fetch
 from genrec.data.protocols import PROTOCOLS, ColdItems, ColdUsers, LastOut, Temporal
+from genrec.data.recbole import read_recbole
 from genrec.data.source import RawData
 from genrec.data.split import Prepared, k_core, prepare, sid_array
 
@@ -19,22 +25,33 @@ __all__ = [
     "PROTOCOLS",
     "ColdItems",
     "ColdUsers",
+    "Downloaded",
+    "Fetched",
+    "ItemFile",
     "LastOut",
     "LeakageError",
+    "LogFile",
+    "Policy",
     "Prepared",
     "RawData",
     "Temporal",
     "check_no_leakage",
     "describe",
+    "download",
+    "fetch",
     "find_images",
     "hash_users",
+    "hub_files",
     "k_core",
     "make_demo",
     "plot_popularity",
     "prepare",
+    "read_amazon",
     "read_catalogue",
+    "read_files",
     "read_interchange",
     "read_movielens",
+    "read_recbole",
     "sid_array",
     "verify_images",
 ]

@@ -98,7 +98,7 @@ def verify_images(
     images: list[str | None] = items["image"].to_list()
     for row, (item_id, image) in enumerate(zip(items["item_id"], images, strict=True)):
         if image is not None:
-            problem = _problem(start / image, max_bytes=max_bytes, max_pixels=max_pixels)
+            problem = picture_problem(start / image, max_bytes=max_bytes, max_pixels=max_pixels)
             if problem and on_bad == "error":
                 bad_rows.fail(
                     start / image,
@@ -113,8 +113,14 @@ def verify_images(
     return checked, bad_rows.dropped.get("unreadable_image", 0)
 
 
-def _problem(path: Path, *, max_bytes: int, max_pixels: int) -> str | None:
-    """Says what is wrong with a picture; None if it decodes."""
+def picture_problem(path: Path, *, max_bytes: int, max_pixels: int) -> str | None:
+    """Says what is wrong with a picture; None if it decodes.
+
+    Args:
+        path: the file.
+        max_bytes: largest file that is opened.
+        max_pixels: largest width x height that is decoded.
+    """
     if not path.is_file():
         return "no such file"
     if (size := path.stat().st_size) > max_bytes:
@@ -132,3 +138,10 @@ def _problem(path: Path, *, max_bytes: int, max_pixels: int) -> str | None:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return str(error)
     return None
+
+
+def suffix_of(path: Path) -> str:
+    """Returns the suffix that fits a picture's content, whatever its name says."""
+    with Image.open(path, formats=FORMATS) as image:
+        name = str(image.format).lower()
+    return {"jpeg": ".jpg"}.get(name, f".{name}")

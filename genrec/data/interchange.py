@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +14,7 @@ import polars as pl
 
 from genrec.data.images import attach_images, verify_images
 from genrec.data.source import RAW_INTERACTIONS, BadRows, OnBad, RawData, clean, existing
+from genrec.data.text import as_text
 from genrec.progress import Progress, silent
 
 _TOKEN = re.compile(r"<([a-z])_([0-9]{1,9})>")  # nine digits fit int32
@@ -147,23 +147,13 @@ def _item_table(path: Path, bad_rows: BadRows) -> pl.DataFrame:
     names = [name for name in attributes if name not in ("title", "description")]
     columns: dict[str, list[str | None]] = {
         "item_id": list(items),
-        "title": [_text(fields.get("title")) for fields in items.values()],
-        "description": [_text(fields.get("description"), " ") for fields in items.values()],
+        "title": [as_text(fields.get("title")) for fields in items.values()],
+        "description": [as_text(fields.get("description"), " ") for fields in items.values()],
     }
     for name in names:
         column = f"{name}_source" if name in _OWN_COLUMNS else name
-        columns[column] = [_text(fields.get(name)) for fields in items.values()]
+        columns[column] = [as_text(fields.get(name)) for fields in items.values()]
     return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
-
-
-def _text(value: object, joiner: str = ", ") -> str | None:
-    """Returns a JSON value as readable text; null, "" and empty lists are None."""
-    if isinstance(value, list):
-        parts = [text for part in value if (text := _text(part, joiner))]
-        return joiner.join(parts) or None
-    if isinstance(value, Mapping):
-        return json.dumps(value, ensure_ascii=False, sort_keys=True) if value else None
-    return None if value is None else str(value).strip() or None
 
 
 def _interaction_table(path: Path, bad_rows: BadRows) -> pl.DataFrame:

@@ -32,7 +32,8 @@ class RawData:
 
     Attributes:
         items: item_id, title, description (String, never null), image (String or null: a path,
-            absolute or relative to the output folder), then any attribute columns (String or null).
+            absolute or relative to the output folder), then any attribute columns (String, numbers or
+            Boolean, or null); `image_url` among them is where a picture can be fetched.
         interactions: user_id, item_id (String), timestamp (Int64; seconds, or the position in the
             user's list where the source has order only).
         sids: published SIDs by item_id, all of one length; None where the source has none.
@@ -88,7 +89,7 @@ class BadRows:
             where: the file that the rows came from.
             problem: what was found and what was expected.
             mend: what the owner can do about it.
-            show: columns that identify a row in the message (so does a `row` column).
+            show: columns that identify a row in the message (so do columns `file` and `row`).
 
         Raises:
             ValueError: there are such rows and `on_bad` is "error".
@@ -97,7 +98,7 @@ class BadRows:
         if not (count := int(mask.sum())):
             return table
         if self.on_bad == "error":
-            columns = [name for name in ("row", *show) if name in table.columns]
+            columns = [name for name in ("file", "row", *show) if name in table.columns]
             shown = table.filter(mask).select(columns).head(3).rows(named=True)
             self.fail(where, f"{problem} ({count} in all; first: {_listed(shown)})", mend)
         self.count(reason, count)
@@ -148,6 +149,7 @@ def clean(
     *,
     items_from: str | Path,
     interactions_from: str | Path,
+    max_unknown: float | None = None,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Returns both tables with every bad row judged.
 
@@ -158,12 +160,29 @@ def clean(
             an interaction with an item that is not in the catalogue.
         items_from: the catalogue's file, for the messages.
         interactions_from: the log's file.
+        max_unknown: interactions with items that the catalogue lacks are dropped and counted up to
+            this share of all; more are an error whatever `bad_rows` does, for then the two files
+            hardly belong together. None judges them like any other bad row.
 
     Raises:
         ValueError: a bad row (unless they are dropped), or a table without rows.
     """
     items = _clean_items(items, bad_rows, items_from)
-    interactions = _clean_interactions(interactions, items, bad_rows, items_from, interactions_from)
+    interactions = _clean_interactions(interactions, bad_rows, interactions_from)
+    if max_unknown is None:
+        interactions = bad_rows.reject(
+            interactions,
+            ~pl.col("item_id").is_in(items["item_id"].implode()),
+            reason="unknown_item",
+            where=interactions_from,
+            problem=f"interaction with an item that {items_from} does not have",
+            mend="Add the item to the catalogue or remove the interaction",
+            show=("user_id", "item_id"),
+        )
+    else:
+        interactions = _tolerated(
+            interactions, items["item_id"], bad_rows, max_unknown, items_from, interactions_from
+        )
     for table, where in ((items, items_from), (interactions, interactions_from)):
         if table.is_empty():
             dropped = f" (dropped: {bad_rows.dropped})" if bad_rows.dropped else ""
@@ -202,11 +221,7 @@ def _clean_items(items: pl.DataFrame, bad_rows: BadRows, where: str | Path) -> p
 
 
 def _clean_interactions(
-    interactions: pl.DataFrame,
-    items: pl.DataFrame,
-    bad_rows: BadRows,
-    items_from: str | Path,
-    where: str | Path,
+    interactions: pl.DataFrame, bad_rows: BadRows, where: str | Path
 ) -> pl.DataFrame:
     for column in ("user_id", "item_id", "timestamp"):
         empty = pl.col(column).is_null() if column == "timestamp" else _blank(column)
@@ -219,15 +234,42 @@ def _clean_interactions(
             mend=f"Fill in the {column}",
             show=tuple(RAW_INTERACTIONS),
         )
-    return bad_rows.reject(
-        interactions,
-        ~pl.col("item_id").is_in(items["item_id"].implode()),
-        reason="unknown_item",
-        where=where,
-        problem=f"interaction with an item that {items_from} does not have",
-        mend="Add the item to the catalogue or remove the interaction",
-        show=("user_id", "item_id"),
-    )
+    return interactions
+
+
+def _tolerated(
+    interactions: pl.DataFrame,
+    known: pl.Series,
+    bad_rows: BadRows,
+    most: float,
+    items_from: str | Path,
+    where: str | Path,
+) -> pl.DataFrame:
+    """Drops and counts interactions with unknown items, up to a share of all."""
+    mask = ~interactions["item_id"].is_in(known.implode())
+    count, total = int(mask.sum()), len(interactions)
+    if count > most * total:
+        absent = interactions.filter(mask)["item_id"].unique(maintain_order=True)
+        alike = _plain(absent).is_in(_plain(known).implode()).sum()
+        hint = (
+            f" Of {len(absent):,} such ids {alike:,} differ from one there only by case, zeros in front "
+            "or '.0' behind."
+        )
+        raise ValueError(
+            f"{where}: {count:,} of {total:,} interactions ({count / total:.1%}) are with items that "
+            f"{items_from} does not have, such as {absent.head(3).to_list()}; expected at most "
+            f"{most:.1%}.{hint if alike else ''} Ids are compared letter by letter: write them alike, "
+            "name another id column, or raise prepare.source.max_unknown to drop and count them."
+        )
+    if count:
+        bad_rows.count("unknown_item", count)
+        return interactions.filter(~mask)
+    return interactions
+
+
+def _plain(ids: pl.Series) -> pl.Series:
+    """Returns ids as they would be, had no spreadsheet touched them; for a hint only."""
+    return ids.str.to_lowercase().str.replace(r"\.0$", "").str.strip_chars_start("0")
 
 
 def _blank(column: str) -> pl.Expr:

@@ -1,0 +1,318 @@
+"""Fetches pictures from URLs into a content-addressed folder, each URL once.
+
+`<folder>/<ab>/<sha256>.jpg` holds a picture and is there by one rename after it was decoded;
+`index.sqlite` knows which URL led to it. A kill loses what is in flight and nothing else.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import hashlib
+import os
+import random
+import sqlite3
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpcore
+import httpx
+
+from genrec.data.addresses import PublicTransport, RefusedAddress, Resolve, resolve
+from genrec.data.images import picture_problem, suffix_of
+from genrec.progress import Progress, silent
+
+_AGAIN = (408, 425, 429, 500, 502, 503, 504)  # what a later try may find otherwise
+_AGENT = "genrec (a recommender toolkit; fetches catalogue pictures once)"
+_DAY = 86_400
+
+
+class _Failure(Exception):
+    """Why a picture was not fetched: a short reason to count by, whether a retry may help."""
+
+    def __init__(self, reason: str, *, again: bool = False, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.again, self.wait = reason, again, wait
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How pictures are fetched.
+
+    Attributes:
+        concurrency: pictures at once.
+        timeout: seconds for one picture, from first to last byte.
+        attempts: tries where the server or the network fails.
+        max_wait: seconds waited before another try at most. A server that asks for more (by
+            Retry-After) is not asked again in this run.
+        max_bytes: largest file.
+        max_pixels: largest width x height.
+        allow_private: also fetch from addresses that are not public.
+    """
+
+    concurrency: int = 8
+    timeout: float = 20.0
+    attempts: int = 4
+    max_wait: float = 60.0
+    max_bytes: int = 20_000_000
+    max_pixels: int = 50_000_000
+    allow_private: bool = False
+
+
+DEFAULT = Policy()
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """What became of the URLs.
+
+    Attributes:
+        paths: by URL, absolute; only those that are there.
+        failures: by URL, the reason: http_404, timeout, unreachable, refused_address, refused_url,
+            too_large, too_many_pixels, not_a_picture, too_many_redirects, retry_later.
+        fetched: how many were fetched now; the others were there already.
+    """
+
+    paths: dict[str, Path] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    fetched: int = 0
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many failed, by reason."""
+        return dict(sorted(Counter(self.failures.values()).items()))
+
+
+def download(
+    urls: Sequence[str],
+    folder: str | Path,
+    *,
+    policy: Policy = DEFAULT,
+    resolve: Resolve = resolve,
+    sleep: Callable[[float], None] = time.sleep,
+    progress: Progress = silent,
+) -> Downloaded:
+    """Fetches pictures, each URL once, over http and https; proxies of the environment are not used.
+
+    Args:
+        urls: repeats are fetched once.
+        folder: the cache, made if it is not there; runs may share it, also at the same time.
+        policy: limits and retries.
+        resolve: from host to addresses.
+        sleep: waits between tries.
+        progress: told "fetch images".
+
+    Returns:
+        Paths and failures. A failed URL is tried again by the next call.
+    """
+    wanted = list(dict.fromkeys(urls))
+    fetched = 0
+    paths: dict[str, Path] = {}
+    failures: dict[str, str] = {}
+    with _Index(Path(folder)) as index:
+        paths.update(index.known(wanted))
+        todo = [url for url in wanted if url not in paths]
+        with _client(policy, resolve) as client:
+            fetch = _Fetch(client, Path(folder).resolve(), policy, sleep)
+            for done, (url, found) in enumerate(_parallel(fetch, todo, policy.concurrency), 1):
+                if isinstance(found, str):
+                    failures[url] = found
+                else:
+                    index.add(url, found)
+                    paths[url] = found
+                    fetched += 1
+                progress("fetch images", len(wanted) - len(todo) + done, len(wanted))
+    in_order = {url: paths[url] for url in wanted if url in paths}
+    failed = {url: failures[url] for url in wanted if url in failures}
+    return Downloaded(in_order, failed, fetched)
+
+
+@contextmanager
+def _client(policy: Policy, resolve: Resolve) -> Iterator[httpx.Client]:
+    transport = PublicTransport(
+        allow_private=policy.allow_private, resolve=resolve, connections=policy.concurrency
+    )
+    # No proxy and no .netrc: a proxy would resolve names itself, behind our check.
+    with httpx.Client(
+        transport=transport,
+        trust_env=False,
+        follow_redirects=True,
+        max_redirects=5,
+        timeout=policy.timeout,
+        headers={"User-Agent": _AGENT, "Accept": "image/*", "Accept-Encoding": "identity"},
+    ) as client:
+        yield client
+
+
+def _parallel(
+    fetch: Callable[[str], Path | str], urls: Sequence[str], concurrency: int
+) -> Iterator[tuple[str, Path | str]]:
+    """Yields (url, result) as they come; few wait in line, so that a kill has little to lose."""
+    running: dict[Future[Path | str], str] = {}
+    pool = ThreadPoolExecutor(concurrency, thread_name_prefix="fetch")
+    try:
+        for url in urls:
+            if len(running) >= 2 * concurrency:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), future.result()
+            running[pool.submit(fetch, url)] = url
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _Fetch:
+    """Fetches one URL, with retries; returns the path or why there is none."""
+
+    def __init__(
+        self, client: httpx.Client, folder: Path, policy: Policy, sleep: Callable[[float], None]
+    ) -> None:
+        self._client, self._folder, self._policy, self._sleep = client, folder, policy, sleep
+        # One picture is decoded at a time: it bounds memory, and Python's warning filters, which
+        # the check sets, are no business of several threads at once.
+        self._decoding = threading.Lock()
+
+    def __call__(self, url: str) -> Path | str:
+        for attempt in range(1, self._policy.attempts + 1):
+            try:
+                return self._once(url)
+            except _Failure as failure:
+                if not failure.again or attempt == self._policy.attempts:
+                    return failure.reason
+                # Full jitter, so that what failed together does not come back together.
+                backoff = min(2.0 ** (attempt - 1), self._policy.max_wait) * random.random()
+                pause = backoff if failure.wait is None else failure.wait
+                if pause > self._policy.max_wait:
+                    return "retry_later"
+                self._sleep(pause)
+        raise AssertionError("attempts is at least 1")
+
+    def _once(self, url: str) -> Path:
+        partial = self._folder / "partial"
+        with tempfile.NamedTemporaryFile(dir=partial, delete=False) as stream:
+            temporary = Path(stream.name)
+        try:
+            digest = self._stream(url, temporary)
+            with self._decoding:
+                problem = picture_problem(
+                    temporary, max_bytes=self._policy.max_bytes, max_pixels=self._policy.max_pixels
+                )
+            if problem:
+                raise _Failure("too_many_pixels" if "pixels" in problem else "not_a_picture")
+            final = self._folder / digest[:2] / f"{digest}{suffix_of(temporary)}"
+            final.parent.mkdir(exist_ok=True)
+            temporary.replace(final)
+            return final
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _stream(self, url: str, into: Path) -> str:
+        """Writes a body to a file and returns its sha256."""
+        try:
+            with self._client.stream("GET", url) as response:
+                _check(response, self._policy.max_bytes)
+                return self._body(response, into)
+        except RefusedAddress as error:
+            scheme = "expected http" in str(error)
+            raise _Failure("refused_url" if scheme else "refused_address") from error
+        except httpx.TooManyRedirects as error:
+            raise _Failure("too_many_redirects") from error
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
+            raise _Failure("refused_url") from error
+        except (httpcore.TimeoutException, httpx.TimeoutException) as error:
+            raise _Failure("timeout", again=True) from error
+        except (
+            *(httpcore.NetworkError, httpcore.ProtocolError, httpx.TransportError),
+            *(OSError, httpx.StreamError),
+        ) as error:
+            raise _Failure("unreachable", again=True) from error
+
+    def _body(self, response: httpx.Response, into: Path) -> str:
+        digest, size = hashlib.sha256(), 0
+        deadline = time.monotonic() + self._policy.timeout
+        with into.open("wb") as stream:
+            for chunk in response.iter_raw():
+                size += len(chunk)
+                if size > self._policy.max_bytes:
+                    raise _Failure("too_large")
+                if time.monotonic() > deadline:  # a server that drips would hold us for ever
+                    raise _Failure("timeout", again=True)
+                digest.update(chunk)
+                stream.write(chunk)
+        return digest.hexdigest()
+
+
+def _check(response: httpx.Response, max_bytes: int) -> None:
+    status = response.status_code
+    if status in _AGAIN:
+        asked = _retry_after(response.headers.get("Retry-After"))
+        raise _Failure(f"http_{status}", again=True, wait=asked)
+    if status != 200:
+        raise _Failure(f"http_{status}")
+    length = response.headers.get("Content-Length", "")
+    if length.isdigit() and int(length) > max_bytes:
+        raise _Failure("too_large")
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Returns the seconds of a Retry-After header: a number, or a date."""
+    if value is None:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+class _Index:
+    """Which URL led to which file of the folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.resolve()
+        partial = self._folder / "partial"
+        partial.mkdir(parents=True, exist_ok=True)
+        for old in partial.iterdir():  # what a kill left; younger ones may be another run's
+            if time.time() - old.stat().st_mtime > _DAY:
+                old.unlink(missing_ok=True)
+        self._base = sqlite3.connect(self._folder / "index.sqlite", timeout=60)
+        self._base.execute("PRAGMA journal_mode=WAL")
+        self._base.execute(
+            "CREATE TABLE IF NOT EXISTS pictures (url TEXT PRIMARY KEY, file TEXT, bytes INTEGER)"
+        )
+
+    def __enter__(self) -> _Index:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._base.close()
+
+    def known(self, urls: Sequence[str]) -> dict[str, Path]:
+        """Returns the files of those URLs whose file is there, whole."""
+        found: dict[str, Path] = {}
+        for url in urls:
+            row = self._base.execute(
+                "SELECT file, bytes FROM pictures WHERE url = ?", (url,)
+            ).fetchone()
+            if row is not None:
+                path = self._folder / row[0]
+                if path.is_file() and path.stat().st_size == row[1]:
+                    found[url] = path
+        return found
+
+    def add(self, url: str, path: Path) -> None:
+        """Remembers a file, at once: what is fetched is never fetched again."""
+        name = os.fspath(path.relative_to(self._folder))
+        with self._base:
+            self._base.execute(
+                "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?)", (url, name, path.stat().st_size)
+            )

@@ -1,0 +1,171 @@
+"""A log of interactions: which count, by rating, or by the weights of several kinds.
+
+What decides whether an interaction counts is known at its time: weights add up as they come, never
+looking ahead, so nothing of a held-out future reaches training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from genrec.data import tables
+from genrec.data.source import BadRows
+from genrec.data.timestamps import Unit, to_seconds
+from genrec.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """Where the interactions are, and which of them count.
+
+    Attributes:
+        path: as of `ItemFile`.
+        user: the column of user ids.
+        item: the column of item ids.
+        timestamp: the column of times; None where rows stand in order of time.
+        unit: of the times, see `timestamps.to_seconds`.
+        type: the column that says what kind an interaction is.
+        weights: by type; a type of weight 0 never counts by itself. An interaction counts from the
+            moment when the weights of all interactions of this user with this item so far, its own
+            among them, reach `threshold`. {view: 1, cart: 3, purchase: 5} and 3: three views, or
+            one cart.
+        threshold: see `weights`.
+        rating: the column of ratings.
+        min_rating: ratings below are no interactions.
+        separator: as of `ItemFile`.
+    """
+
+    path: str
+    user: str = "user_id"
+    item: str = "item_id"
+    timestamp: str | None = "timestamp"
+    unit: Unit = "auto"
+    type: str | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
+    threshold: float = 1.0
+    rating: str | None = None
+    min_rating: float = 0.0
+    separator: str | None = None
+
+
+def with_file(parts: list[pl.DataFrame], paths: list[Path]) -> list[pl.DataFrame]:
+    """Returns tables with the column `file` where there are several, for messages."""
+    if len(parts) == 1:
+        return parts
+    names = pl.Enum([str(path) for path in paths])
+    return [
+        part.with_columns(file=pl.lit(str(path), dtype=names))
+        for part, path in zip(parts, paths, strict=True)
+    ]
+
+
+def read_log(spec: LogFile, bad_rows: BadRows, progress: Progress = silent) -> pl.DataFrame:
+    """Reads the interactions that count.
+
+    Args:
+        spec: the files and what counts.
+        bad_rows: what to do with a bad rating, time, type or a ragged row.
+        progress: told "read files".
+
+    Returns:
+        user_id, item_id (String), timestamp (Int64), row, and file where there are several.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a file cannot be read or lacks a column; a bad row.
+    """
+    paths = tables.files(spec.path, what="a log with a user, an item and a time per row")
+    parts, units, rows = [], set(), 0
+    for done, path in enumerate(paths, 1):
+        part, unit = _log_part(path, spec, bad_rows, first=rows)
+        parts.append(part)
+        units.add(unit)
+        rows += len(part)
+        progress("read files", done, len(paths))
+    if "order" in units and len(units) > 1:
+        raise ValueError(
+            f"{spec.path}: some files have times, others plain numbers in '{spec.timestamp}'; "
+            "expected one of them in all. Name the unit in prepare.source.interactions.unit."
+        )
+    log = pl.concat(with_file(parts, paths))
+    return _reaching(log, spec, bad_rows) if spec.type else log
+
+
+def _log_part(
+    path: Path, spec: LogFile, bad_rows: BadRows, *, first: int
+) -> tuple[pl.DataFrame, str]:
+    part = "prepare.source.interactions"
+    columns = {"user": spec.user, "item": spec.item, "timestamp": spec.timestamp}
+    columns |= {"type": spec.type, "rating": spec.rating}
+    named = {ours: theirs for ours, theirs in columns.items() if theirs is not None}
+    log = tables.read(path, named, bad_rows=bad_rows, separator=spec.separator, field=part)
+    ids = (tables.id_text(name, log.schema[name]).alias(f"{name}_id") for name in ("user", "item"))
+    log = log.with_columns(ids).drop("user", "item")
+    if spec.rating is not None:
+        log = at_least(log, spec.min_rating, bad_rows=bad_rows, where=path, field=spec.rating)
+    if spec.type is not None:
+        log = _weighed(log, spec, bad_rows, path)
+    if spec.timestamp is None:
+        return log.with_columns(timestamp=pl.int_range(first, first + pl.len())), "order"
+    return to_seconds(log, unit=spec.unit, bad_rows=bad_rows, where=path, field=spec.timestamp)
+
+
+def at_least(
+    log: pl.DataFrame, least: float, *, bad_rows: BadRows, where: str | Path, field: str
+) -> pl.DataFrame:
+    """Returns the rows whose `rating` reaches a number; those below are counted, and no bad rows.
+
+    Raises:
+        ValueError: a rating is no number (unless such rows are dropped), or none reaches it.
+    """
+    value = pl.col("rating").cast(pl.Float64, strict=False)
+    log = bad_rows.reject(
+        log,
+        value.is_null() | value.is_nan(),
+        reason="bad_rating",
+        where=where,
+        problem=f"rating in '{field}' that is not a number",
+        mend="Correct the rating",
+        show=("user_id", "item_id", "rating"),
+    ).with_columns(value)
+    kept = log.filter(pl.col("rating") >= least)
+    if below := len(log) - len(kept):
+        bad_rows.count("below_min_rating", below)
+    if kept.is_empty() and len(log):
+        raise ValueError(
+            f"{where}: no rating reaches min_rating={least:g}; the highest found is "
+            f"{log['rating'].to_numpy().max():g}. Lower it in prepare.source."
+        )
+    return kept.drop("rating")
+
+
+def _weighed(log: pl.DataFrame, spec: LogFile, bad_rows: BadRows, path: Path) -> pl.DataFrame:
+    kinds, weights = list(spec.weights), list(spec.weights.values())
+    weight = pl.col("type").replace_strict(kinds, weights, default=None, return_dtype=pl.Float64)
+    found = log["type"].unique().sort().head(10).to_list()
+    return (
+        bad_rows.reject(
+            log,
+            weight.is_null(),
+            reason="unnamed_type",
+            where=path,
+            problem=f"interaction of a type without weight; found the types {found}, weights for "
+            f"{kinds}",
+            mend="Name it in prepare.source.interactions.weights (0 where it shall not count)",
+            show=("user_id", "item_id", "type"),
+        )
+        .with_columns(weight=weight)
+        .drop("type")
+    )
+
+
+def _reaching(log: pl.DataFrame, spec: LogFile, bad_rows: BadRows) -> pl.DataFrame:
+    so_far = pl.col("weight").cum_sum().over("user_id", "item_id")
+    kept = log.sort("timestamp", maintain_order=True).filter(so_far >= spec.threshold - 1e-9)
+    if below := len(log) - len(kept):
+        bad_rows.count("below_threshold", below)
+    return kept.drop("weight")

@@ -1,0 +1,175 @@
+"""RecBole's atomic files: tab-separated, each header field with its type, as `item_id:token`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from genrec.data import tables
+from genrec.data.files import OWN_COLUMNS
+from genrec.data.lines import guarded, open_text
+from genrec.data.logs import at_least
+from genrec.data.pictures import place_images
+from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean
+from genrec.data.timestamps import Unit, to_seconds
+from genrec.progress import Progress, silent
+
+TYPES = ("token", "token_seq", "float", "float_seq")
+
+
+def read_recbole(
+    interactions: str | Path,
+    items: str | Path,
+    *,
+    user: str = "user_id",
+    item: str = "item_id",
+    timestamp: str | None = "timestamp",
+    unit: Unit = "auto",
+    title: str | None = None,
+    description: Sequence[str] | None = None,
+    rating: str | None = None,
+    min_rating: float = 0.0,
+    images: str | None = None,
+    max_unknown: float = 0.05,
+    max_bytes: int = 20_000_000,
+    max_pixels: int = 50_000_000,
+    on_bad: OnBad = "error",
+    progress: Progress = silent,
+) -> RawData:
+    """Reads `<name>.inter` and `<name>.item`.
+
+    Args:
+        interactions: the `.inter` file.
+        items: the `.item` file.
+        user: the field of user ids (RecBole's USER_ID_FIELD).
+        item: the field of item ids, in both files (ITEM_ID_FIELD).
+        timestamp: the field of times (TIME_FIELD); None where rows stand in order of time.
+        unit: of the times, see `timestamps.to_seconds`.
+        title: the field of titles; None takes `title`, or the one field whose name ends in it.
+        description: fields joined to the description; None takes `description` where there is one.
+        rating: the field of ratings.
+        min_rating: ratings below are no interactions.
+        images: as of `read_files`; URLs are expected in a field `image`.
+        max_unknown: see `source.clean`.
+        max_bytes: largest picture file.
+        max_pixels: largest width x height of a picture.
+        on_bad: raise on bad rows, or drop and count them.
+        progress: told "check images".
+
+    Returns:
+        The data in file order; further fields are attributes, those of type float as numbers.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a file cannot be read, has no typed header or lacks a field; a bad row.
+    """
+    bad_rows = BadRows(on_bad)
+    log = _log(Path(interactions), user, item, timestamp, rating, bad_rows)
+    if rating is not None:
+        log = at_least(log, min_rating, bad_rows=bad_rows, where=interactions, field=rating)
+    if timestamp is None:
+        log = log.with_columns(timestamp=pl.int_range(pl.len()))
+    else:
+        log = to_seconds(log, unit=unit, bad_rows=bad_rows, where=interactions, field=timestamp)[0]
+    table = _items(Path(items), item, title, description, bad_rows)
+    table, log = clean(
+        table,
+        log,
+        bad_rows,
+        items_from=items,
+        interactions_from=interactions,
+        max_unknown=max_unknown,
+    )
+    table = place_images(
+        table,
+        images,
+        bad_rows=bad_rows,
+        where=items,
+        max_bytes=max_bytes,
+        max_pixels=max_pixels,
+        progress=progress,
+    )
+    return RawData(
+        table.select(*RAW_ITEMS, pl.exclude(*RAW_ITEMS, "row")),
+        log.select(list(RAW_INTERACTIONS)),
+        dropped=bad_rows.dropped,
+    )
+
+
+def header(path: Path) -> dict[str, str]:
+    """Returns the fields of an atomic file and their types.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is empty, or its header is not `name:type` by tabs.
+    """
+    tables.files(path, what="a RecBole atomic file")
+    with open_text(path) as stream:
+        first = next(iter(guarded(stream, path)), "").rstrip("\r\n")
+    fields = dict(cell.rpartition(":")[::2] for cell in first.split("\t"))
+    if "" in fields or not set(fields.values()) <= set(TYPES):
+        raise ValueError(
+            f"{path}: line 1 is {first[:200]!r}, expected fields by tabs, each with its type, such as "
+            f"'user_id:token\\titem_id:token\\ttimestamp:float'; types are {', '.join(TYPES)}."
+        )
+    return fields
+
+
+def _read(path: Path, columns: dict[str, str] | None, bad_rows: BadRows) -> pl.DataFrame:
+    """Reads fields of one file as text, by our names or, with None, all by their own."""
+    types = header(path)
+    chosen = {name: name for name in types} if columns is None else columns
+    for ours, theirs in chosen.items():
+        if theirs not in types:
+            raise tables.missing(path, ours, theirs, list(types), "prepare.source")
+    typed = {ours: f"{theirs}:{types[theirs]}" for ours, theirs in chosen.items()}
+    return tables.read(path, typed, bad_rows=bad_rows, form="tsv", quote=None)
+
+
+def _log(
+    path: Path, user: str, item: str, time: str | None, rating: str | None, bad_rows: BadRows
+) -> pl.DataFrame:
+    columns = {"user_id": user, "item_id": item, "timestamp": time, "rating": rating}
+    named = {ours: theirs for ours, theirs in columns.items() if theirs is not None}
+    return _read(path, named, bad_rows)
+
+
+def _items(
+    path: Path, item: str, title: str | None, description: Sequence[str] | None, bad_rows: BadRows
+) -> pl.DataFrame:
+    types = header(path)
+    title = title or _title(path, list(types))
+    texts = [n for n in ("description",) if n in types] if description is None else description
+    for ours, names in (("item", [item]), ("title", [title]), ("description", texts)):
+        for theirs in names:
+            if theirs not in types:
+                raise tables.missing(path, ours, theirs, list(types), "prepare.source")
+    table = _read(path, None, bad_rows)
+    extra = [n for n in types if n not in (item, title, "image", *texts)]
+    return table.select(
+        "row",
+        pl.col(item).alias("item_id"),
+        pl.col(title).str.strip_chars().alias("title"),
+        pl.concat_str(pl.lit(""), *texts, separator=" ", ignore_nulls=True)
+        .str.strip_chars()
+        .alias("description"),
+        pl.col("image") if "image" in types else pl.lit(None, pl.String).alias("image"),
+        *(
+            pl.col(n)
+            .cast(pl.Float64 if types[n] == "float" else pl.String, strict=False)
+            .alias(f"{n}_source" if n in OWN_COLUMNS else n)
+            for n in extra
+        ),
+    )
+
+
+def _title(path: Path, fields: Sequence[str]) -> str:
+    found = ["title"] if "title" in fields else [n for n in fields if n.endswith("title")]
+    if len(found) != 1:
+        raise ValueError(
+            f"{path}: no field 'title', nor one alone that ends in it; found {list(fields)}. Name the "
+            "field that holds the title in prepare.source.title."
+        )
+    return found[0]
