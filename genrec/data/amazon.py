@@ -141,8 +141,8 @@ def hub_files(category: str, *, dataset: str = HUB, revision: str = "main") -> t
         reviews, meta = datasets.DownloadManager().download(urls)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{urls[0]} or {urls[1]}: no such file. Correct prepare.source.category, dataset "
-            "or revision."
+            f"{urls[0]} or {urls[1]}: cannot be had ({error}). Correct "
+            "prepare.source.category, dataset or revision, or name local files by reviews and meta."
         ) from error
     return Path(reviews), Path(meta)
 

@@ -109,7 +109,8 @@ def header(path: Path) -> dict[str, str]:
     with open_text(path) as stream:
         first = next(iter(guarded(stream, path)), "").rstrip("\r\n")
     fields = dict(cell.rpartition(":")[::2] for cell in first.split("\t"))
-    if "" in fields or not set(fields.values()) <= set(TYPES):
+    odd = [name for name in fields if not name or ":" in name]
+    if odd or not set(fields.values()) <= set(TYPES):
         raise ValueError(
             f"{path}: line 1 is {first[:200]!r}, expected fields by tabs, each with its type, such as "
             f"'user_id:token\\titem_id:token\\ttimestamp:float'; types are {', '.join(TYPES)}."

@@ -1,0 +1,222 @@
+"""A user's own tables: names, attributes, kinds of interaction, and ids in every type."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from genrec.data import ItemFile, LogFile, RawData, prepare, read_files
+
+ITEMS = """sku,name,short,long,price,stock,category
+1,Lamp,warm,"a lamp, old",12.50,3,home
+02,"=HYPERLINK(""http://x"")",cold,,7,,home
+x3,Mug,,,,1,
+"""
+LOG = """customer,article,at,event
+u1,1,2020-01-01,view
+u1,1,2020-01-03,view
+u1,02,2020-01-02,buy
+u2,x3,2020-01-01,view
+u2,x3,2020-01-05,cart
+u2,x3,2020-01-06,view
+"""
+NAMES = {"item": "sku", "title": "name"}
+LOG_NAMES = {"user": "customer", "item": "article", "timestamp": "at"}
+
+
+def read(
+    folder: Path,
+    items: str = ITEMS,
+    log: str = LOG,
+    *,
+    i: Any = None,
+    x: Any = None,
+    **options: Any,
+) -> RawData:
+    (folder / "items.csv").write_text(items, "utf-8")
+    (folder / "log.csv").write_text(log, "utf-8")
+    return read_files(
+        ItemFile(str(folder / "items.csv"), **(NAMES | (i or {}))),
+        LogFile(str(folder / "log.csv"), **(LOG_NAMES | (x or {}))),
+        **options,
+    )
+
+
+def test_columns_by_any_name_and_the_rest_as_attributes(tmp_path: Path) -> None:
+    raw = read(tmp_path, i={"description": ["short", "long"], "numbers": ["price", "stock"]})
+    assert raw.items.columns[4:] == ["price", "stock", "category"]
+    assert raw.items.rows() == [
+        ("1", "Lamp", "warm a lamp, old", None, 12.5, 3.0, "home"),
+        ("02", '=HYPERLINK("http://x")', "cold", None, 7.0, None, "home"),
+        ("x3", "Mug", "", None, None, 1.0, None),
+    ]
+    assert raw.interactions.rows()[:2] == [("u1", "1", 1577836800), ("u1", "1", 1578009600)]
+    assert raw.dropped == {}
+
+
+def test_attributes_can_be_chosen_and_never_shadow_ours(tmp_path: Path) -> None:
+    raw = read(tmp_path, i={"attributes": ["category"]})
+    assert raw.items.columns == ["item_id", "title", "description", "image", "category"]
+    raw = read(tmp_path, ITEMS.replace("category", "user").replace("stock", "title"))
+    assert raw.items.columns[4:] == ["short", "long", "price", "title_source", "user_source"]
+
+
+def test_without_times_the_order_of_rows_counts(tmp_path: Path) -> None:
+    raw = read(tmp_path, x={"timestamp": None})
+    assert raw.interactions["timestamp"].to_list() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("weights", "threshold", "kept", "below"),
+    [
+        # u1 views item 1 twice, buys 02; u2 views x3, puts it into the cart, views it again.
+        ({"view": 1, "cart": 3, "buy": 5}, 1, [0, 1, 2, 3, 4, 5], 0),
+        ({"view": 1, "cart": 3, "buy": 5}, 2, [1, 2, 4, 5], 2),
+        ({"view": 1, "cart": 3, "buy": 5}, 5, [2, 5], 4),  # 1 + 3 + 1: reached by the last view
+        ({"view": 0, "cart": 1, "buy": 1}, 1, [2, 4, 5], 3),
+        ({"view": 0.1, "cart": 0.2, "buy": 0.3}, 0.3, [2, 4, 5], 3),  # 0.1 + 0.2 is 0.3 here
+        ({"view": 2, "cart": -1, "buy": 2}, 2, [0, 1, 2, 3, 5], 1),  # a return takes away
+    ],
+)
+def test_weights_add_up_over_time(
+    tmp_path: Path, weights: dict[str, float], threshold: float, kept: list[int], below: int
+) -> None:
+    raw = read(tmp_path, x={"type": "event", "weights": weights, "threshold": threshold})
+    rows = [tuple(line.split(",")[:3]) for line in LOG.splitlines()[1:]]
+    expected = sorted((rows[k] for k in kept), key=lambda row: row[2])
+    assert [row[:2] for row in raw.interactions.rows()] == [row[:2] for row in expected]
+    assert raw.dropped == ({"below_threshold": below} if below else {})
+
+
+def test_weights_never_look_ahead(tmp_path: Path) -> None:
+    options = {"x": {"type": "event", "weights": {"view": 1, "cart": 3, "buy": 5}, "threshold": 2}}
+    lines = LOG.splitlines(keepends=True)
+    header, rows = lines[0], sorted(lines[1:], key=lambda line: line.split(",")[2])
+    whole = read(tmp_path, log=header + "".join(rows), **options).interactions
+    for cut in range(4, len(rows)):  # with 3 rows nothing counts yet
+        part = read(tmp_path, log=header + "".join(rows[:cut]), **options).interactions
+        assert part.equals(whole.head(len(part)))
+
+
+def test_a_type_without_weight(tmp_path: Path) -> None:
+    x = {"type": "event", "weights": {"view": 1, "buy": 1}}
+    with pytest.raises(ValueError, match=r"log\.csv: interaction of a type without weight") as e:
+        read(tmp_path, x=x)
+    assert "['buy', 'cart', 'view']" in str(e.value)
+    assert "row 6, user_id 'u2', item_id 'x3', type 'cart'" in str(e.value)
+    assert read(tmp_path, x=x, on_bad="drop").dropped == {"unnamed_type": 1}
+
+
+def test_ratings(tmp_path: Path) -> None:
+    log = "customer,article,at,stars\nu,1,1,5\nu,02,2,2.5\nu,x3,3,4\n"
+    raw = read(tmp_path, log=log, x={"rating": "stars", "min_rating": 3})
+    assert raw.interactions["item_id"].to_list() == ["1", "x3"]
+    assert raw.dropped == {"below_min_rating": 1}
+    with pytest.raises(ValueError, match=r"row 5, user_id 'u', item_id '1', rating 'good'"):
+        read(tmp_path, log=log + "u,1,4,good\n", x={"rating": "stars"})
+    with pytest.raises(ValueError, match=r"min_rating=6; the highest found is 5"):
+        read(tmp_path, log=log, x={"rating": "stars", "min_rating": 6})
+
+
+@pytest.mark.parametrize("items_are", [int, str, float])
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+def test_ids_that_differ_only_in_type_are_one(tmp_path: Path, items_are: type, form: str) -> None:
+    ids = [items_are(k) if items_are is not str else str(k) for k in (12, 7)]
+    items, log = tmp_path / f"items.{form}", tmp_path / f"log.{form}"
+    table = pl.DataFrame({"item_id": ids, "title": ["a", "b"]})
+    times = pl.DataFrame({"user_id": [1, 1], "item_id": [12, 7], "timestamp": [5, 6]})
+    for path, frame in ((items, table), (log, times)):
+        frame.write_parquet(path) if form == "parquet" else frame.write_ndjson(path)
+    raw = read_files(ItemFile(str(items)), LogFile(str(log)))
+    assert raw.items["item_id"].to_list() == ["12", "7"]
+    assert raw.interactions.rows() == [("1", "12", 5), ("1", "7", 6)]
+
+
+def test_mixed_types_of_one_id_are_a_repeated_item(tmp_path: Path) -> None:
+    lines = [{"item_id": 12, "title": "a"}, {"item_id": "12", "title": "b"}]
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,12,1\n")
+    files = ItemFile(str(tmp_path / "items.jsonl")), LogFile(str(tmp_path / "log.csv"))
+    with pytest.raises(ValueError, match=r"items\.jsonl: repeated item_id.*row 2, item_id '12'"):
+        read_files(*files)
+    assert read_files(*files, on_bad="drop").items["title"].to_list() == ["a"]
+
+
+def test_several_files_name_the_one_that_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("item_id,title\n1,a\n2,b\n")
+    for name, row in (("log-1", "u,1,100000000\n"), ("log-2", "u,2,100000001\n,1,100000002\n")):
+        (tmp_path / f"{name}.csv").write_text("user_id,item_id,timestamp\n" + row)
+    files = ItemFile(str(tmp_path / "items.csv")), LogFile(str(tmp_path / "log-*.csv"))
+    with pytest.raises(ValueError, match=r"without a user_id .*log-2\.csv', row 3"):
+        read_files(*files)
+    raw = read_files(*files, on_bad="drop")
+    assert raw.interactions["item_id"].to_list() == ["1", "2"]
+    (tmp_path / "log-3.csv").write_text("user_id,item_id,timestamp\nu,1,5\n")
+    with pytest.raises(ValueError, match="some files have times, others plain numbers"):
+        read_files(*files, on_bad="drop")
+
+
+def test_lists_dates_and_objects_become_text(tmp_path: Path) -> None:
+    rows = {
+        "item_id": ["1"],
+        "title": ["a"],
+        "tags": [["x", "y"]],
+        "since": [pl.Series(["2020-01-02"]).str.to_date()[0]],
+        "size": [{"w": 1}],
+        "new": [True],
+        "photo": [b"\x00"],
+    }
+    pl.DataFrame(rows).write_parquet(tmp_path / "items.parquet")
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,1,1\n")
+    raw = read_files(ItemFile(str(tmp_path / "items.parquet")), LogFile(str(tmp_path / "log.csv")))
+    assert raw.items.columns[4:] == ["tags", "since", "size", "new"]
+    assert raw.items.row(0)[4:] == ("x, y", "2020-01-02", '{"w":1}', True)
+
+
+def test_unknown_items_are_counted_up_to_a_share(tmp_path: Path) -> None:
+    log = LOG + "u9,nowhere,2020-01-01,view\n"
+    with pytest.raises(ValueError, match=r"1 of 7 interactions \(14.3%\)") as error:
+        read(tmp_path, log=log)
+    assert "such as ['nowhere']; expected at most 5.0%" in str(error.value)
+    assert "raise prepare.source.max_unknown" in str(error.value)
+    assert "differ" not in str(error.value)
+    with pytest.raises(ValueError, match="1 of 7 interactions"):
+        read(tmp_path, log=log, on_bad="drop")  # too many are no matter of single rows
+    raw = read(tmp_path, log=log, max_unknown=0.2)
+    assert raw.dropped == {"unknown_item": 1}
+    assert len(raw.interactions) == 6
+
+
+def test_a_lost_zero_is_hinted_at(tmp_path: Path) -> None:
+    log = LOG.replace(",02,", ",2,").replace(",x3,", ",X3,").replace(",1,", ",1.0,")
+    with pytest.raises(ValueError, match=r"Of 3 such ids 3 differ from one there only by case"):
+        read(tmp_path, log=log)
+
+
+@pytest.mark.parametrize(
+    ("i", "x", "said"),
+    [
+        ({"title": "nam"}, {}, "items.csv: column 'nam' is missing; found ['sku', 'name'"),
+        ({"title": "nam"}, {}, "Did you mean 'name'? Name the column that holds it in "),
+        ({"title": "nam"}, {}, "prepare.source.items.title"),
+        ({}, {"user": "client"}, "prepare.source.interactions.user"),
+        ({"numbers": ["cost"]}, {}, "prepare.source.items.numbers"),
+        ({"numbers": ["category"]}, {}, "row 2, item_id '1', category 'home'"),
+        ({"image": "photo"}, {}, "prepare.source.items.image"),
+    ],
+)
+def test_a_column_that_is_not_there(tmp_path: Path, i: Any, x: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=r"found|number") as error:
+        read(tmp_path, i=i, x=x)
+    assert said in str(error.value)
+
+
+def test_a_user_with_one_interaction_is_counted(tmp_path: Path) -> None:
+    log = "customer,article,at\n" + "".join(
+        f"u1,{k},{n}\n" for n, k in enumerate(("1", "02", "x3"))
+    )
+    done = prepare(read(tmp_path, log=log + "lonely,1,9\n"), core=0)
+    assert done.stats["users"] == 1
+    assert done.stats["dropped"] == {"interaction_of_user_too_short": 1, "user_too_short": 1}
