@@ -12,6 +12,7 @@ from genrec.config import Recipe
 from genrec.console import Console
 from genrec.graph import STAGES, Graph, Node, ancestors, differences
 from genrec.processes import Processes
+from genrec.resources import matching
 from genrec.stages.context import Context
 from genrec.store import Artifact, DamagedArtifact, Digests, RowCache, Store
 
@@ -157,7 +158,7 @@ class Pipeline:
         return [
             f"prepare.{name}: no such file or folder: {value}"
             for name, value in recipes.content_paths(node.section)
-            if not Path(value).exists()
+            if not matching(value)
         ]
 
     def _find(self, key: str) -> Artifact | None:

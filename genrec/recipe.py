@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -58,7 +58,7 @@ def content_paths(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, s
         value = getattr(section, name)
         if isinstance(value, BaseModel):
             yield from content_paths(value, f"{prefix}{name}.")
-        elif value is not None and _is_path(field):
+        elif value is not None and _is_path(field) and value not in _words(field.annotation):
             yield f"{prefix}{name}", value
 
 
@@ -82,6 +82,13 @@ def _is_path(field: FieldInfo) -> bool:
         )
 
     return any(isinstance(m, ContentPath) for m in field.metadata) or marked(field.annotation)
+
+
+def _words(annotation: Any) -> tuple[Any, ...]:
+    """Returns the words that a field may hold beside a path, such as `download`."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return tuple(word for part in get_args(annotation) for word in _words(part))
 
 
 def _assign(data: dict[str, Any], override: str) -> None:

@@ -103,7 +103,7 @@ class LogFile(Section):
 class _Pictured(Section):
     """What sources that can name pictures have in common."""
 
-    images: Path_ | None = Field(None, description=_IMAGES)
+    images: Literal["download"] | Path_ | None = Field(None, description=_IMAGES)
     max_image_mb: float = Field(20.0, gt=0, description="largest picture file, in 1e6 bytes")
     max_image_megapixels: float = Field(50.0, gt=0, description="largest picture once decoded")
     max_unknown: float = Field(
