@@ -76,7 +76,7 @@ def test_without_times_the_order_of_rows_counts(tmp_path: Path) -> None:
         ({"view": 1, "cart": 3, "buy": 5}, 2, [1, 2, 4, 5], 2),
         ({"view": 1, "cart": 3, "buy": 5}, 5, [2, 5], 4),  # 1 + 3 + 1: reached by the last view
         ({"view": 0, "cart": 1, "buy": 1}, 1, [2, 4, 5], 3),
-        ({"view": 0.1, "cart": 0.2, "buy": 0.3}, 0.3, [2, 4, 5], 3),  # 0.1 + 0.2 is 0.3 here
+        ({"view": 0.1, "cart": 0.7, "buy": 0.8}, 0.8, [2, 4, 5], 3),  # 0.1 + 0.7 is 0.8 here
         ({"view": 2, "cart": -1, "buy": 2}, 2, [0, 1, 2, 3, 5], 1),  # a return takes away
     ],
 )

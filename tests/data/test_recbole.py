@@ -13,7 +13,7 @@ INTER = (
 )
 ITEM = (
     "item_id:token\tmovie_title:token_seq\trelease_year:token\tprice:float\tclass:token_seq\n"
-    '10\tThe "Big" One\t1999\t3.5\tComedy Drama\n20\t\'Quoted\t2001\t\tDrama\n'
+    '10\tThe "Big" One\t1999\t3.5\tComedy Drama\n20\t"Quoted\t2001\t\tDrama\n'
 )
 
 
@@ -28,7 +28,7 @@ def test_fields_and_types(tmp_path: Path) -> None:
     assert raw.items.columns[4:] == ["release_year", "price", "class"]
     assert raw.items.rows() == [
         ("10", 'The "Big" One', "", None, "1999", 3.5, "Comedy Drama"),
-        ("20", "'Quoted", "", None, "2001", None, "Drama"),
+        ("20", '"Quoted', "", None, "2001", None, "Drama"),
     ]
     assert raw.interactions.rows() == [
         ("1", "10", 978300760),
