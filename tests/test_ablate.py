@@ -102,7 +102,9 @@ def test_a_run_that_fails_is_said_and_the_others_go_on(
     again = planned()
     again.run()
     assert not again.failed
-    assert stages.calls == ["train", "recommend", "fuse", "evaluate"] * 2  # and nothing of what was done
+    assert (
+        stages.calls == ["train", "recommend", "fuse", "evaluate"] * 2
+    )  # and nothing of what was done
 
 
 def test_only_some_variants(stages: Stages, planned: Callable[..., Ablation]) -> None:
