@@ -223,6 +223,7 @@ class Fuse(Section):
     optimise_k: int = Field(10, ge=1, description="weights are fitted to NDCG at this cut-off")
     restarts: int = Field(2, ge=0, description="random starting points of the fit")
     strength: float = Field(1.0, gt=0, description="gate: inverse of the L2 penalty")
+    negatives: int = Field(100, ge=1, description="gate: candidates per user learned from")
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -133,3 +133,15 @@ def test_bad_calls_say_what_is_wrong(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         call(gate, *planted(1, users=9))
+
+
+def test_few_negatives_teach_it_as_well() -> None:
+    """Seven others of each user's eight candidates are all; three of them are enough."""
+    tables, split = planted(0)
+    few = Gate(negatives=3, seed=1).fit(tables, split, popularity=POPULARITY)
+    fresh, unseen = planted(1)
+    assert first_is_right(few.fuse(fresh, unseen, k=5), unseen) > 0.95
+    again = Gate(negatives=3, seed=2).fit(tables, split, popularity=POPULARITY)
+    assert (few.coefficients_ != again.coefficients_).any()  # others were drawn
+    every = [Gate(negatives=n).fit(tables, split, popularity=POPULARITY) for n in (7, 100)]
+    np.testing.assert_array_equal(every[0].coefficients_, every[1].coefficients_)

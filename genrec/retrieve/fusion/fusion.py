@@ -27,6 +27,7 @@ class Fusion:
         optimise_k: weights are fitted to NDCG at this cut-off.
         restarts: random starting points of that fit.
         strength: of the gate.
+        negatives: of the gate.
         seed: of the fit.
 
     Attributes:
@@ -46,11 +47,12 @@ class Fusion:
         optimise_k: int = 10,
         restarts: int = 2,
         strength: float = 1.0,
+        negatives: int = 100,
         seed: int = 0,
     ) -> None:
         self.method, self.weights, self.k0 = method, weights, k0
         self.optimise_k, self.restarts = optimise_k, restarts
-        self.strength, self.seed = strength, seed
+        self.strength, self.negatives, self.seed = strength, negatives, seed
 
     def fit(self, tables: Tables, targets: pl.DataFrame, *, popularity: npt.ArrayLike) -> Self:
         """Fits weights or the gate.
@@ -65,7 +67,7 @@ class Fusion:
         """
         self.weights_ = self.gate_ = None
         if self.method == "gate":
-            gate = Gate(strength=self.strength)
+            gate = Gate(strength=self.strength, negatives=self.negatives, seed=self.seed)
             self.gate_ = gate.fit(tables, targets, popularity=popularity)
         elif self.weights is not None:
             self.weights_ = dict(self.weights)

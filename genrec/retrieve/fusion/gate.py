@@ -38,6 +38,9 @@ class Gate:
 
     Attributes:
         strength: inverse of the L2 penalty on standardised features, scikit-learn's C.
+        negatives: other candidates of a user that are learned from, drawn at random; ones that are left
+            out move the intercept, which ranks nothing.
+        seed: of that draw.
         names_: the sources, ascending; set by `fit`.
         popularity_: int64 [N]; set by `fit`.
         coefficients_: float64 [F], of standardised features; set by `fit`.
@@ -53,10 +56,12 @@ class Gate:
     scale_: Floats
     context_: Floats
 
-    def __init__(self, *, strength: float = 1.0) -> None:
-        if strength <= 0:
-            raise ValueError(f"strength is {strength}; expected a number above 0")
-        self.strength = strength
+    def __init__(self, *, strength: float = 1.0, negatives: int = 100, seed: int = 0) -> None:
+        if strength <= 0 or negatives < 1:
+            raise ValueError(
+                f"strength is {strength}, negatives {negatives}; expected above 0, and 1 or more"
+            )
+        self.strength, self.negatives, self.seed = strength, negatives, seed
 
     def fit(self, tables: Tables, targets: pl.DataFrame, *, popularity: npt.ArrayLike) -> Self:
         """Learns from validation users: a candidate is positive if it is the user's next item.
@@ -79,12 +84,13 @@ class Gate:
         label[found.target] = True
         if label.all():
             raise ValueError("gate: every candidate is its user's target; nothing to tell apart")
-        context = self._context(rows, targets)
+        drawn = self._drawn(found.owner, label)
+        context = self._context(rows, targets)[drawn]
         self.context_ = np.stack([context.mean(axis=0), _scale(context)])
-        features = self._features(rows, context)
+        features = self._features(_of_sources(rows)[drawn], context)
         self.mean_, self.scale_ = features.mean(axis=0), _scale(features)
         model = LogisticRegression(C=self.strength, max_iter=2000)
-        model.fit((features - self.mean_) / self.scale_, label)
+        model.fit((features - self.mean_) / self.scale_, label[drawn])
         self.coefficients_ = model.coef_[0].astype(np.float64)
         self.names_ = rows.names
         return self
@@ -108,8 +114,12 @@ class Gate:
         rows = candidates(tables)
         if rows.names != names:
             raise ValueError(f"gate: fitted on sources {list(names)}, given {list(rows.names)}")
-        features = self._features(rows, self._context(rows, users))
-        score = (features - self.mean_) / self.scale_ @ self.coefficients_
+        sources, context = _of_sources(rows), self._context(rows, users)
+        score = np.empty(len(rows.item))
+        for start in range(0, len(score), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            features = self._features(sources[part], context[part])
+            score[part] = (features - self.mean_) / self.scale_ @ self.coefficients_
         return ranked(rows.user, rows.item, score, k=k)
 
     def weights(self) -> dict[str, float]:
@@ -119,7 +129,12 @@ class Gate:
 
     def save(self, folder: str | Path) -> None:
         """Writes settings and coefficients: JSON and safetensors."""
-        settings = {"strength": self.strength, "names": list(self._fitted())}
+        settings = {
+            "strength": self.strength,
+            "negatives": self.negatives,
+            "seed": self.seed,
+            "names": list(self._fitted()),
+        }
         arrays = {name: getattr(self, f"{name}_") for name in _ARRAYS}
         save_retriever(folder, self.kind, settings=settings, arrays=arrays)
 
@@ -127,8 +142,9 @@ class Gate:
     def load(cls, folder: str | Path) -> Self:
         """Reads what `save` wrote; errors as `Retriever.load`."""
         settings, arrays = load_retriever(folder, cls.kind)
-        self = cls(strength=settings["strength"])
-        self.names_ = tuple(settings["names"])
+        names = settings.pop("names")
+        self = cls(**settings)
+        self.names_ = tuple(names)
         for name in _ARRAYS:
             setattr(self, f"{name}_", arrays[name])
         return self
@@ -138,6 +154,16 @@ class Gate:
         if names is None:
             raise ValueError("this Gate is not fitted; call fit() first")
         return names
+
+    def _drawn(
+        self, owner: npt.NDArray[np.int64], label: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.int64]:
+        """The rows to learn from, ascending: every target, and some of its user's other candidates."""
+        chance = np.random.default_rng(self.seed).random(len(owner))
+        chance[label] = -1  # first of its user
+        order = np.lexsort((chance, owner))
+        first = np.searchsorted(owner[order], owner[order])  # where the user's rows begin
+        return np.sort(order[np.arange(len(order)) - first <= self.negatives])
 
     def _context(self, rows: Candidates, users: pl.DataFrame) -> Floats:
         """Log-popularity of the item and log-history of the user of each candidate, [C, 2]."""
@@ -156,18 +182,25 @@ class Gate:
         columns = [self.popularity_[rows.item].astype(np.float64), length.to_numpy()]
         return np.log1p(np.stack(columns, axis=1))
 
-    def _features(self, rows: Candidates, context: Floats) -> Floats:
-        """Float64 [C, F], in the order of `_feature_names`."""
-        present = rows.present.astype(np.float64)
-        sources = np.concatenate(
-            [contributions(rows, "minmax"), np.nan_to_num(1 / rows.place), present], axis=1
-        )
-        count = present.sum(axis=1, keepdims=True)
+    def _features(self, sources: Floats, context: Floats) -> Floats:
+        """Float64 [C, F], in the order of `_feature_names`, of rows of `_of_sources` and `_context`."""
+        listed = sources[:, 2 * sources.shape[1] // 3 :]
         level = (context - self.context_[0]) / self.context_[1]  # [C, 2]
         crossed = [sources * level[:, [0]], sources * level[:, [1]]]
-        return np.concatenate([sources, *crossed, count, context], axis=1)
+        return np.concatenate(
+            [sources, *crossed, listed.sum(axis=1, keepdims=True), context], axis=1
+        )
 
 
+def _of_sources(rows: Candidates) -> Floats:
+    """Score, 1/place and presence in each source's list, float64 [C, 3 S]."""
+    present = rows.present.astype(np.float64)
+    return np.concatenate(
+        [contributions(rows, "minmax"), np.nan_to_num(1 / rows.place), present], axis=1
+    )
+
+
+_BLOCK = 2**18  # candidates whose features are held at once
 _ARRAYS = ("popularity", "coefficients", "mean", "scale", "context")
 
 
