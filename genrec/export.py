@@ -21,16 +21,24 @@ def export(pipeline: Pipeline, format_name: str, out: str | Path | None = None) 
         The files.
 
     Raises:
-        KeyError: no such format; or it is made of SIDs, and the recipe makes none.
+        KeyError: no such format.
         MissingArtifact: prepare or quantize has not been run; names the command.
         FileExistsError: the folder holds something.
-        ValueError: the dataset does not fit the format.
+        ValueError: the dataset does not fit the format; it is made of SIDs, and the recipe makes none.
     """
     if format_name not in exchange.FORMATS:
         known = ", ".join(exchange.FORMATS)
         raise KeyError(f"--format {format_name}: no such format; expected one of {known}")
+    needs = exchange.FORMATS[format_name].needs_sids
+    if needs and "quantize" not in pipeline.nodes:
+        free = ", ".join(n for n, one in exchange.FORMATS.items() if not one.needs_sids)
+        raise ValueError(
+            f"--format {format_name}: is made of SIDs, and '{pipeline.recipe.name}' makes none, as "
+            "its recommend.enabled is false. Run `genrec quantize` and this command with "
+            f"recommend.enabled=true, or take one of {free}"
+        )
     name = re.sub(r"[^\w.-]+", "-", pipeline.recipe.name)
-    bundle = _bundle(pipeline, name, sids=exchange.FORMATS[format_name].needs_sids)
+    bundle = _bundle(pipeline, name, sids=needs)
     folder = Path("exports") / f"{name}-{format_name}" if out is None else Path(out)
     return exchange.write(bundle, format_name, folder)
 
@@ -38,7 +46,7 @@ def export(pipeline: Pipeline, format_name: str, out: str | Path | None = None) 
 def _bundle(pipeline: Pipeline, name: str, *, sids: bool) -> exchange.Bundle:
     prepared = pipeline["prepare"]
     names = ("items", "users", "train", "valid", "test", "interactions")
-    has_sids = sids or pipeline.finished("quantize")
+    has_sids = sids or ("quantize" in pipeline.nodes and pipeline.finished("quantize"))
     return exchange.Bundle(
         name,
         **{table: prepared.load(f"{table}.parquet") for table in names},

@@ -182,7 +182,7 @@ class Exchange(Section):
     """A dataset in another toolkit's files, as `genrec export` writes them; SIDs come along."""
 
     kind: Literal["exchange"] = "exchange"
-    format: Literal["index-json", "minionerec", "id2sid", "rectools"]
+    format: Literal["index-json", "minionerec", "id2sid", "recbole", "rectools"]
     folder: Path_
     name: str = Field(description="the files' name, such as Industrial_and_Scientific")
 

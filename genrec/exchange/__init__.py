@@ -48,9 +48,7 @@ FORMATS: dict[str, Format] = {
     "id2sid": Format(
         "MIMIGenRec's id2sid.json and what it trains on", id2sid.write, id2sid.read, True
     ),
-    "recbole": Format(
-        "RecBole's atomic files, pre-split too", recbole.write, None, False
-    ),  # read as a source
+    "recbole": Format("RecBole's atomic files, pre-split too", recbole.write, recbole.read, False),
     "rectools": Format("RecTools' tables, as parquet", rectools.write, rectools.read, False),
     "sentence-transformers": Format(
         "pairs of texts, and what to evaluate on", sentence_pairs.write, None, False
@@ -100,10 +98,7 @@ def read(folder: str | Path, format_name: str, name: str) -> Bundle:
     """
     chosen = _format(format_name)
     if chosen.read is None:
-        mend = (
-            "as a source, prepare.source.kind=recbole" if format_name == "recbole" else "not at all"
-        )
-        raise ValueError(f"{format_name}: is read {mend}")
+        raise ValueError(f"{format_name}: is not read; its texts do not say which items they were")
     return chosen.read(Path(folder), name)
 
 

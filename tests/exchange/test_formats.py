@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from genrec.data import ColdUsers, LastOut, Temporal
@@ -60,6 +60,7 @@ SMALL: dict[str, Any] = {
     "item_ids": ["7", "007", "b c", 'd"e', "=1+1", "f,g"],
     "user_ids": ["u,1", "2"],
 }
+WITHOUT_SPACES = ["7", "007", "b", 'd"e', "=1+1", "f,g"]
 
 
 def same(found: Bundle, given: Bundle) -> None:
@@ -77,13 +78,14 @@ def same(found: Bundle, given: Bundle) -> None:
 
 @pytest.mark.parametrize("name", THERE_AND_BACK)
 def test_there_and_back_by_hand(name: str, tmp_path: Path) -> None:
-    given = bundle(**SMALL)
+    more = {"item_ids": WITHOUT_SPACES} if name == "recbole" else {}
+    given = bundle(**SMALL | more)
     files = write(given, name, tmp_path / "out")
     assert files
     found = read(tmp_path / "out", name, "shop")
     same(found, given)
     assert found.items["brand"].to_list() == ["brand"] * 6
-    if name == "rectools":
+    if name in ("rectools", "recbole"):
         assert found.interactions is not None
         assert found.interactions.equals(given.interactions)
 
@@ -115,12 +117,14 @@ def bundles(draw: st.DrawFn) -> Bundle:
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(bundles(), st.sampled_from(THERE_AND_BACK))
 def test_there_and_back(given: Bundle, name: str) -> None:
+    ids = pl.concat([given.items["item_id"], given.users["user_id"]])
+    assume(name != "recbole" or not ids.str.contains(r"\s").any())
     with tempfile.TemporaryDirectory() as folder:
         write(given, name, folder)
         same(read(folder, name, "shop"), given)
 
 
-@pytest.mark.parametrize("name", ["minionerec", "id2sid", "rectools"])
+@pytest.mark.parametrize("name", ["minionerec", "id2sid", "rectools", "recbole"])
 def test_other_splits_travel_too(name: str, tmp_path: Path) -> None:
     """User 1 is in train only, user 2 not in train's steps (one item), user 3 in test only."""
     sequences = [[0, 1, 2, 3], [1, 0, 2], [4, 5], [5, 3, 0]]
@@ -218,9 +222,7 @@ def test_id2sid_is_what_mimigenrec_has(tmp_path: Path) -> None:
 
 
 def test_recbole_files_say_the_same(tmp_path: Path) -> None:
-    given = bundle(
-        SMALL["sequences"], item_ids=["7", "007", "b", 'd"e', "=1+1", "f,g"], user_ids=["u,1", "2"]
-    )
+    given = bundle(SMALL["sequences"], item_ids=WITHOUT_SPACES, user_ids=["u,1", "2"])
     write(given, "recbole", tmp_path)
     # As RecBole does it: the header as it stands, then a delimited file with quotes.
     header = (tmp_path / "shop.inter").read_text().split("\n")[0]
@@ -248,8 +250,14 @@ def test_recbole_files_say_the_same(tmp_path: Path) -> None:
     assert items["title:token_seq"][3] == 'A "title", 3'
     with pytest.raises(ValueError, match="item_id 'b c' has white space"):
         write(bundle(**SMALL), "recbole", tmp_path / "other")
-    with pytest.raises(ValueError, match="recbole: is read as a source"):
+    foreign = tmp_path / "shop.inter"
+    foreign.write_text(foreign.read_text().replace("split:token", "part:token"))
+    with pytest.raises(
+        ValueError, match=r"no field \['split:token'\].*prepare.source.kind=recbole"
+    ):
         read(tmp_path, "recbole", "shop")
+    with pytest.raises(ValueError, match="sentence-transformers: is not read"):
+        read(tmp_path, "sentence-transformers", "shop")
 
 
 def tsv(path: Path) -> pl.DataFrame:

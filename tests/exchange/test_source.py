@@ -24,7 +24,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids = [f"item-{n}" for n in range(8)]
     files: dict[str, Any] = {
         "inter": {
-            f"user {u}": [ids[(u + n * (u + 1)) % 8] for n in range(4 + u)] for u in range(4)
+            f"user-{u}": [ids[(u + n * (u + 1)) % 8] for n in range(4 + u)] for u in range(4)
         },
         "item": {i: {"title": f"Thing {i}", "description": "", "price": 2} for i in ids},
         "index": {i: [f"<a_{n // 4}>", f"<b_{n % 3}>", "<c_5>"] for n, i in enumerate(ids)},
@@ -97,10 +97,6 @@ def test_every_format_is_written_under_a_default_name(
     name: str, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    if name == "recbole":
-        result = CliRunner().invoke(cli, ["export", str(shop), "--format", name])
-        assert "white space" in str(result.exception)  # "user 0"
-        return
     files = export(shop, name)
     assert files
     assert all(path.parts[:2] == ("exports", f"my-shop-{name}") for path in files)
@@ -117,6 +113,11 @@ def test_sids_travel_as_far_as_they_are_there(shop: Path, tmp_path: Path) -> Non
     assert not [f for f in features["feature"].unique() if f.startswith("sid_")]
     result = CliRunner().invoke(cli, ["export", str(shop), without, "--format", "id2sid"])
     assert "genrec quantize" in str(result.exception)
+    alone = ("recommend.enabled=false", "probe.enabled=false")
+    more = (without, *alone)
+    result = CliRunner().invoke(cli, ["export", str(shop), *more, "--format", "id2sid"])
+    assert "recommend.enabled=true, or take one of recbole" in str(result.exception)
+    export(shop, "rectools", *more, "--out", str(tmp_path / "alone"))
     result = CliRunner().invoke(cli, ["export", str(shop), "--format", "id2sidd"])
     assert "expected one of index-json" in str(result.exception)
 
@@ -127,7 +128,7 @@ def test_sids_travel_as_far_as_they_are_there(shop: Path, tmp_path: Path) -> Non
         ("prepare.core=5", r"\['core'\]: a given split is taken whole"),
         ("prepare.repeats=keep", r"\['repeats'\]: a given split is taken whole"),
         ("prepare.source={kind: demo}", "a source of kind demo brings no split"),
-        ("prepare.source.format=recbole", "format"),
+        ("prepare.source.format=lenskit", "format"),
     ],
 )
 def test_a_given_split_goes_with_nothing_else(override: str, said: str, tmp_path: Path) -> None:
