@@ -18,7 +18,6 @@ from genrec.data.leakage import check_no_leakage
 from genrec.data.protocols import LastOut, Parts, SplitProtocol, order_only
 from genrec.data.source import (
     RAW_GROUPS,
-    RAW_INTERACTIONS,
     RAW_ITEMS,
     BadRows,
     OnBad,
@@ -108,14 +107,22 @@ def prepare(
     items, log = clean(
         raw.items, raw.interactions, bad_rows, items_from="items", interactions_from="interactions"
     )
+    users = raw.interactions.select(pl.col("user_id").unique(maintain_order=True))
+    log = _numbered(log, items, users)
     progress("prepare", 1, steps)
     log = _in_time_order(log, repeats, bad_rows)
     progress("prepare", 2, steps)
     log = _filtered(log, core, protocol.min_length, bad_rows)
     progress("prepare", 3, steps)
-    items = _numbered_items(items, log, shrink=core > 1, bad_rows=bad_rows)
-    users = _numbered_users(raw.interactions, log)
-    parts = protocol.split(_dense(log, items, users))
+    if core > 1:
+        catalogue = len(items)
+        items, log = _shrunk("item", items, log)
+        gone = catalogue - len(items) - bad_rows.dropped.get("item_outside_core", 0)
+        if gone:
+            bad_rows.count("item_never_interacted_with", gone)
+    users, log = _shrunk("user", users, log)
+    items, users = _table_of_items(items), _table_of_users(users)
+    parts = protocol.split(log.sort("user", maintain_order=True))
     for reason, count in parts.dropped.items():
         bad_rows.count(reason, count)
     progress("prepare", 4, steps)
@@ -193,15 +200,37 @@ def _dense_groups(groups: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame
     return check(dense, GROUPS, "prepare: groups")
 
 
+def _numbered(log: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
+    """Returns user, item, timestamp with the rows of `users` and `items` for numbers.
+
+    Ids as text are several times as large, and everything that follows sorts and groups by them.
+    """
+    for what, table in (("user", users), ("item", items)):
+        ids = table[f"{what}_id"]
+        number = pl.int_range(len(ids), dtype=pl.Int32, eager=True)
+        log = log.with_columns(
+            pl.col(f"{what}_id").replace_strict(ids, number, return_dtype=pl.Int32).alias(what)
+        ).drop(f"{what}_id")
+    return log.select("user", "item", "timestamp")
+
+
+def _shrunk(what: str, table: pl.DataFrame, log: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Returns the rows of `table` that are still in the log, and the log with their new numbers."""
+    there = np.zeros(len(table), dtype=bool)
+    there[log[what].to_numpy()] = True
+    number = pl.Series(what, (np.cumsum(there) - 1).astype(np.int32))
+    return table.filter(pl.Series(there)), log.with_columns(number.gather(log[what]))
+
+
 def _in_time_order(log: pl.DataFrame, repeats: Repeats, bad_rows: BadRows) -> pl.DataFrame:
     """Orders each user's rows by time, ties in file order; drops repeats if asked."""
-    log = log.select(list(RAW_INTERACTIONS)).sort("timestamp", maintain_order=True)
-    keys = ["user_id", "item_id"]
+    log = log.sort("timestamp", maintain_order=True)
+    keys = ["user", "item"]
     if repeats == "keep":
         return log
     if repeats == "consecutive":
-        before = pl.col("item_id").shift(1).over("user_id")
-        kept = log.filter(pl.col("item_id").ne_missing(before))
+        before = pl.col("item").shift(1).over("user")
+        kept = log.filter(pl.col("item").ne_missing(before))
     elif repeats == "exact":
         kept = log.unique([*keys, "timestamp"], keep="first", maintain_order=True)
     else:
@@ -213,8 +242,8 @@ def _in_time_order(log: pl.DataFrame, repeats: Repeats, bad_rows: BadRows) -> pl
 
 def _filtered(log: pl.DataFrame, core: int, least: int, bad_rows: BadRows) -> pl.DataFrame:
     """Drops users that cannot be split, then everything outside the k-core."""
-    kept = _at_least(log, "user_id", least)
-    if short := log["user_id"].n_unique() - kept["user_id"].n_unique():
+    kept = _at_least(log, "user", least)
+    if short := log["user"].n_unique() - kept["user"].n_unique():
         bad_rows.count("user_too_short", short)
         bad_rows.count("interaction_of_user_too_short", len(log) - len(kept))
     if kept.is_empty():
@@ -229,7 +258,7 @@ def _filtered(log: pl.DataFrame, core: int, least: int, bad_rows: BadRows) -> pl
             f"lower prepare.core (found {core}; 0 keeps everything) or bring more data."
         )
     for what in ("user", "item"):
-        if lost := kept[f"{what}_id"].n_unique() - inner[f"{what}_id"].n_unique():
+        if lost := kept[what].n_unique() - inner[what].n_unique():
             bad_rows.count(f"{what}_outside_core", lost)
     if lost := len(kept) - len(inner):
         bad_rows.count("interaction_outside_core", lost)
@@ -240,7 +269,7 @@ def k_core(log: pl.DataFrame, core: int, *, min_user: int = 0) -> pl.DataFrame:
     """Returns the largest part of `log` where every user and item has at least `core` rows.
 
     Args:
-        log: user_id and item_id, one row per interaction; order is kept.
+        log: user and item, one row per interaction; order is kept.
         core: least number of rows per user and per item.
         min_user: a higher least number for users.
 
@@ -248,7 +277,7 @@ def k_core(log: pl.DataFrame, core: int, *, min_user: int = 0) -> pl.DataFrame:
         The rows left, perhaps none.
     """
     while True:
-        kept = _at_least(_at_least(log, "item_id", core), "user_id", max(core, min_user))
+        kept = _at_least(_at_least(log, "item", core), "user", max(core, min_user))
         if len(kept) == len(log):
             return kept
         log = kept
@@ -258,34 +287,12 @@ def _at_least(log: pl.DataFrame, column: str, count: int) -> pl.DataFrame:
     return log.filter(pl.len().over(column) >= count)
 
 
-def _numbered_items(
-    items: pl.DataFrame, log: pl.DataFrame, *, shrink: bool, bad_rows: BadRows
-) -> pl.DataFrame:
-    if shrink:
-        kept = items.filter(pl.col("item_id").is_in(log["item_id"].implode()))
-        outside = len(items) - len(kept) - bad_rows.dropped.get("item_outside_core", 0)
-        if outside:
-            bad_rows.count("item_never_interacted_with", outside)
-        items = kept
+def _table_of_items(items: pl.DataFrame) -> pl.DataFrame:
     attributes = [name for name in items.columns if name not in (*RAW_ITEMS, "item")]
-    items = items.select(*RAW_ITEMS, *attributes)
     numbers = pl.int_range(len(items), dtype=pl.Int32).alias("item")
-    return check(items.select(numbers, pl.all()), ITEMS, "prepare: items")
+    return check(items.select(numbers, *RAW_ITEMS, *attributes), ITEMS, "prepare: items")
 
 
-def _numbered_users(raw: pl.DataFrame, log: pl.DataFrame) -> pl.DataFrame:
-    first_seen = raw.select(pl.col("user_id").unique(maintain_order=True))
-    users = first_seen.join(log.select("user_id").unique(), on="user_id", how="semi")
+def _table_of_users(users: pl.DataFrame) -> pl.DataFrame:
     numbers = pl.int_range(len(users), dtype=pl.Int32).alias("user")
     return check(users.select(numbers, "user_id"), USERS, "prepare: users")
-
-
-def _dense(log: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
-    """Returns the log in dense ids: user, item, timestamp, by user and time."""
-    return (
-        log.with_row_index("order")
-        .join(users, on="user_id", how="inner")
-        .join(items.select("item", "item_id"), on="item_id", how="inner")
-        .sort("user", "order")
-        .select("user", "item", "timestamp")
-    )
