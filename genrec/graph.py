@@ -57,7 +57,7 @@ STAGES = (
     Stage(
         "train", 1, ("prepare", "quantize", "compose"), "summary.json", uses=("seed",), resumes=True
     ),
-    Stage("retrieve", 2, ("prepare",), "recommendations.parquet", uses=("mask_seen",)),
+    Stage("retrieve", 3, ("prepare",), "recommendations.parquet", uses=("mask_seen",)),
     Stage(
         "recommend",
         1,

@@ -3,6 +3,8 @@
 Kang & McAuley 2018, with the cross-entropy over all items that Klenitskiy & Vasilev 2023 found to be
 what makes it strong. Ours: a start token before every history, so that a user without one still gets
 what users begin with; histories fill rows from the left, so that causal attention alone hides padding.
+The block is the authors' own: with torch's pre-norm one, four times as wide inside, NDCG@10 of
+Amazon Scientific's validation users was 0.0815 instead of 0.0858, after twice the processor time.
 """
 
 from __future__ import annotations
@@ -39,6 +41,32 @@ _MAX_LOGITS = 2**25  # cells of one block of logits: 128 MiB, and as much again 
 _MAX_ROWS = 256  # of one block of histories that are only read
 
 
+class _Block(nn.Module):
+    """Attention and a feed-forward layer of the same width; [B, T, D] to [B, T, D].
+
+    As github.com/kang205/SASRec (`sasrec.py`, `model.py`) has it: queries are normalised and keys are
+    not, and each residual carries the normalised state on.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
+        self.before, self.between = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(dim, dim),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(dim, dim),
+            nn.Dropout(dropout),
+        )
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        queries = self.before(x)
+        seen, _ = self.attention(queries, x, x, attn_mask=mask, is_causal=True, need_weights=False)
+        x = self.between(queries + seen)
+        return x + self.feed_forward(x)
+
+
 class _Network(nn.Module):
     """Tokens [B, T] to states [B, T, D]; token N starts a history and pads it."""
 
@@ -49,18 +77,7 @@ class _Network(nn.Module):
         self.items = nn.Embedding(num_items + 1, dim)
         self.positions = nn.Embedding(max_length + 1, dim)
         self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(
-            nn.TransformerEncoderLayer(
-                dim,
-                heads,
-                dim_feedforward=4 * dim,
-                dropout=dropout,
-                activation="gelu",
-                batch_first=True,
-                norm_first=True,
-            )
-            for _ in range(layers)
-        )
+        self.blocks = nn.ModuleList(_Block(dim, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
         for table in (self.items, self.positions):  # small, so that first logits are near uniform
             nn.init.normal_(table.weight, std=0.02)
@@ -71,7 +88,7 @@ class _Network(nn.Module):
         x = self.dropout(self.items(tokens) + self.positions(place))  # [B, T, D]
         mask = nn.Transformer.generate_square_subsequent_mask(length, device=tokens.device)
         for block in self.blocks:
-            x = block(x, src_mask=mask, is_causal=True)
+            x = block(x, mask)
         return self.norm(x)
 
     @property
