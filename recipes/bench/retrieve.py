@@ -5,13 +5,13 @@
 
 `quality` and `speed` read what `genrec run recipes/scientific.yaml --to embed` built. RecTools, with
 `implicit` inside, is no dependency of this package and below Python 3.13 wants numpy 1.26, so give it
-an environment of its own: pip install "rectools[torch]" "torch>=2.11,<2.14" polars pyyaml rich click
-jinja2 filelock safetensors pillow; then run this with its python. Its SASRec is set as the full example
-of its Advanced Training Guide ("guide") or the smaller one there ("small"): the epoch is chosen by
-NDCG@10 of validation users, patience 5. Both sides learn from the same training sequences, see
-validation targets to choose the epoch and nothing else, and are measured by the same code. Seconds are
-the processor's: a busy machine distorts others. RecTools' EASE multiplies by the transpose of the
-weights that the paper gives, so its lists differ.
+an environment of its own: pip install "rectools[torch]" "torch>=2.11,<2.14" "pyarrow==21.*" polars
+httpx pyyaml rich click jinja2 filelock safetensors pillow scikit-learn; then run this with its python.
+Its SASRec is set as the full example of its Advanced Training Guide ("guide") or the smaller one there
+("small"): the epoch is chosen by NDCG@10 of validation users, patience 5. Both sides learn from the same
+training sequences, see validation targets to choose the epoch and nothing else, and are measured by the
+same code. Seconds are the processor's: a busy machine distorts others. RecTools' EASE multiplies by the
+transpose of the weights that the paper gives, so its lists differ.
 """
 
 from __future__ import annotations
