@@ -14,6 +14,7 @@ import genrec
 from genrec.console import Console
 from genrec.pipeline import STAGES, Pipeline
 from genrec.processes import Processes
+from genrec.serve.command import chat, serve
 
 _OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 _RECIPE = click.argument("recipe")
@@ -181,6 +182,10 @@ for _stage in STAGES:
     _verb: Any = _OVERRIDES(_stage_command(_stage.name))
     _verb = click.option("--force", is_flag=True, help="Build it anew.")(_RECIPE(_verb))
     cli.command(name=_stage.name)(_verb)
+
+
+for _command in (serve, chat):
+    cli.add_command(_command)
 
 
 def main() -> None:

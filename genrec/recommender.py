@@ -6,7 +6,7 @@ recommend stage and, later, serving all go through here, so they cannot differ.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,9 +108,10 @@ class Recommender:
         k: int,
         num_beams: int,
         exclude: Histories | None = None,
-        allowed: Sequence[npt.ArrayLike] | None = None,
+        allowed: Sequence[npt.ArrayLike] | npt.NDArray[np.bool_] | None = None,
         certify: bool = False,
         max_beams: int | None = None,
+        keys: Sequence[Hashable] | None = None,
         processes: Processes = ALONE,
         progress: Progress = silent,
     ) -> Lists:
@@ -121,9 +122,12 @@ class Recommender:
             k: items for each user.
             num_beams: W, prefixes kept at each level; at least as many as items come back.
             exclude: per user, items not to recommend (those of the history).
-            allowed: per user, the only items to recommend, such as a retriever's candidates.
+            allowed: per user, the only items to recommend, such as a retriever's candidates: lists, or
+                a mask bool [U, N].
             certify: widen the beam of users whose list is not proven; not every engine can.
             max_beams: how far, or None for the engine's own limit.
+            keys: per user, a name under which what is computed of the prompt is kept for the next
+                that begins like it; only where the engine's `strategy` is `tree`.
             processes: those that share the work, each calling this with the same arguments; each
                 gets all lists, the same as one process would make.
             progress: told how many users are done.
@@ -140,8 +144,12 @@ class Recommender:
         parts = []
         for number in processes.share(len(starts)):
             rows = slice(starts[number], starts[number] + self.batch_size)
-            filters = {"exclude": exclude and exclude[rows], "allowed": allowed and allowed[rows]}
-            parts.append(self._search(prompts[rows], filters, options))
+            filters = {
+                "exclude": None if exclude is None else exclude[rows],
+                "allowed": None if allowed is None else allowed[rows],
+            }
+            known = {} if keys is None else {"keys": keys[rows]}
+            parts.append(self._search(prompts[rows], filters, options | known))
             progress("decode users", min(rows.stop, len(prompts)), len(prompts))
         if processes.count > 1:
             parts = processes.merge(parts)

@@ -36,6 +36,8 @@ def test_wheel_carries_prompts_recipes_and_templates(wheel: zipfile.ZipFile) -> 
         for path in (ROOT / kind).rglob("*.yaml"):
             assert f"genrec/_data/{kind}/{path.relative_to(ROOT / kind).as_posix()}" in names
     assert "genrec/evaluate/report.html.j2" in names
+    for path in (ROOT / "genrec/serve/web").rglob("*.*"):
+        assert path.suffix == ".pyc" or path.relative_to(ROOT).as_posix() in names
 
 
 def test_wheel_works_outside_the_checkout(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
@@ -48,7 +50,7 @@ def test_wheel_works_outside_the_checkout(wheel: zipfile.ZipFile, tmp_path: Path
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
     )
-    assert done.stdout == "run 13\n", done.stderr
+    assert done.stdout == "run 14\n", done.stderr
 
 
 def test_readme_commands_exist() -> None:

@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from genrec.enrich.behaviour import behaviour_view
     from genrec.enrich.descriptors import describe_images
-    from genrec.enrich.embed import encode_texts, item_text, late_fusion
-    from genrec.enrich.joint import encode_joint
+    from genrec.enrich.embed import (
+        encode_queries,
+        encode_texts,
+        item_text,
+        late_fusion,
+        load_encoder,
+    )
+    from genrec.enrich.joint import encode_joint, load_joint_encoder
     from genrec.enrich.vision import encode_images
 
 _HOMES = {
@@ -20,18 +26,24 @@ _HOMES = {
     "describe_images": "descriptors",
     "encode_images": "vision",
     "encode_joint": "joint",
+    "encode_queries": "embed",
     "encode_texts": "embed",
     "item_text": "embed",
     "late_fusion": "embed",
+    "load_encoder": "embed",
+    "load_joint_encoder": "joint",
 }
 __all__ = [
     "behaviour_view",
     "describe_images",
     "encode_images",
     "encode_joint",
+    "encode_queries",
     "encode_texts",
     "item_text",
     "late_fusion",
+    "load_encoder",
+    "load_joint_encoder",
 ]
 
 

@@ -90,8 +90,7 @@ def encode_texts(
     keys = [row_key("text", identity, shape, text) if text else None for text in texts]
 
     def batches(missing: list[int]) -> Iterator[tuple[list[int], Floats]]:
-        with loading(model):
-            encoder = SentenceTransformer(find_weights(model), device=device)
+        encoder = load_encoder(model, device=device)
         limits = [limit for limit in (max_tokens, encoder.max_seq_length) if limit]
         if limits:
             encoder.max_seq_length = min(limits)
@@ -101,6 +100,44 @@ def encode_texts(
                 yield part, vectors[: len(part)]
 
     return cached_rows(keys, batches, cache=cache, step="encode texts", progress=progress)
+
+
+def load_encoder(model: str, *, device: str = "cpu") -> SentenceTransformer:
+    """Loads a sentence-transformers model.
+
+    Args:
+        model: hub id, folder, or `package:<import name>`; see `find_weights`.
+        device: where it runs.
+
+    Raises:
+        FileNotFoundError: there is no such model.
+    """
+    with loading(model):
+        return SentenceTransformer(find_weights(model), device=device)
+
+
+def encode_queries(
+    encoder: SentenceTransformer, texts: Sequence[str], *, max_tokens: int | None = None
+) -> Floats:
+    """Encodes a few texts at once, for requests: `encode_texts` without cache and fixed batches.
+
+    The same vectors but for the last bits, which depend on what else is in a batch.
+
+    Args:
+        encoder: from `load_encoder`.
+        texts: n, none of them empty.
+        max_tokens: a text is cut there; the model's own limit where None or larger.
+
+    Returns:
+        float32 [n, D].
+    """
+    limits = [limit for limit in (max_tokens, encoder.max_seq_length) if limit]
+    if limits:
+        encoder.max_seq_length = min(limits)
+    vectors = encoder.encode(
+        _inputs(encoder, list(texts)), show_progress_bar=False, convert_to_numpy=True
+    )
+    return np.asarray(vectors, dtype=np.float32)
 
 
 def late_fusion(views: Mapping[str, Floats], weights: Mapping[str, float]) -> Floats:

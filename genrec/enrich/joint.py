@@ -7,7 +7,7 @@ towers (CLIP, SigLIP) gives the mean of its normalised text and image vectors, w
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,6 +92,35 @@ def encode_joint(
 
     keys = [key(row, *item) for row, item in enumerate(zip(texts, paths, strict=True))]
     return cached_rows(keys, batches, cache=cache, step="encode items", progress=progress)
+
+
+def load_joint_encoder(
+    *,
+    model: str,
+    mode: Mode = "auto",
+    instruction: str | None = None,
+    max_tokens: int | None = None,
+    trust_remote_code: bool = False,
+    device: str = "cpu",
+) -> Callable[[Sequence[str]], Floats]:
+    """Loads a model once, to encode words of requests as `encode_joint` encodes items without picture.
+
+    Args:
+        model: and the others: as in `encode_joint`.
+        mode: as above.
+        instruction: as above.
+        max_tokens: as above.
+        trust_remote_code: as above.
+        device: as above.
+
+    Returns:
+        Texts, none of them empty, to float32 [n, D].
+
+    Raises:
+        FileNotFoundError: there is no such model.
+    """
+    encoder = _Encoder(model, mode, instruction, max_tokens, trust_remote_code, device)
+    return lambda texts: encoder([encoder.cut(text) for text in texts], [None] * len(texts))
 
 
 class _Encoder:

@@ -6,12 +6,12 @@ import difflib
 import logging
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from genrec.lm.tasks import TASKS, Corpus, Options, Segments, Slots, Task, sid_segments
+from genrec.lm.tasks import TASKS, Corpus, Options, Segments, Slots, Task, shorten, sid_segments
 from genrec.prompts import Style, Variant, pieces
 from genrec.schema import Example, Segment
 from genrec.sid.codes import format_sid
@@ -107,6 +107,28 @@ def prompt_for(
         sids = sids[-max_history:]
     variant = TASKS["history_to_sid"].template.variants(style)[0]
     return _fill(variant.prompt, {"history": sids})
+
+
+def words_prompt(
+    text: str, tasks: Collection[str], *, style: Style, max_text: int
+) -> Segments | None:
+    """Returns the prompt that asks a trained model for an item in free words, as a search does.
+
+    Args:
+        text: the words; they stay text, whatever they spell.
+        tasks: those that the model was trained on; the one nearest to a search lends its form.
+        style: which variants; always the first one.
+        max_text: characters of the text that are kept.
+
+    Returns:
+        None if no task taught the model to read words.
+    """
+    for name in ("query_to_sid", "interest_to_sid", "caption_to_sid", "title_to_sid"):
+        if name in tasks:
+            task = _task(name)
+            slots = {task.prompt[0]: (Segment(text=shorten(text, max_text)),)}
+            return _fill(task.template.variants(style)[0].prompt, slots)
+    return None
 
 
 def questions(name: str, corpus: Corpus, *, style: Style, max_text: int = 300) -> list[Example]:

@@ -174,6 +174,27 @@ class SIDTrie:
         start, end = self.first_child[-1][(node := self._node(sid)) : node + 2]
         return self.row_items[start:end].copy()
 
+    def below(self, prefix: Iterable[int]) -> NDArray[np.int32]:
+        """Returns the items whose SIDs start with a prefix; all items for the empty one.
+
+        Args:
+            prefix: up to L codes.
+
+        Returns:
+            Ascending int32 array of at least one item.
+
+        Raises:
+            KeyError: if no item starts so.
+        """
+        prefix = tuple(index(code) for code in prefix)
+        start, end = 0, len(self.node_codes[0])
+        if prefix:
+            start = self._node(prefix)
+            end = start + 1
+        for pointers in self.first_child[max(len(prefix) - 1, 0) :]:
+            start, end = int(pointers[start]), int(pointers[end])
+        return np.sort(self.row_items[start:end])
+
     def sids_of_rows(self, rows: NDArray[np.integer]) -> NDArray[np.int32]:
         """Returns the SIDs of sorted rows, not of items.
 

@@ -22,7 +22,7 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 
 from genrec.enrich import joint
 from genrec.enrich.embed import encode_texts
-from genrec.enrich.joint import encode_joint
+from genrec.enrich.joint import encode_joint, load_joint_encoder
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "<fake_token_around_image>", "<global-img>"]
 WORDS = [*SPECIAL, "<end_of_utterance>", "red", "blue", "saw", "pump", "disc", "User", ":"]
@@ -222,3 +222,12 @@ def test_what_cannot_be_encoded_is_refused(text_model, towers, items, tmp_path):
         encode((["red"], [tmp_path / "none.png"]), towers)
     with pytest.raises(FileNotFoundError, match="no such model folder"):
         encode(items, str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("name", ["towers", "fused"])
+def test_words_of_requests_lie_where_items_without_picture_do(name, request):
+    model, texts = request.getfixturevalue(name), [text for text in TEXTS if text]
+    rows = encode_joint(texts, [None] * len(texts), model=model, max_tokens=2, cache={})
+    encode = load_joint_encoder(model=model, max_tokens=2)
+    np.testing.assert_allclose(encode(texts), rows, atol=1e-5)
+    np.testing.assert_allclose(encode(texts[:1]), rows[:1], atol=1e-5)

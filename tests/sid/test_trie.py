@@ -21,6 +21,17 @@ def catalogues(draw):
     return draw(st.lists(row, min_size=1, max_size=40))
 
 
+@settings(max_examples=100, deadline=None)
+@given(catalogues())
+def test_below_is_what_starts_so(sids):
+    trie = SIDTrie(sids)
+    for prefix in {sid[:length] for sid in sids for length in range(len(sid) + 1)}:
+        starts = [item for item, sid in enumerate(sids) if sid[: len(prefix)] == prefix]
+        assert trie.below(prefix).tolist() == starts
+    with pytest.raises(KeyError, match="no item starts with"):
+        trie.below((max(sids)[0] + 1,))
+
+
 @settings(max_examples=200, deadline=None)
 @given(catalogues())
 def test_equals_a_dict_trie(sids):

@@ -62,15 +62,15 @@ class Magnitude:
         epochs: passes over the pairs, at most.
         patience: epochs without a gain on validation before stopping.
         batch_size: pairs per step, which is also how many documents a query is set against.
-        lr: learning rate of AdamW; ours (the paper's 2e-6 is for tuning a whole encoder).
-        gamma_lr: learning rate of the exponents of `learn`.
+        lr: of AdamW; ours (the paper's 2e-6 is for a whole encoder); `gamma_lr`: of the exponents.
         scale: one over the temperature; the paper's 20.
         popularity_correction: times the logarithm of an item's frequency is taken off its score in
             training; 0 is the paper's loss, 1 undoes that batches hold popular items more.
         valid_users: of the validation users, at most so many are looked at.
         seed: of weights and order; `device`: auto, cpu or cuda.
-        vectors_: float32 [N, d], item vectors before normalisation; set by `fit`.
-        log_: per epoch loss, and valid (NDCG@10) where it was measured; set by `fit`.
+        vectors_: float32 [N, d], item vectors before normalisation; set by `fit`, as what follows.
+        dims_: width of each view by its name.
+        log_: per epoch loss, and valid (NDCG@10) where it was measured.
     """
 
     kind: ClassVar[str] = "magnitude"
@@ -92,7 +92,7 @@ class Magnitude:
     device: str = "auto"
     vectors_: Floats = field(init=False, repr=False)
     log_: list[dict[str, float]] = field(init=False, repr=False)
-    _dims: dict[str, int] = field(init=False, repr=False)
+    dims_: dict[str, int] = field(init=False, repr=False)
     _net: Towers = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -137,7 +137,7 @@ class Magnitude:
         texts = check_queries(queries or {}, dims=dims, num_items=num_items)
         if not len(flat.item) and not texts:
             raise ValueError("nothing to learn from: the sequences are empty, and no text queries")
-        self._dims, self._net = dims, self._towers(dims, num_items)
+        self.dims_, self._net = dims, self._towers(dims, num_items)
         tables = {name: torch.from_numpy(view).to(self._device) for name, view in views.items()}
         self._net.measure(tables)
         trainer = PairTrainer(
@@ -260,7 +260,7 @@ class Magnitude:
         """
         self._scored()  # refuses when not fitted
         count = len(next(iter(features.values()), ()))
-        views = check_views(features, dims=self._dims, num_items=count)
+        views = check_views(features, dims=self.dims_, num_items=count)
         tables = {name: torch.from_numpy(view).to(self._device) for name, view in views.items()}
         return self._net.score.documents(self._net.documents(tables)).cpu().numpy()
 
@@ -286,7 +286,7 @@ class Magnitude:
         if (histories is None) == (texts is None):
             raise ValueError("expected either histories or texts")
         if texts is not None:
-            rows = torch.from_numpy(check_texts(texts, dims=self._dims, name="texts"))
+            rows = torch.from_numpy(check_texts(texts, dims=self.dims_, name="texts"))
             parts = [self._net.texts(part.to(self._device)) for part in rows.split(_ROWS)]
         else:
             assert histories is not None
@@ -332,7 +332,7 @@ class Magnitude:
         save_retriever(
             folder,
             self.kind,
-            settings=settings_of(self) | {"views": self._dims, "log": self.log_},
+            settings=settings_of(self) | {"views": self.dims_, "log": self.log_},
             arrays=state | {"vectors": self.vectors_},
         )
 
@@ -343,7 +343,7 @@ class Magnitude:
         dims, log = settings.pop("views"), settings.pop("log")
         self = cls(**settings)
         self.log_, self.vectors_ = log, arrays.pop("vectors")
-        self._dims, self._net = dims, self._towers(dims, len(self.vectors_))
+        self.dims_, self._net = dims, self._towers(dims, len(self.vectors_))
         state = {name.removeprefix("net."): torch.from_numpy(a) for name, a in arrays.items()}
         self._net.load_state_dict(state)
         self._net.eval()

@@ -1,0 +1,1 @@
+"""Chat about a shop: messages in, items that exist and words about them out."""

@@ -1,0 +1,258 @@
+"""`genrec chat`: the shop in a terminal, with the same answers as the server's.
+
+Readable without colour and from a pipe: colour is rich's, which NO_COLOR and a pipe turn off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import rich.box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from genrec.pipeline import Pipeline
+from genrec.serve.batching import Overloaded
+from genrec.serve.chat.guide import guide_of
+from genrec.serve.chat.lexicon import clean
+from genrec.serve.chat.listing import Asker
+from genrec.serve.chat.messages import MAX_CHARS, MAX_MESSAGES, Listed, Message
+from genrec.serve.chat.reply import Reply, respond
+from genrec.serve.chat.sayings import load_sentences
+from genrec.serve.chat.wording import Wording
+from genrec.serve.live import Edition, Live
+from genrec.serve.recommend import Unanswerable
+from genrec.serve.resolve import history_of
+from genrec.serve.settings import Settings
+from genrec.serve.shop import Shop, open_shop
+
+_PROMPT = "> "
+_PAUSE = 0.015  # seconds between two words on a terminal
+_TITLES = 6  # newest items of the history that are shown
+_PLACES = {
+    "welcome": "count shop",
+    "history": "titles",
+    "liked": "title",
+    "no_item": "command count",
+    "unknown": "command",
+    "trouble": "message",
+    **dict.fromkeys(("no_history", "reset", "no_list", "help"), ""),
+    **dict.fromkeys(("place", "title", "price", "seen", "interest"), ""),
+}
+
+
+def run(
+    pipeline: Pipeline,
+    *,
+    user: str | None = None,
+    history: Sequence[str] | None = None,
+    k: int = 5,
+    wording: Wording | None = None,
+    lines: Iterable[str] | None = None,
+    console: Console | None = None,
+) -> None:
+    """Talks until the lines end or one says /quit.
+
+    Args:
+        pipeline: of a finished recipe.
+        user: whose history to begin with; or
+        history: item ids, oldest first.
+        k: items in a list.
+        wording: a model that introduces the items.
+        lines: what is said; by default typed, or read from a pipe.
+        console: where to write; by default stdout.
+
+    Raises:
+        MissingArtifact: the recipe is not finished; names the command that builds what is missing.
+        Unknown: no such user or item.
+    """
+    asyncio.run(_talk(pipeline, user, history, k, wording, lines, console or Console()))
+
+
+async def _talk(
+    pipeline: Pipeline,
+    user: str | None,
+    history: Sequence[str] | None,
+    k: int,
+    wording: Wording | None,
+    lines: Iterable[str] | None,
+    console: Console,
+) -> None:
+    live = Live(lambda: open_shop(pipeline), Settings())
+    with console.status(pipeline.recipe.name):
+        await live.start()
+    try:
+        async with live.edition() as edition:
+            begun = history_of(edition.shop, user=user, history=history)
+            session = Session(edition, console, begun, k=k, wording=wording)
+            session.welcome()
+            source = iter(lines) if lines is not None else _typed(console)
+            while (line := await asyncio.to_thread(next, source, None)) is not None:
+                if not await session.hear(line):
+                    break
+    finally:
+        await live.close()
+
+
+def _typed(console: Console) -> Iterator[str]:
+    """Lines as they are typed, with editing; or those of a pipe, shown as if they were typed."""
+    if sys.stdin.isatty():
+        import readline  # noqa: F401, input() edits lines once it is there
+
+        while True:
+            try:
+                yield input(_PROMPT)
+            except (EOFError, KeyboardInterrupt):
+                console.print()
+                return
+    for line in sys.stdin:
+        console.print(Text(_PROMPT + clean(line)))
+        yield line
+
+
+class Session:
+    """One conversation in a terminal.
+
+    Args:
+        edition: the opened shop.
+        console: where to write.
+        history: item numbers, oldest first.
+        k: items in a list.
+        wording: a model that introduces the items.
+    """
+
+    def __init__(
+        self,
+        edition: Edition,
+        console: Console,
+        history: Sequence[int],
+        *,
+        k: int,
+        wording: Wording | None,
+    ) -> None:
+        self._edition, self._console, self._k, self._wording = edition, console, k, wording
+        self._history, self._titles = list(history), guide_of(edition.shop).titles
+        self._messages: list[Message] = []
+        self._shown: tuple[int, ...] = ()
+        self._say = load_sentences("chat/terminal", _PLACES)
+        self._commands: dict[str, Callable[[str], Any]] = {
+            "/why": self._why,
+            "/like": self._like,
+            "/history": lambda _: self._show_history(),
+            "/forget": lambda _: self._forget(),
+            "/reset": lambda _: self._reset(),
+            "/help": lambda _: self._tell("help"),
+        }
+
+    def welcome(self) -> None:
+        """Says what this is and what the history holds."""
+        shop = self._edition.shop
+        self._tell("welcome", shop=shop.name, count=len(shop))
+        self._show_history()
+
+    async def hear(self, line: str) -> bool:
+        """Answers one line; returns whether the conversation goes on."""
+        line = line.strip()[:MAX_CHARS]
+        if not line:
+            return True
+        command, _, rest = line.partition(" ")
+        if command in ("/quit", "/exit"):
+            return False
+        if command.startswith("/"):
+            done = self._commands.get(
+                command, lambda _: self._tell("unknown", command=clean(command, 40))
+            )
+            answer = done(rest.strip())
+            if asyncio.iscoroutine(answer):
+                await answer
+            return True
+        await self._ask(line)
+        return True
+
+    async def _ask(self, line: str) -> None:
+        """Asks the shop, and shows words first, then items."""
+        asked = [*self._messages, Message(role="user", content=line)][-MAX_MESSAGES:]
+        asker = Asker(tuple(self._history), self._k)
+        try:
+            with self._console.status("…"):
+                reply = await respond(self._edition, asked, asker, wording=self._wording)
+        except (Overloaded, TimeoutError, Unanswerable) as error:
+            self._tell("trouble", message=str(error) or type(error).__name__)
+            return
+        self._stream(reply.intro)
+        if reply.found:
+            self._console.print(self._table(self._edition.shop, reply))
+            self._shown = tuple(one.item for one in reply.found)
+        ids = self._edition.shop.items["item_id"]
+        shown = [Listed(id=ids[one.item]) for one in reply.found]
+        listed = [one.model_dump() for one in shown] or None
+        said = Message(role="assistant", content=reply.text, recommendations=listed)
+        self._messages = [*asked, said]
+
+    def _stream(self, text: str) -> None:
+        """Word by word on a terminal, at once into a pipe."""
+        if not self._console.is_terminal:
+            self._console.print(Text(text))
+            return
+        for number, word in enumerate(text.split(" ")):
+            self._console.print(Text(f" {word}" if number else word), end="", soft_wrap=True)
+            time.sleep(_PAUSE)
+        self._console.print()
+
+    def _table(self, shop: Shop, reply: Reply) -> Table:
+        """The list; a column only where some item has something in it."""
+        rows = [(str(n), *cells) for n, cells in enumerate(reply.cells, 1)]
+        table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, expand=False)
+        names = ("place", "title", "price", "seen", "interest")
+        used = [at for at in range(len(names)) if any(row[at] for row in rows)]
+        for at in used:
+            justify = "right" if names[at] in ("place", "price") else "left"
+            table.add_column(Text(self._say(names[at])), justify=justify, overflow="fold")  # type: ignore[arg-type]
+        for row in rows:
+            table.add_row(*(Text(row[at]) for at in used))
+        return table
+
+    def _item(self, command: str, rest: str) -> int | None:
+        """The item of the last list that a command names; says so if there is none."""
+        if not self._shown:
+            self._tell("no_list")
+        elif not (rest.isdecimal() and 1 <= int(rest) <= len(self._shown)):
+            self._tell("no_item", command=command, count=len(self._shown))
+        else:
+            return self._shown[int(rest) - 1]
+        return None
+
+    async def _why(self, rest: str) -> None:
+        if self._item("/why", rest) is not None:
+            await self._ask(f"why #{rest}")
+
+    def _like(self, rest: str) -> None:
+        item = self._item("/like", rest)
+        if item is not None:
+            self._history = [*(other for other in self._history if other != item), item]
+            self._tell("liked", title=self._titles.names[item])
+            self._show_history()
+
+    def _show_history(self) -> None:
+        if not self._history:
+            self._tell("no_history")
+            return
+        names = [self._titles.names[item] for item in self._history[-_TITLES:]]
+        more = ["…"] if len(self._history) > _TITLES else []
+        self._tell("history", titles="; ".join([*more, *names]))
+
+    def _forget(self) -> None:
+        self._history = []
+        self._show_history()
+
+    def _reset(self) -> None:
+        self._messages, self._shown = [], ()
+        self._tell("reset")
+
+    def _tell(self, sentence: str, **values: Any) -> None:
+        self._console.print(Text(self._say(sentence, **values)), style="dim")

@@ -1,0 +1,178 @@
+"""What operators look at: request ids, logs of one JSON object per line, metrics, health, reload."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+import traceback
+import uuid
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from genrec.pipeline import MissingArtifact
+from genrec.serve.guard import LEFT
+from genrec.serve.live import Live
+from genrec.serve.metrics import Metrics
+from genrec.serve.problems import documented, problem
+from genrec.serve.schemas import Health, Reloaded
+from genrec.serve.settings import Settings
+from genrec.store import DamagedArtifact
+
+log = logging.getLogger("genrec.serve")
+router = APIRouter(tags=["operations"])
+_request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+HEADERS = {
+    # The page brings its scripts, styles and pictures itself; nothing else is ever loaded.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",  # with none, forms would come without an origin too
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",  # unless the answer says otherwise
+}
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per record: time, level, event, request id, and the record's `fields`.
+
+    Args:
+        text: exceptions may show their messages, which can hold words of a request.
+    """
+
+    def __init__(self, *, text: bool = False) -> None:
+        super().__init__()
+        self._text = text
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {"time": when, "level": record.levelname.lower(), "event": record.getMessage()}
+        if (request_id := _request_id.get()) is not None:
+            line["request_id"] = request_id
+        line |= getattr(record, "fields", {})
+        if record.exc_info and record.exc_info[1] is not None:
+            line |= _told(record.exc_info[1], text=self._text)
+        return json.dumps(line, default=str)
+
+
+def _told(error: BaseException, *, text: bool) -> dict[str, Any]:
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [f"{frame.name} {frame.filename}:{frame.lineno}" for frame in frames]
+    found: dict[str, Any] = {"error": type(error).__name__, "trace": places}
+    return found | {"message": str(error)} if text else found
+
+
+def note(request: Request, **fields: str | None) -> None:
+    """Adds words of a request (a user id, a wish) to its line in the log, if the server may log them."""
+    if request.app.state.settings.log_text:
+        request.scope.setdefault("genrec.noted", {}).update(fields)
+
+
+class Watch:
+    """Outermost: gives each request an id, counts and logs it, and answers what nobody caught.
+
+    Args:
+        app: what it stands before.
+        metrics: where it counts.
+        settings: whether logs may hold text.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, settings: Settings) -> None:
+        self._app, self._metrics, self._settings = app, metrics, settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
+        token = _request_id.set(request_id)
+        status, begun = 0, time.perf_counter()
+
+        async def marked(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            with self._metrics.running.track_inprogress():
+                await self._app(scope, receive, marked)
+        except Exception:  # a bug: the client is told so, the log where
+            log.exception("unhandled error")
+            if not status:
+                answer = problem(500, f"an error of the server's; its id is {request_id}")
+                await answer(scope, receive, marked)
+        finally:
+            self._done(scope, LEFT if scope.get("genrec.left") else status, begun)
+            _request_id.reset(token)
+
+    def _done(self, scope: Scope, status: int, begun: float) -> None:
+        seconds = time.perf_counter() - begun
+        route = getattr(scope.get("route"), "path", None) or "none"
+        self._metrics.request(route, status, seconds)
+        fields = {"method": scope["method"][:10], "route": route, "status": status}
+        fields["ms"] = round(1000 * seconds, 1)
+        if self._settings.log_text:
+            fields |= {"path": scope["path"], **scope.get("genrec.noted", {})}
+        log.info("request", extra={"fields": fields})
+
+
+@router.get("/healthz", summary="Is the server able to answer?", response_model=Health)
+async def healthz(request: Request) -> Health:
+    """Needs no key. The port opens when the artifacts are loaded, so a refused connection is no."""
+    live: Live = request.app.state.live
+    async with live.edition() as edition:
+        waiting = edition.batcher.waiting
+        return Health(status="ok", model=live.shop.name, version=live.shop.version, waiting=waiting)
+
+
+@router.get(
+    "/metrics",
+    summary="Counters for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}, "description": "the text format"}},
+)
+async def metrics(request: Request) -> Response:
+    """Requests by route and status, their times, the queue, batches, what was turned away."""
+    found: Metrics = request.app.state.metrics
+    return Response(generate_latest(found.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+@router.post(
+    "/admin/reload",
+    summary="Serve the newest artifacts",
+    responses=documented(401, 403, 409),
+)
+async def reload(request: Request) -> Reloaded:
+    """Reads the recipe again and opens what it names; running requests end on what they began with.
+
+    Only on a server with a key. If the artifacts cannot be opened, the old ones stay.
+    """
+    live: Live = request.app.state.live
+    if request.app.state.settings.key is None:
+        raise HTTPException(403, "start the server with an API key to be able to reload it")
+    try:
+        changed = await live.reload()
+    except (MissingArtifact, DamagedArtifact, ValueError, OSError) as error:
+        log.warning("reload failed", exc_info=error)
+        raise HTTPException(409, f"nothing was changed: {error}") from error
+    log.info("reloaded", extra={"fields": {"changed": changed, "version": live.shop.version}})
+    return Reloaded(changed=changed, model=live.shop.name, version=live.shop.version)

@@ -1,0 +1,216 @@
+"""The pages: the shop, an item, why it came, the tree of codes, and the door.
+
+They work without JavaScript: a visit's state is in the address, and each change of it is a form or a
+link. Nothing that a request says reaches the file system.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Form, HTTPException, Query, Request, Response
+from fastapi.responses import RedirectResponse
+
+from genrec.serve import present
+from genrec.serve.live import Edition
+from genrec.serve.operate import note
+from genrec.serve.recommend import Recommended
+from genrec.serve.resolve import history_of, view_of
+from genrec.serve.schemas import MAX_K, Reasons, Recommendation
+from genrec.serve.shop import Shop
+from genrec.serve.web import cookie
+from genrec.serve.web.look import (
+    PAGE,
+    Address,
+    Branching,
+    Compared,
+    Step,
+    Visit,
+    branches,
+    first_system,
+    ideas,
+    visit,
+    wanted,
+)
+from genrec.serve.web.render import FOLDER, VIEWS, Page, Static, link, render, wants_json
+
+_SEE_OTHER = 303
+_NEWEST = 20  # items of a known user that make a history
+_SIMILAR = 12
+
+router = APIRouter(route_class=Page, include_in_schema=False)
+router.mount("/static", Static(directory=FOLDER / "static"), name="static")
+
+
+@router.get("/")
+async def shop_page(request: Request, step: Annotated[Step, Query()]) -> Response:
+    """The products: for a history, for a wish, or the popular ones."""
+    async with request.app.state.live.edition() as edition:
+        if step.user:
+            return _to(history=_newest(edition.shop, step.user))
+        if step.add or step.drop:
+            return _to(history=step.changed(), wish=step.q)
+        note(request, query=step.q or None)
+        own = visit(edition.shop, step.h)
+        found = await edition.recommend(wanted(edition.shop, own.numbers, step))
+        cards = present.recommendations(edition.shop, found)
+        more = min(step.n + PAGE, MAX_K) if len(found) == step.n < MAX_K else None
+        return render(
+            request,
+            "shop.html.j2",
+            **_frame(edition.shop, own, step),
+            cards=cards,
+            more=more,
+            ideas=ideas(cards),
+            first=first_system(edition.shop),
+        )
+
+
+@router.get("/items/{item:path}")
+async def item_page(request: Request, item: str, address: Annotated[Compared, Query()]) -> Response:
+    """One product with all that is known of it, and its neighbours in one view."""
+    async with request.app.state.live.edition() as edition:
+        shop, number = edition.shop, _number(edition.shop, item)
+        view = view_of(shop, address.view or None) if address.view or shop.views else None
+        return render(
+            request,
+            "item.html.j2",
+            **_frame(shop, visit(shop, address.h), address),
+            item=present.item(shop, number),
+            view=view,
+            offered=sorted(shop.views, key=[*VIEWS, *shop.views].index),
+            near=[] if view is None else await _similar(edition, number, view),
+        )
+
+
+@router.get("/why/{item:path}")
+async def why_page(request: Request, item: str, address: Annotated[Address, Query()]) -> Response:
+    """Why one product: as JSON to the page's script, as a page to who has none."""
+    async with request.app.state.live.edition() as edition:
+        shop, number = edition.shop, _number(edition.shop, item)
+        own = visit(shop, address.h)
+        reasons = await _reasons(edition, own, number)
+        if wants_json(request):
+            return Response(reasons.model_dump_json(), media_type="application/json")
+        return render(
+            request,
+            "why.html.j2",
+            **_frame(shop, own, address),
+            item=present.item(shop, number),
+            reasons=reasons,
+        )
+
+
+@router.get("/sids")
+async def tree_page(request: Request, address: Annotated[Branching, Query()]) -> Response:
+    """The tree of semantic IDs: what follows a prefix, and the items below it."""
+    codes = address.codes
+    async with request.app.state.live.edition() as edition:
+        shop = edition.shop
+        if shop.trie is None:
+            raise HTTPException(404, "This shop has no semantic IDs: its recipe trains no LLM.")
+        try:
+            found = await asyncio.to_thread(branches, shop, codes)
+        except KeyError as error:
+            raise HTTPException(404, "No semantic ID of this shop starts so.") from error
+        below = shop.trie.below(codes)
+        return render(
+            request,
+            "sids.html.j2",
+            **_frame(shop, visit(shop, address.h), address),
+            prefix=codes,
+            levels=shop.trie.levels,
+            branches=found,
+            count=len(below),
+            items=[present.item(shop, int(n)) for n in below[: address.n]] if codes else [],
+        )
+
+
+@router.get("/login")
+async def login_page(request: Request, next: str = "/") -> Response:
+    """The door: asks for the key, where there is one."""
+    if request.app.state.settings.key is None:
+        return RedirectResponse(_local(next), _SEE_OTHER)
+    return render(request, "login.html.j2", after=_local(next), wrong=False)
+
+
+@router.post("/login")
+async def login(
+    request: Request,
+    key: Annotated[str, Form(max_length=1000)],
+    next: Annotated[str, Form(max_length=8000)] = "/",
+) -> Response:
+    """Lets in who has the key; the cookie is for this browser session."""
+    asked = request.app.state.settings.key
+    if asked is not None and not hmac.compare_digest(key.encode(), asked.encode()):
+        return render(request, "login.html.j2", status=401, after=_local(next), wrong=True)
+    answer = RedirectResponse(_local(next), _SEE_OTHER)
+    if asked is not None:
+        _set(answer, request, cookie.NAME, cookie.issue(asked), httponly=True)
+    return answer
+
+
+@router.post("/logout")
+async def logout() -> Response:
+    """Forgets the key."""
+    answer = RedirectResponse("/login", _SEE_OTHER)
+    answer.delete_cookie(cookie.NAME)
+    return answer
+
+
+@router.post("/theme")
+async def theme(
+    request: Request,
+    to: Annotated[str, Form(pattern="^(light|dark)$")],
+    next: Annotated[str, Form(max_length=8000)] = "/",
+) -> Response:
+    """Remembers light or dark."""
+    answer = RedirectResponse(_local(next), _SEE_OTHER)
+    _set(answer, request, "theme", to, max_age=365 * 24 * 3600)
+    return answer
+
+
+def _frame(shop: Shop, own: Visit, address: Address) -> dict[str, Any]:
+    """What every page of the shop shows."""
+    return {"name": shop.name, "size": len(shop), "own": own, "wish": address.q, "shown": address.n}
+
+
+def _number(shop: Shop, item: str) -> int:
+    if item not in shop.rows:
+        raise HTTPException(404, "This shop has no such item. It may have left the catalogue.")
+    return shop.rows[item]
+
+
+def _newest(shop: Shop, user: str) -> list[str]:
+    numbers = dict.fromkeys(reversed(history_of(shop, user=user, history=None)))
+    newest = list(numbers)[:_NEWEST][::-1]
+    return [shop.items["item_id"][number] for number in newest]
+
+
+async def _similar(edition: Edition, number: int, view: str) -> list[Recommendation]:
+    near = await edition.similar(number, view, _SIMILAR)
+    found = [Recommended(other, cosine, {}) for other, cosine in near]
+    return present.recommendations(edition.shop, found)
+
+
+async def _reasons(edition: Edition, own: Visit, number: int) -> Reasons:
+    influences = await edition.influence(own.numbers, [number])
+    return present.reasons(edition.shop, [number], influences)[0]
+
+
+def _to(*, history: list[str], wish: str = "") -> RedirectResponse:
+    return RedirectResponse(link("", h=history, q=wish), _SEE_OTHER)
+
+
+def _local(address: str) -> str:
+    """Returns an address if it stays on this server, else the front page."""
+    split = urlsplit(address)
+    stays = address.startswith("/") and not address.startswith(("//", "/\\"))
+    return address if stays and not split.netloc and address.isprintable() else "/"
+
+
+def _set(answer: Response, request: Request, name: str, value: str, **more: Any) -> None:
+    answer.set_cookie(name, value, samesite="strict", secure=request.url.scheme == "https", **more)

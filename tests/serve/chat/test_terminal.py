@@ -1,0 +1,65 @@
+"""`genrec chat` fed with lines, without colour and with it."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from genrec import Pipeline
+from genrec.serve.chat import terminal
+from genrec.serve.resolve import Unknown
+
+
+def said(pipeline: Pipeline, *lines: str, color: bool = False, **options: object) -> str:
+    out = io.StringIO()
+    console = Console(
+        file=out, width=100, force_terminal=color, color_system="standard" if color else None
+    )
+    terminal.run(pipeline, lines=lines, console=console, **options)  # type: ignore[arg-type]
+    return out.getvalue()
+
+
+def test_a_session(pipeline: Pipeline) -> None:
+    text = said(
+        pipeline,
+        *("/why 1", "a lamp", "/why 2", "/like 2", "cheaper", "/why 99", "/like x", "/nonsense"),
+        *("/history", "/forget", "/reset", "/like 1", "", "/help", "/quit", "never heard"),
+    )
+    shown = text.splitlines()
+    assert "There is no list yet" in text
+    assert any(line.split()[:2] == ["#", "item"] for line in shown)
+    assert "it matches lamp" in text
+    assert "added to the history: " in text
+    assert "from 1 to" in text
+    assert "/nonsense: no such command" in text
+    assert text.count("history: nothing yet") == 2  # at first, and after /forget
+    assert text.count("There is no list yet") == 2  # at first, and after /reset
+    assert "/like N" in text
+    assert "never heard" not in text
+    assert "\x1b" not in text
+
+
+def test_with_colour_the_words_are_the_same(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "_PAUSE", 0)
+    plain, colour = said(pipeline, "hello"), said(pipeline, "hello", color=True)
+    assert "\x1b[" in colour
+    assert plain.split()[-5:] == Console(file=io.StringIO()).render_str(plain).plain.split()[-5:]
+    assert "Tell me what you are looking for" in " ".join(colour.split())
+
+
+def test_control_characters_stay_out(pipeline: Pipeline) -> None:
+    text = said(pipeline, "a lamp \x1b[31m [bold]red[/bold] \x07", "/\x1b[2Jx")
+    assert "\x1b" not in text
+    assert "\x07" not in text
+
+
+def test_a_history_to_begin_with(pipeline: Pipeline) -> None:
+    items = pipeline["prepare"].load("items.parquet")
+    title = items["title"][3]
+    assert title in " ".join(said(pipeline, history=[items["item_id"][3]]).split())
+    user = pipeline["prepare"].load("users.parquet")["user_id"][0]
+    assert "history: …" in said(pipeline, user=user)
+    with pytest.raises(Unknown, match="no user has the id"):
+        said(pipeline, user="nobody at all")

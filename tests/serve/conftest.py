@@ -1,0 +1,50 @@
+"""A small finished shop with pictures, an LLM, two retrievers and a fusion."""
+
+from collections.abc import Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+
+from genrec import Pipeline
+from genrec.serve.app import create_app
+from genrec.serve.live import Live
+from genrec.serve.settings import Settings
+from genrec.serve.shop import Shop, open_shop
+
+RECIPE = """
+prepare: {source: {kind: demo, items: 60, users: 120, image_size: 32}, core: 2}
+embed: {image: {kind: descriptors, components: 8}, behaviour: {dim: 8}}
+quantize: {kind: rkmeans, levels: 2, codes: 8}
+compose:
+  tasks: {sid_to_title: {rate: 0}, history_to_title: {rate: 0}, titles_to_title: {rate: 0}}
+train: {model: {kind: scratch, hidden: 16, layers: 1, heads: 2, vocab: 400}, epochs: 1}
+retrieve:
+- {kind: popular}
+- {kind: cooccurrence}
+- {kind: magnitude, epochs: 8, dim: 32}
+recommend: {num_beams: 60}
+probe: {enabled: false}
+evaluate: {samples: 100}
+"""
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    path = tmp_path_factory.mktemp("shop") / "shop.yaml"
+    path.write_text(RECIPE + f"runtime: {{store: {path.parent / 'store'}, threads: 1}}\n")
+    found = Pipeline.load(path)
+    found.run("fuse")
+    return found
+
+
+@pytest.fixture(scope="session")
+def shop(pipeline: Pipeline) -> Shop:
+    return open_shop(pipeline)
+
+
+@pytest.fixture(scope="session")
+def client(shop: Shop) -> Iterator[TestClient]:
+    """A started application without a key."""
+    settings = Settings()
+    with TestClient(create_app(Live(lambda: shop, settings), settings)) as found:
+        yield found

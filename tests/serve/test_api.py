@@ -1,0 +1,224 @@
+"""The REST API: the core's numbers in the owner's words."""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from genrec.serve.app import create_app
+from genrec.serve.explain import influence
+from genrec.serve.live import Live
+from genrec.serve.pictures import picture_of
+from genrec.serve.recommend import Ask, answer
+from genrec.serve.settings import Settings
+from genrec.serve.shop import Shop
+
+URL = "/v1/recommendations"
+
+
+def ids(shop: Shop, numbers: Sequence[int]) -> list[str]:
+    return [shop.items["item_id"][number] for number in numbers]
+
+
+def listed(client: TestClient, **body: object) -> list[str]:
+    answered = client.post(URL, json=body)
+    assert answered.status_code == 200, answered.text
+    return [one["item"]["id"] for one in answered.json()["recommendations"]]
+
+
+def test_a_list_is_the_core_s(client: TestClient, shop: Shop) -> None:
+    found = answer(shop, [Ask((3, 17), 5)])[0]
+    answered = client.post(URL, json={"history": ids(shop, [3, 17]), "k": 5}).json()
+    for place, (one, told) in enumerate(zip(found, answered["recommendations"], strict=True), 1):
+        assert told["place"] == place
+        assert told["item"]["id"] == shop.items["item_id"][one.item]
+        assert told["item"]["sid"] == shop.sids[one.item].tolist()  # type: ignore[index]
+        assert told["score"] == pytest.approx(one.score)
+        assert told["systems"] == dict(one.places)
+        assert told["reasons"] is None
+    assert (answered["model"], answered["version"]) == (shop.name, shop.version)
+
+
+def test_a_user_s_history_is_looked_up(client: TestClient, shop: Shop) -> None:
+    user, history = next(iter(shop.histories.items()))
+    assert listed(client, user=user) == listed(client, history=ids(shop, history))
+
+
+def test_filters_excluded_items_and_seen_ones(client: TestClient, shop: Shop) -> None:
+    history = ids(shop, [3, 17])
+    wanted = {"price": {"max": 100}, "category": {"none": ["umbrella"]}}
+    rows = shop.items.to_dicts()
+    banned = [row["item_id"] for row in rows[:5]]
+    found = listed(client, history=history, k=60, filters=wanted, exclude=banned)
+    assert found
+    assert not set(found) & {*history, *banned}
+    by_id = {row["item_id"]: row for row in rows}
+    assert all(float(by_id[one]["price"]) <= 100 for one in found)
+    assert not any(by_id[one]["category"] == "umbrella" for one in found)
+    assert set(history) <= set(listed(client, history=history, k=60, keep_seen=True))
+
+
+def test_a_wish_and_a_single_system(client: TestClient, shop: Shop) -> None:
+    assert listed(client, query="a warm jacket", k=3) == ids(
+        shop, [one.item for one in answer(shop, [Ask((), 3, text="a warm jacket")])[0]]
+    )
+    popular = answer(shop, [Ask((1,), 4, system="popular")])[0]
+    found = listed(client, history=ids(shop, [1]), k=4, system="popular")
+    assert found == ids(shop, [one.item for one in popular])
+
+
+def test_reasons(client: TestClient, shop: Shop) -> None:
+    body = {"history": ids(shop, [3, 17, 29]), "k": 3, "explain": True}
+    found = client.post(URL, json=body).json()["recommendations"]
+    rows = [shop.rows[one["item"]["id"]] for one in found]
+    expected = influence(shop, [3, 17, 29], rows)
+    assert expected is not None
+    for one, ratios in zip(found, expected, strict=True):
+        told = {why["id"]: why["log_ratio"] for why in one["reasons"]["influence"]}
+        assert told == pytest.approx({ids(shop, [n])[0]: r for n, r in ratios.items()}, abs=1e-4)
+        assert list(told.values()) == sorted(told.values(), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({}, "give a user, a history (may be empty) or a query"),
+        ({"user": "u", "history": []}, "either user or history, not both"),
+        ({"history": ["p0001", "zz"]}, "history[1]: no item has the id 'zz'"),
+        ({"history": [], "exclude": ["zz"]}, "exclude[0]: no item has the id 'zz'"),
+        ({"user": "nobody"}, "user: no user has the id 'nobody'"),
+        ({"history": [], "k": 0}, "k: Input should be greater than or equal to 1"),
+        ({"history": [], "k": 101}, "k: Input should be less than or equal to 100"),
+        ({"history": ["a"] * 501}, "history: List should have at most 500 items"),
+        ({"history": [], "kk": 1}, "kk: Extra inputs are not permitted"),
+        ({"history": [1]}, "history[0]: Input should be a valid string"),
+        ({"history": [], "system": "x"}, "system 'x' is unknown; expected one of ['generative'"),
+        ({"history": [], "system": "search"}, "give a query"),
+        ({"history": [], "filters": {"x": {}}}, "filters: no attribute 'x'; expected one of"),
+        ({"history": [], "filters": {"price": {"over": 1}}}, "filters.price.over: Extra inputs"),
+        ({"query": "\ud800"}, "query: Input should be a valid string"),
+        ([], "expected a JSON object"),
+    ],
+)
+def test_errors_name_the_field_and_the_mend(client: TestClient, body: object, words: str) -> None:
+    headers = {"content-type": "application/json"}
+    answered = client.post(URL, content=json.dumps(body), headers=headers)
+    assert answered.status_code == 422
+    error = answered.json()["error"]
+    assert words in error["message"]
+    assert error["type"] == "invalid_request"
+
+
+def test_bodies_that_are_no_json(client: TestClient) -> None:
+    headers = {"content-type": "application/json"}
+    for raw, status, words in (
+        (b"{", 422, "no JSON, from character 1"),
+        (b"\xff", 400, "parsing the body"),
+        (b"[" * 100_000, 400, "parsing the body"),
+        (b'{"k": ' + b"9" * 5000 + b"}", 400, "parsing the body"),
+        (b'{"history": [], "k": 1e999}', 422, "k: Input should be a finite number"),
+        (b'{"history": [], "k": NaN}', 422, "k: Input should be a finite number"),
+    ):
+        answered = client.post(URL, content=raw, headers=headers)
+        assert (answered.status_code, words in answered.text) == (status, True), answered.text
+    answered = client.post(URL, content=b'{"history": []}', headers={"content-type": "text/plain"})
+    assert "Content-Type: application/json" in answered.json()["error"]["message"]
+
+
+def test_the_model(client: TestClient, shop: Shop) -> None:
+    (model,) = client.get("/v1/models").json()["data"]
+    assert (model["id"], model["object"], model["version"]) == ("shop", "model", shop.version)
+    assert model["systems"] == ["generative", "popular", "cooccurrence", "magnitude"]
+    assert (model["views"], model["items"]) == (["behaviour", "image", "text"], 60)
+
+
+def test_an_item(client: TestClient, shop: Shop) -> None:
+    row = shop.items.row(7, named=True)
+    found = client.get(f"/v1/items/{row['item_id']}").json()
+    assert (found["id"], found["title"]) == (row["item_id"], row["title"])
+    assert found["attributes"] == {n: row[n] for n in ("brand", "category", "material", "price")}
+    assert client.get("/v1/items/nope").status_code == 404
+    assert client.get("/v1/items/" + "x" * 201).status_code == 422
+
+
+def test_a_picture_and_that_it_is_asked_for_once(client: TestClient, shop: Shop) -> None:
+    item_id, name = shop.items["item_id"][7], shop.items["image"][7]
+    path = client.get(f"/v1/items/{item_id}").json()["image"]
+    found = client.get(path)
+    assert found.content == (shop.images / name).read_bytes()
+    assert Image.open(io.BytesIO(found.content)).size == (32, 32)
+    assert found.headers["content-type"] == "image/png"
+    assert found.headers["x-content-type-options"] == "nosniff"
+    assert found.headers["cache-control"] == "private, max-age=3600"
+    again = client.get(path, headers={"if-none-match": found.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    ["../../etc/passwd", "..%2f..%2fetc%2fpasswd", "%00", "/etc/passwd", "images/p0001.png"],
+)
+def test_a_path_is_no_id(client: TestClient, wanted: str) -> None:
+    for path in (f"/v1/items/{wanted}", f"/v1/items/{wanted}/image", f"/static/{wanted}"):
+        assert client.get(path).status_code == 404
+
+
+def test_only_pictures_are_shown(shop: Shop, tmp_path: Path) -> None:
+    text, picture = tmp_path / "a.png", tmp_path / "b"
+    text.write_text("root:x:0:0")
+    Image.new("RGB", (2, 2)).save(picture, "WEBP")
+    svg, riff = tmp_path / "c.svg", tmp_path / "d.webp"
+    svg.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    riff.write_bytes(b"RIFF\x00\x00\x00\x00WAVE")
+    names = [str(text), str(picture), str(svg), str(riff), str(tmp_path / "gone.png"), "..", None]
+    other = replace(
+        shop,
+        items=shop.items.head(len(names)).with_columns(image=pl.Series(names, dtype=pl.String)),
+    )
+    kinds = [picture_of(other, n) for n in range(len(names))]
+    assert [one and one.media_type for one in kinds] == [None, "image/webp", *[None] * 5]
+
+
+@pytest.mark.parametrize("view", ["text", "image", "behaviour"])
+def test_neighbours(client: TestClient, shop: Shop, view: str) -> None:
+    vectors, number = shop.views[view], 9
+    cosine = vectors @ vectors[number]
+    cosine[number] = -np.inf
+    cosine[~vectors.any(axis=1)] = -np.inf
+    best = np.lexsort((np.arange(len(shop)), -cosine))[:5]
+    item_id = shop.items["item_id"][number]
+    found = client.get(f"/v1/similar/{item_id}", params={"view": view, "k": 5}).json()
+    assert (found["id"], found["view"]) == (item_id, view)
+    assert [one["item"]["id"] for one in found["items"]] == ids(shop, best.tolist())
+    scores = [one["score"] for one in found["items"]]
+    assert scores == pytest.approx(cosine[best].tolist(), abs=1e-6)
+    assert [one["systems"] for one in found["items"]] == [{view: n} for n in range(1, 6)]
+
+
+def test_neighbours_by_default_and_of_nobody(client: TestClient, shop: Shop) -> None:
+    item_id = shop.items["item_id"][0]
+    assert client.get(f"/v1/similar/{item_id}").json()["view"] == "text"
+    assert len(client.get(f"/v1/similar/{item_id}?k=100").json()["items"]) == 59
+    assert client.get("/v1/similar/nope").status_code == 404
+    wrong = client.get(f"/v1/similar/{item_id}?view=smell")
+    assert wrong.status_code == 422
+    assert "expected one of ['behaviour', 'image', 'text']" in wrong.text
+    assert client.get(f"/v1/similar/{item_id}?k=0").status_code == 422
+
+
+def test_ids_with_slashes(shop: Shop) -> None:
+    rows = {f"a/{n}?#é": n for n in range(len(shop))}
+    items = shop.items.with_columns(item_id=pl.Series(list(rows)))
+    other = replace(shop, items=items, rows=rows)
+    with TestClient(create_app(Live(lambda: other, Settings()), Settings())) as client:
+        found = client.post(URL, json={"history": ["a/3?#é"], "k": 1}).json()["recommendations"][0]
+        path = found["item"]["image"]
+        assert client.get(path).headers["content-type"] == "image/png"
+        assert client.get(path.removesuffix("/image")).json()["id"] == found["item"]["id"]
