@@ -15,6 +15,7 @@ TINY = [
     "quantize.codes=16",
     "caption.engine={kind: none}",
     "mine.engine={kind: none}",
+    "retrieve=[{kind: popular}, {kind: cooccurrence}]",
     "train.model={kind: scratch, hidden: 32, layers: 1, heads: 2, vocab: 400}",
     "train.epochs=2",
     "train.eval_every=10",

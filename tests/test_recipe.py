@@ -150,3 +150,11 @@ def test_kinds_is_the_registry() -> None:
         "published",
     }
     assert "movielens" in recipe.kinds(Prepare.model_fields["source"].annotation)
+
+
+def test_texts_are_those_that_the_recipe_has(tmp_path: Path) -> None:
+    null = "retrieve: [{kind: popular}, {kind: cooccurrence}, {kind: magnitude, queries: null}]\n"
+    found = load(write(tmp_path, DEMO + null)).retrieve[2]
+    assert found.texts(["prepare", "embed"]) == ("title",)
+    assert found.texts(["prepare", "caption", "embed"]) == ("title", "caption")
+    assert set(found.optional_reads().values()) == {None}

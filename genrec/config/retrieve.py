@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -147,8 +148,9 @@ class Magnitude(Learned):
     views: tuple[str, ...] | None = Field(
         None, description="views of the items; null: text and image, as far as there are"
     )
-    queries: tuple[Literal["title", "caption", "interest"], ...] = Field(
-        ("title",), description="texts that it learns to answer, beside histories"
+    queries: tuple[Literal["title", "caption", "interest"], ...] | None = Field(
+        ("title",),
+        description="texts that it learns to answer, beside histories; null: all that the recipe has",
     )
     dim: int = Field(128, ge=1)
     hidden: int = Field(0, ge=0, description="width of a view's hidden layer; 0: a linear map")
@@ -169,13 +171,23 @@ class Magnitude(Learned):
     @property
     def reads(self) -> tuple[str, ...]:
         """The items, their embeddings, and the stages that its texts come from."""
-        stages = (_QUERY_STAGES[name] for name in self.queries)
-        return ("prepare", *(s for s in stages if s), "embed")
+        return ("prepare", *self.optional_reads(), "embed")
 
     def optional_reads(self) -> dict[str, str | None]:
-        """Returns the stages that its texts come from."""
-        stages = {_QUERY_STAGES[name]: f"retrieve.{self.label}.queries" for name in self.queries}
-        return {stage: field for stage, field in stages.items() if stage}
+        """Returns the stages that its texts come from, with the field that insists on each."""
+        insists = None if self.queries is None else f"retrieve.{self.label}.queries"
+        return {stage: insists for name in self.texts() if (stage := _QUERY_STAGES[name])}
+
+    def texts(self, stages: Collection[str] | None = None) -> tuple[str, ...]:
+        """Returns the texts that it learns to answer.
+
+        Args:
+            stages: those that the recipe has; None takes all for there.
+        """
+        if self.queries is not None:
+            return self.queries
+        needed = _QUERY_STAGES.items()
+        return tuple(n for n, s in needed if s is None or stages is None or s in stages)
 
 
 class NormConcat(Learned):

@@ -89,10 +89,11 @@ def _chosen(section: sections.Magnitude, views: dict[str, Floats]) -> dict[str, 
 
 def _queries(context: Context) -> dict[str, tuple[Floats, np.ndarray]]:
     """Texts and the items that they are about, encoded as the items' own words are."""
-    if not context.section.queries:
+    names = context.section.texts(context.inputs)
+    if not names:
         return {}
     items, found, encode = read_items(context), {}, text_encoder(context)
-    for name in context.section.queries:
+    for name in names:
         column = "interests" if name == "interest" else name
         rows = (
             items.select("item", text=column).explode("text")
