@@ -12,6 +12,7 @@ import click
 
 import genrec
 from genrec.console import Console
+from genrec.launch import follow_launcher
 from genrec.pipeline import STAGES, Pipeline
 from genrec.processes import Processes
 from genrec.serve.command import chat, serve
@@ -146,6 +147,31 @@ def export(recipe: str, overrides: tuple[str, ...], format_name: str, out: str |
         click.echo(file)
 
 
+@cli.command()
+@_RECIPE
+@_OVERRIDES
+@click.option("--out", metavar="FOLDER", help="New or empty; published/RECIPE by default.")
+@click.option("--adapter", is_flag=True, help="The adapter alone, not the whole model.")
+@click.option("--push", metavar="OWNER/NAME", help="To the hub as well; nothing is sent otherwise.")
+@click.option("--public", is_flag=True, help="For --push: a repository that all can see.")
+def publish(
+    recipe: str,
+    overrides: tuple[str, ...],
+    out: str | None,
+    adapter: bool,
+    push: str | None,
+    public: bool,
+) -> None:
+    """Write the trained model with its card, as the model hub has it."""
+    from genrec.publish import publish
+
+    pipeline = Pipeline.load(recipe, *overrides)
+    folder = out or f"published/{pipeline.recipe.name}"
+    what: Any = "adapter" if adapter else "model"
+    for file in publish(pipeline, folder, what=what, push_to=push, private=not public):
+        click.echo(file)
+
+
 @cli.command(name="list")
 @click.argument("kind", required=False)
 def list_(kind: str | None) -> None:
@@ -170,6 +196,7 @@ def _console() -> Console:
 
 def _stage_command(stage: str) -> Callable[..., Any]:
     def verb(recipe: str, overrides: tuple[str, ...], force: bool) -> None:
+        follow_launcher()
         with _console() as console:
             pipeline = Pipeline.load(recipe, *overrides, console=console)
             pipeline.run(only=stage, force=stage if force else None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -61,6 +63,17 @@ class Console:
     ) -> None:
         if self._live:
             self._bars.stop()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leaves the terminal to another process for the length of a `with` block."""
+        if self._live:
+            self._bars.stop()
+        try:
+            yield
+        finally:
+            if self._live:
+                self._bars.start()
 
     def start(self, stage: str, reason: str = "") -> None:
         """Says that a stage begins."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +11,7 @@ from genrec import recipe as recipes
 from genrec.config import Recipe
 from genrec.console import Console
 from genrec.graph import STAGES, Graph, Node, ancestors, differences
+from genrec.launch import find_config, launch
 from genrec.processes import Processes
 from genrec.resources import matching
 from genrec.stages.context import Context
@@ -40,14 +41,16 @@ class Pipeline:
 
     Args:
         recipe: the validated recipe.
-        command: how the recipe was named on the command line, for messages.
+        words: how the recipe was named on the command line: itself, then overrides.
         console: where progress goes; by default nowhere.
     """
 
-    def __init__(self, recipe: Recipe, *, command: str, console: Console | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, *, words: Sequence[str], console: Console | None = None
+    ) -> None:
         self.recipe = recipe
         self.store = Store(recipe.runtime.store)
-        self._command = command
+        self._words, self._command = tuple(words), " ".join(words)
         self._console = console or Console(quiet=True)
         self._digests = Digests(self.store)
         self.graph = Graph(recipe, self._digests)
@@ -63,7 +66,7 @@ class Pipeline:
             RecipeError: it cannot be used; the message names each key and the mend.
         """
         loaded = recipes.load(path, overrides)
-        return cls(loaded, command=" ".join([str(path), *overrides]), console=console)
+        return cls(loaded, words=[str(path), *overrides], console=console)
 
     def plan(self) -> list[Plan]:
         """Returns what `run` would do, without reading the artifacts' contents."""
@@ -94,11 +97,14 @@ class Pipeline:
 
         Raises:
             MissingArtifact: `only`, and an input is missing: names the command to run.
-            FileNotFoundError, ValueError: a stage met bad input, or several processes run what one
-                process does.
+            FileNotFoundError, ValueError: a stage met bad input, several processes run what one
+                process does, or `runtime.launcher` names none.
+            RuntimeError: a stage failed under its launcher.
             DamagedArtifact: `only`, and an input is damaged.
         """
         self._check_processes(only)
+        if self.recipe.runtime.launcher is not None:
+            find_config(self.recipe.runtime.launcher)  # known now, not after hours
         named = only or to
         targets = self.graph.keys(named) if named else list(self.nodes)
         wanted = {
@@ -205,6 +211,9 @@ class Pipeline:
             raise FileNotFoundError(
                 f"{problem}; set it in the recipe or by {problem.partition(':')[0]}=PATH"
             )
+        if config := self._launcher(node):
+            self._launch(key, config, force=reason == "forced")
+            return
         if self._processes.count > 1:
             reason = f"{reason}, {self._processes.count} processes".lstrip(", ")
         self._console.start(key, reason)
@@ -218,6 +227,21 @@ class Pipeline:
         ) as out:
             self._call(node, inputs, out)
         self._console.finish(key, str(self.store.folder(node.stage.name, mark)))
+
+    def _launcher(self, node: Node) -> Path | None:
+        """The accelerate configuration that a stage is to be started with, if this is not yet so."""
+        name = self.recipe.runtime.launcher
+        if name is None or node.stage.name not in _SHARED or self._processes.count > 1:
+            return None
+        engine = getattr(node.section, "engine", None)
+        return None if engine is not None and engine.kind == "vllm" else find_config(name)
+
+    def _launch(self, key: str, config: Path, *, force: bool) -> None:
+        self._digests.save()  # what is known of raw files need not be read again there
+        with self._console.aside():
+            launch(key, self._words, config=config, force=force)
+        if self._find(key) is None:
+            raise RuntimeError(f"{key} under {config} ended well and left no artifact")
 
     def _partial(self, key: str) -> Path:
         final = self.store.folder(self.nodes[key].stage.name, self.graph.fingerprint(key))

@@ -6,9 +6,11 @@ file and the column, never something that a later stage has to guess about.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -69,6 +71,7 @@ _SEGMENTS = pl.List(pl.Struct({"text": pl.String, "sid": pl.List(pl.Int32), "ent
 EXAMPLES: Schema = {"task": pl.String, "prompt": _SEGMENTS, "completion": _SEGMENTS}
 
 SPLITS = ("train", "valid", "test")
+GROUP = 20_000  # examples of one parquet row group: what is written, or encoded, at once
 
 
 def recommendations_file(split: str) -> str:
@@ -156,12 +159,16 @@ class Example:
 
 
 def write_examples(path: str | Path, examples: Iterable[Example]) -> None:
-    """Writes examples as a parquet table of schema `EXAMPLES`, in the order given."""
-    rows = [
-        {"task": e.task, "prompt": _rows(e.prompt), "completion": _rows(e.completion)}
-        for e in examples
-    ]
-    write(path, pl.DataFrame(rows, schema=dict(EXAMPLES)), EXAMPLES)
+    """Writes examples as a parquet table of schema `EXAMPLES`, in the order given.
+
+    They are taken one group of rows at a time, so there may be more of them than memory holds.
+    """
+    from pyarrow import parquet  # slow to import, and most users of this module write no examples
+
+    iterator, empty = iter(examples), _examples_table([])
+    with parquet.ParquetWriter(path, empty.to_arrow().schema, compression="zstd") as writer:
+        while group := list(islice(iterator, GROUP)):
+            writer.write_table(_examples_table(group).to_arrow())
 
 
 def read_examples(path: str | Path) -> list[Example]:
@@ -170,10 +177,51 @@ def read_examples(path: str | Path) -> list[Example]:
     Raises:
         FileNotFoundError, ValueError: as `read`.
     """
-    return [
-        Example(row["task"], _segments(row["prompt"]), _segments(row["completion"]))
-        for row in read(path, EXAMPLES).iter_rows(named=True)
+    return [_example(row) for row in read(path, EXAMPLES).iter_rows(named=True)]
+
+
+def pick_examples(path: str | Path, rows: Sequence[int]) -> list[Example]:
+    """Reads some rows, in the order given; see `read_examples`."""
+    return [_example(row) for row in read(path, EXAMPLES)[list(rows)].iter_rows(named=True)]
+
+
+def example_groups(path: str | Path) -> int:
+    """Returns how many groups of rows `write_examples` made."""
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        return int(file.num_row_groups)
+
+
+def iterate_examples(
+    path: str | Path, *, groups: Sequence[int] | None = None, size: int = 2000
+) -> Iterator[list[Example]]:
+    """Yields what `write_examples` wrote in lists of `size` at most, with little in memory.
+
+    Args:
+        path: the file.
+        groups: which groups of rows; None takes all.
+        size: examples at once.
+    """
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        chosen = range(file.num_row_groups) if groups is None else groups
+        # Plain Arrow, one thread: polars hangs in a process forked from one that has used it.
+        for part in file.iter_batches(size, row_groups=list(chosen), use_threads=False):
+            yield [_example(row) for row in part.to_pylist()]
+
+
+def _examples_table(examples: Sequence[Example]) -> pl.DataFrame:
+    rows = [
+        {"task": e.task, "prompt": _rows(e.prompt), "completion": _rows(e.completion)}
+        for e in examples
     ]
+    return pl.DataFrame(rows, schema=dict(EXAMPLES))
+
+
+def _example(row: Mapping[str, Any]) -> Example:
+    return Example(row["task"], _segments(row["prompt"]), _segments(row["completion"]))
 
 
 def _rows(segments: Iterable[Segment]) -> list[dict[str, object]]:

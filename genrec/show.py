@@ -13,6 +13,7 @@ from genrec import config, recipe, resources
 from genrec.data.card import POPULARITY_FILE
 from genrec.exchange import FORMATS
 from genrec.pipeline import STAGES, Pipeline
+from genrec.show_train import show_curves
 from genrec.store import Artifact
 
 
@@ -54,6 +55,10 @@ def registries() -> dict[str, dict[str, str]]:
         "ablations": {
             p.stem: _first_line(p.read_text("utf-8").lstrip("# "))
             for p in sorted((shipped / "ablations").glob("*.yaml"))
+        },
+        "launchers": {
+            p.stem: _first_line(p.read_text("utf-8").lstrip("# "))
+            for p in sorted((shipped / "accelerate").glob("*.yaml"))
         },
         "stages": {s.name: f"reads {', '.join(s.reads) or 'raw files'}" for s in STAGES},
         "sources": union(config.Prepare, "source"),
@@ -169,8 +174,7 @@ def _compose(out: rich.console.Console, _: Pipeline, artifact: Artifact, rows: i
 
 def _train(out: rich.console.Console, _: Pipeline, artifact: Artifact, rows: int) -> None:
     _tree(out, artifact.load("summary.json"))
-    for line in (artifact / "log.jsonl").read_text("utf-8").splitlines()[-rows:]:
-        out.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
+    show_curves(out, artifact.path)
 
 
 def _lists(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact, rows: int) -> None:

@@ -19,7 +19,7 @@ LAYERS = [
     {"enrich", "lm", "decode", "retrieve", "evaluate", "exchange"},
     {"recommender"},
     {"stages"},
-    {"pipeline", "show", "export", "ablate"},
+    {"pipeline", "launch", "show", "show_train", "export", "publish", "ablate"},
     {"cli", "serve", "__main__", "__init__"},
 ]
 DOMAIN = {

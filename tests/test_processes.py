@@ -1,14 +1,18 @@
-"""Shares and their reunion, among real processes too: whole runs, and one that dies."""
+"""Shares and their reunion, among real processes too: whole runs, one that dies, all that are killed."""
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from genrec import Pipeline
+from genrec.lm.callbacks import read_log
 from genrec.processes import ALONE, Processes
 
 ROOT = Path(__file__).parents[1]
@@ -52,17 +56,27 @@ def test_what_cannot_be_shared_is_refused(
     assert pipeline.plan()  # looking is free
 
 
-def launch(*command: str) -> subprocess.CompletedProcess[str]:
-    """Runs a module or script as two processes, as the README does."""
-    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    return subprocess.run(
-        [sys.executable, *launcher, "--main_process_port", "0", *command],
-        capture_output=True,
+TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+TWO += ["--main_process_port", "0"]
+
+
+def start(*command: str) -> subprocess.Popen[str]:
+    """Starts Python with the environment of the tests."""
+    return subprocess.Popen(
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        timeout=240,
     )
+
+
+def launch(*command: str) -> subprocess.CompletedProcess[str]:
+    """Runs a module or script as two processes, as the README does."""
+    process = start(*TWO, *command)
+    out, err = process.communicate(timeout=240)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 MEETING = """
@@ -94,7 +108,7 @@ def test_real_processes_meet_and_none_waits_for_the_dead(tmp_path: Path) -> None
     assert not (tmp_path / "survived").exists()
 
 
-SLOW = """
+LATE = """
 import time
 from genrec.cli import main
 from genrec.lm.trainer import SidTrainer
@@ -106,29 +120,106 @@ def late(trainer):
 SidTrainer._load_best_model = late
 main()
 """
+SLOW = """
+import time
+from genrec.cli import main
+from genrec.lm.callbacks import Flow
+step = Flow.on_step_end
+def slow(self, args, state, control, **kwargs):
+    time.sleep(1 if state.global_step > 6 else 0)
+    step(self, args, state, control, **kwargs)
+Flow.on_step_end = slow
+main()
+"""
 
 
-def test_two_processes_write_the_tables_of_one(tiny: list[str], tmp_path: Path) -> None:
-    args = [*tiny, f"runtime.store={tmp_path}", "runtime.threads=1", "runtime.batch_size=16"]
+@pytest.fixture(scope="module")
+def alone(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Pipeline, list[str]]:
+    """A model that one process trained, and how: without dropout, whose noise is each process's own."""
+    args = [*tiny, "runtime.threads=1", "runtime.batch_size=16", "train.model.dropout=0"]
     args += ["embed={text: null, behaviour: {dim: 8}}"]  # 150 users: 10 batches, the last of 6
-    pipeline = Pipeline.load("demo", *args)
-    pipeline.run(to="compose")
-    script = tmp_path / "slow.py"
-    script.write_text(SLOW)  # the second process is the last to read what the first clears away
-    trained = launch(str(script), "train", "demo", *args)
+    store = tmp_path_factory.mktemp("alone") / "store"
+    pipeline = Pipeline.load("demo", *args, f"runtime.store={store}")
+    pipeline.run(to="train")
+    return pipeline, args
+
+
+@pytest.fixture
+def composed(alone: tuple[Pipeline, list[str]], tmp_path: Path) -> tuple[Pipeline, list[str]]:
+    """The same recipe in a store of its own, where all is finished that training reads."""
+    pipeline, args = alone
+    shutil.copytree(pipeline.store.root, tmp_path / "store", ignore=shutil.ignore_patterns("train"))
+    args = [*args, f"runtime.store={tmp_path / 'store'}"]
+    return Pipeline.load("demo", *args), args
+
+
+def kill_mid_epoch(pipeline: Pipeline, process: subprocess.Popen[str]) -> None:
+    """Kills what trains once it has a checkpoint, and sees its processes gone."""
+    folder = pipeline.store.folder("train", pipeline.graph.fingerprint("train"))
+    partial = folder.with_name(f"{folder.name}.partial")
+    while not (partial / "checkpoint-6" / "trainer_state.json").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    _, still = psutil.wait_procs(workers, timeout=20)
+    assert not still, "who is launched ends with the launcher"
+    epoch = [line["epoch"] for line in read_log(partial / "log.jsonl")][-1]
+    assert 0 < epoch < 1
+
+
+def assert_same_curve(one: Pipeline, other: Pipeline) -> None:
+    """Every loss of every task, at every step, to 1e-4."""
+    logs = [read_log(pipeline["train"] / "log.jsonl") for pipeline in (one, other)]
+    assert [line["step"] for line in logs[0]] == [line["step"] for line in logs[1]]
+    for a, b in zip(*logs, strict=True):
+        if "loss" in a:
+            assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
+            assert a["tasks"] == pytest.approx(b["tasks"], abs=1e-4)
+        else:
+            assert a["valid"]["loss"] == pytest.approx(b["valid"]["loss"], abs=1e-4)
+
+
+def test_one_process_goes_on_as_two_and_two_write_the_tables_of_one(
+    alone: tuple[Pipeline, list[str]],
+    composed: tuple[Pipeline, list[str]],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    pipeline, args = composed
+    slow, late = tmp_path / "slow.py", tmp_path / "late.py"
+    slow.write_text(SLOW)
+    late.write_text(LATE)  # the second process is the last to read what the first clears away
+    kill_mid_epoch(pipeline, start(str(slow), "train", "demo", *args))
+    trained = launch(str(late), "train", "demo", *args)
     assert trained.returncode == 0, trained.stderr
     assert "train begins (2 processes)" in trained.stderr
+    assert_same_curve(alone[0], pipeline)
+
     pipeline.run(only="recommend")
     folder = pipeline["recommend"].path
-    alone = {path.name: path.read_bytes() for path in folder.iterdir()}
-    created = alone.pop("artifact.json")
-    assert len(alone) == 3
-
-    shared = launch("-m", "genrec", "recommend", "demo", *args, "--force")
-    assert shared.returncode == 0, shared.stderr
-    assert shared.stderr.count("recommend begins (forced, 2 processes)") == 1
-    assert pipeline["recommend"].path == folder
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    created = files.pop("artifact.json")
+    assert len(files) == 3
+    capfd.readouterr()
+    launched = Pipeline.load("demo", *args, "runtime.launcher=cpu2")
+    launched.run(only="recommend", force="recommend")
+    said = capfd.readouterr().err
+    assert said.count("recommend begins (forced, 2 processes)") == 1, said
+    assert launched["recommend"].path == folder, "no launcher enters a fingerprint"
     assert (folder / "artifact.json").read_bytes() != created
-    assert {name: (folder / name).read_bytes() for name in alone} == alone
+    assert {name: (folder / name).read_bytes() for name in files} == files
     assert len(list(folder.iterdir())) == 4
     assert [path.name for path in folder.parent.glob("*.partial")] == []
+
+
+def test_two_processes_go_on_as_one(
+    alone: tuple[Pipeline, list[str]], composed: tuple[Pipeline, list[str]], tmp_path: Path
+) -> None:
+    pipeline, args = composed
+    slow = tmp_path / "slow.py"
+    slow.write_text(SLOW)
+    kill_mid_epoch(pipeline, start(*TWO, str(slow), "train", "demo", *args))
+    pipeline.run(only="train")
+    assert_same_curve(alone[0], pipeline)

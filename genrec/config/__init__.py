@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from genrec.config.annotate import Caption, Mine
-from genrec.config.base import ContentPath, Path_, Section
+from genrec.config.base import ContentPath, Section
 from genrec.config.compose import Compose, Tasks
 from genrec.config.embed import Joint, Late
 from genrec.config.engine import Engine, HFEngine
@@ -19,6 +19,7 @@ from genrec.config.probe import Probe
 from genrec.config.retrieve import Candidates, Cooccurrence, Fuse, Popular, Retriever
 from genrec.config.sources import Downloads, Source
 from genrec.config.split import HashUsers, LastOut, Split
+from genrec.config.train import Train
 
 __all__ = [
     "Caption",
@@ -31,6 +32,7 @@ __all__ = [
     "Recipe",
     "Section",
     "Tasks",
+    "Train",
 ]
 
 # --- prepare ---------------------------------------------------------------------------------
@@ -103,50 +105,6 @@ class Published(Section):
 Quantize = Annotated[RQVAE | RKMeans | Published, Field(discriminator="kind")]
 
 
-# --- train --------------------------------------------------------------------------
-
-
-class Scratch(Section):
-    """A Qwen3-architecture model of the given size, its tokenizer trained on the examples."""
-
-    kind: Literal["scratch"] = "scratch"
-    hidden: int = Field(128, ge=8)
-    layers: int = Field(4, ge=1)
-    heads: int = Field(4, ge=1)
-    vocab: int = Field(4000, ge=300)
-    dropout: float = Field(0.2, ge=0, lt=1)
-
-
-class Pretrained(Section):
-    """A causal LM by hub name or folder, tuned by LoRA, 4-bit QLoRA, or whole."""
-
-    kind: Literal["pretrained"] = "pretrained"
-    name: Path_
-    tune: Literal["lora", "qlora", "full"] = "lora"
-    rank: int = Field(16, ge=1)
-    alpha: int = Field(32, ge=1)
-    dropout: float = Field(0.05, ge=0, lt=1)
-    target: str | tuple[str, ...] = "all-linear"
-
-
-class Train(Section):
-    """Examples to a model, by transformers.Trainer."""
-
-    model: Annotated[Scratch | Pretrained, Field(discriminator="kind")] = Scratch()
-    epochs: float = Field(20, gt=0)
-    tokens_per_batch: int = Field(4096, ge=16)
-    max_length: int = Field(512, ge=16)
-    lr: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(0.1, ge=0)
-    warmup: float = Field(0.1, ge=0, lt=1)
-    scheduler: Literal["cosine", "one-cycle", "linear", "constant_with_warmup"] = "cosine"
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    ema: float = Field(0.0, ge=0, lt=1)
-    eval_every: int = Field(200, ge=1, description="steps between validations")
-    eval_users: int = Field(1000, ge=1, description="validation users decoded each time")
-    patience: int = Field(5, ge=1, description="validations without a gain before stopping")
-
-
 # --- recommend, evaluate ---------------------------------------------------------------------
 
 
@@ -209,6 +167,19 @@ class Runtime(Section):
     threads: int | None = Field(None, ge=1)
     batch_size: int = Field(64, ge=1, description="users decoded at once")
     save_every: int = Field(200, ge=1, description="steps between trainer checkpoints")
+    attention: str | None = Field(
+        None,
+        description="transformers' attention for training: sdpa, flash_attention_2; null: its choice",
+    )
+    max_logits: int = Field(
+        2**27, ge=1, description="targets x vocabulary held at once in training; more go in blocks"
+    )
+    launcher: str | None = Field(
+        None, description="an accelerate config, by path or name, for train and recommend: ddp8"
+    )
+    trackers: tuple[str, ...] = Field(
+        (), description="transformers' names: tensorboard, wandb, trackio, mlflow"
+    )
     downloads: Downloads = Downloads()
 
 
@@ -268,6 +239,11 @@ class Recipe(Section):
                         f"{field} asks for what the stage {stage} makes, and this recipe leaves it out; "
                         f"set {stage}.engine, or change {field}"
                     )
+        if self.quantize.kind == "published" and self.train.model.sid_init == "codebook":
+            raise ValueError(
+                "train.model.sid_init=codebook: published SIDs come without a codebook; set it to "
+                "random, or make the SIDs here (quantize.kind=rkmeans)"
+            )
         source = self.prepare.source
         if self.quantize.kind == "published" and getattr(source, "index", None) is None:
             raise ValueError("quantize.kind=published needs prepare.source.index, an *.index.json")

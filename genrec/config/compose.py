@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from genrec.config.base import Section
 
@@ -18,9 +18,22 @@ class Task(Section):
 
 
 class HistoryTask(Task):
-    """SID history -> SID; `stream` makes every next item a target in one example per user."""
+    """SID history -> SID; `stream` makes every next item a target in one example per user.
 
-    expand: Literal["stream", "prefix", "last"] = "stream"
+    It has the newest max_history + 1 items. `window` slides over longer histories: such an example
+    every `stride` items. `prefix` is the classic expansion, an example per next item.
+    """
+
+    expand: Literal["stream", "window", "prefix", "last"] = "stream"
+    stride: int | None = Field(
+        None, ge=1, description="of expand=window, items; null: max_history, each target once"
+    )
+
+    @model_validator(mode="after")
+    def _strides(self) -> HistoryTask:
+        if self.stride is not None and self.expand != "window":
+            raise ValueError(f"stride={self.stride}: expand={self.expand} has none; leave it out")
+        return self
 
 
 class NextTask(Task):

@@ -8,7 +8,7 @@ SID has a fixed length, so that decoding never needs EOS and a streamed history 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 IGNORED = -100  # the label that cross-entropy skips, in torch and transformers
 
-_FEATURES = datasets.Features(
+FEATURES = datasets.Features(
     {
         "input_ids": datasets.Sequence(datasets.Value("int32")),
         "labels": datasets.Sequence(datasets.Value("int32")),
@@ -133,24 +133,34 @@ def encode_examples(
     max_length: int,
 ) -> Encoded:
     """Encodes a corpus; see `encode_example`."""
+    columns: dict[str, list[Any]] = {name: [] for name in FEATURES}
+    trimmed = 0
+    for row, cut in encoded_rows(tokenizer, code_tokens, examples, max_length=max_length):
+        trimmed += cut
+        for name, column in columns.items():
+            column.append(row[name])
+    return Encoded(datasets.Dataset.from_dict(columns, features=FEATURES), trimmed)
+
+
+def encoded_rows(
+    tokenizer: PreTrainedTokenizerBase,
+    code_tokens: Sequence[np.ndarray],
+    examples: Sequence[Example],
+    *,
+    max_length: int,
+) -> Iterator[tuple[dict[str, Any], bool]]:
+    """Yields each example encoded, and whether it was trimmed; see `encode_example`."""
     parts = [(*example.prompt, *example.completion) for example in examples]
     encode = _Encoder(tokenizer, code_tokens, parts)
-    columns: dict[str, list[Any]] = {name: [] for name in _FEATURES}
-    trimmed = 0
     for example in examples:
         pieces = [*encode.prompt(example.prompt), *encode.completion(example.completion)]
         # An item to go by, and where items are asked for, the last of them.
         aim = any(piece.entry and piece.target for piece in pieces)
         fitted = _fit(pieces, max_length, keep=1 + aim)
-        trimmed += fitted is not pieces
         ids = [token for piece in fitted for token in piece.ids]
-        columns["input_ids"].append(ids)
-        columns["labels"].append(
-            [token if piece.target else IGNORED for piece in fitted for token in piece.ids]
-        )
-        columns["task"].append(example.task)
-        columns["length"].append(len(ids))
-    return Encoded(datasets.Dataset.from_dict(columns, features=_FEATURES), trimmed)
+        labels = [token if piece.target else IGNORED for piece in fitted for token in piece.ids]
+        row = {"input_ids": ids, "labels": labels, "task": example.task, "length": len(ids)}
+        yield row, fitted is not pieces
 
 
 def encode_prompts(

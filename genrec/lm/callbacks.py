@@ -1,10 +1,12 @@
-"""What rides along with transformers.Trainer: the log file, averaged weights, when to save."""
+"""What rides along with transformers.Trainer: the log file, averaged weights, when to save, trackers."""
 
 from __future__ import annotations
 
 import json
+import resource
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 
 from genrec.lm.sampler import TokenBudgetSampler
 from genrec.progress import Progress
@@ -105,6 +108,52 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return lines
+
+
+def trackers(names: Sequence[str], folder: Path) -> list[TrainerCallback]:
+    """Returns Trainer's own callbacks for experiment trackers, told every number of a log line.
+
+    Args:
+        names: as transformers' `report_to`: tensorboard, wandb, trackio, mlflow and others.
+        folder: where tensorboard writes, unless TENSORBOARD_LOGGING_DIR says; the others have their
+            own places and their own variables.
+
+    Raises:
+        ValueError: no such tracker; names those there are.
+        ImportError: its package is not installed; names it.
+    """
+    if "all" in names or "none" in names:
+        raise ValueError(f"runtime.trackers={list(names)}: name each, such as tensorboard")
+    try:
+        found = [_flattened(kind)() for kind in get_reporting_integration_callbacks(list(names))]
+    except ValueError as error:
+        raise ValueError(f"runtime.trackers={list(names)}: {error}") from error
+    except (RuntimeError, ImportError) as error:
+        raise ImportError(f"runtime.trackers={list(names)}: {error}") from error
+    for tracker in found:
+        if getattr(tracker, "logging_dir", "") is None:
+            tracker.logging_dir = str(folder)
+    return found
+
+
+def _flattened(kind: type[TrainerCallback]) -> type[TrainerCallback]:
+    """Returns a tracker that takes our log lines: trackers know numbers, not numbers by task."""
+
+    class Flat(kind):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kw: Any) -> None:
+            return super().on_log(args, state, control, logs=_flat(logs or {}), **kw)
+
+    Flat.__name__ = kind.__name__
+    return Flat
+
+
+def _flat(logs: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in logs.items():
+        parts = value.items() if isinstance(value, Mapping) else [("", value)]
+        for part, number in parts:
+            flat[f"{name}/{part}".rstrip("/").replace("@", "_at_")] = number  # mlflow takes no @
+    return flat
 
 
 class Average(TrainerCallback):
@@ -201,7 +250,8 @@ class Tally:
     def take(self, reduce: Any) -> dict[str, Any]:
         """Returns what a log line says of the time since the last one, and starts anew.
 
-        `tasks` is the mean loss of a task's target tokens, `shares` its part of the summed loss.
+        `tasks` is the mean loss of a task's target tokens, `shares` its part of the summed loss;
+        `memory_gb` is the first process's own.
 
         Args:
             reduce: sums a tensor over all processes.
@@ -218,4 +268,14 @@ class Tally:
             },
             "tokens_per_second": round(tokens[0] / max(seconds, 1e-9), 1),
             "padding": round(1 - tokens[0] / max(tokens[1], 1), 4),
+            **peak_memory(self.device),
         }
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """Returns the most memory that this process has held so far, GB: `memory_gb`, `gpu_memory_gb`."""
+    unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in KiB
+    peak = {"memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if device.type == "cuda":
+        peak["gpu_memory_gb"] = torch.cuda.max_memory_allocated(device)
+    return {name: round(value / 1e9, 3) for name, value in peak.items()}

@@ -7,11 +7,22 @@ import logging
 import math
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
 
-from genrec.lm.tasks import TASKS, Corpus, Options, Segments, Slots, Task, shorten, sid_segments
+from genrec.lm.tasks import (
+    STREAMED,
+    TASKS,
+    Corpus,
+    Options,
+    Segments,
+    Slots,
+    Task,
+    shorten,
+    sid_segments,
+)
 from genrec.prompts import Style, Variant, pieces
 from genrec.schema import Example, Segment
 from genrec.sid.codes import format_sid
@@ -50,7 +61,23 @@ def compose(
         ValueError: an option that the task does not have or a value out of bounds, a template that
             cannot be streamed, a task over words that the corpus lacks, or no example at all.
     """
-    train: list[Example] = []
+    train = train_examples(
+        corpus, tasks, style=style, seed=seed, max_history=max_history, max_text=max_text
+    )
+    return list(train), list(valid_examples(corpus, style=style, max_history=max_history))
+
+
+def train_examples(
+    corpus: Corpus,
+    tasks: Mapping[str, Mapping[str, Any]],
+    *,
+    style: Style,
+    seed: int,
+    max_history: int = 50,
+    max_text: int = 300,
+) -> Iterator[Example]:
+    """Yields the examples to train on, one by one; see `compose`."""
+    found = 0
     for name, chosen in tasks.items():
         task = _task(name)
         options = _options(task, chosen, max_history=max_history, max_text=max_text)
@@ -58,29 +85,31 @@ def compose(
             continue
         _check_words(task, corpus)
         variants = task.template.variants(style)
-        if options.expand == "stream" and task.expand:
+        if options.expand in STREAMED and task.expand:
             for variant in variants:
                 _check_streamable(name, variant)
-        units = task.units(corpus, options)
-        examples = list(_examples(task, units, options.rate, variants, seed))
-        if not examples:
+        before = found
+        for example in _examples(task, corpus, options, variants, seed):
+            found += 1
+            yield example
+        if found == before:
             logger.warning("compose: the task %s has no example; %s", name, _nothing(task))
-        train.extend(examples)
-    if not train:
+    if not found:
         raise ValueError(
             f"compose: no training example from {corpus.items.height} items and "
             f"{corpus.train.height} users; raise a rate in compose.tasks (now "
             f"{ {name: dict(chosen) for name, chosen in tasks.items()} })"
         )
-    valid = [
-        Example(
+
+
+def valid_examples(corpus: Corpus, *, style: Style, max_history: int = 50) -> Iterator[Example]:
+    """Yields the examples to validate on, one by one; see `compose`."""
+    for history, target in corpus.valid.select("history", "target").iter_rows():
+        yield Example(
             "history_to_sid",
             prompt_for(corpus.sids[history], style=style, max_history=max_history),
             sid_segments(corpus.sids[[target]]),
         )
-        for history, target in corpus.valid.select("history", "target").iter_rows()
-    ]
-    return train, valid
 
 
 def _nothing(task: Task) -> str:
@@ -145,8 +174,7 @@ def questions(name: str, corpus: Corpus, *, style: Style, max_text: int = 300) -
     """
     task = _task(name)
     variant = task.template.variants(style)[0]
-    units = task.units(corpus, Options(max_text=max_text))
-    return list(_examples(task, units, 1.0, [variant], seed=0))
+    return list(_examples(task, corpus, Options(max_text=max_text), [variant], seed=0))
 
 
 def digests(tasks: Sequence[str]) -> dict[str, str]:
@@ -173,6 +201,7 @@ def _task(name: str) -> Task:
 
 def _options(task: Task, chosen: Mapping[str, Any], **limits: Any) -> Options:
     known = ["rate", *(["expand"] if task.expand else [])]
+    known += ["stride"] if "window" in task.expand else []
     unknown = sorted(set(chosen) - set(known))
     if unknown:
         raise ValueError(f"compose.tasks.{task.name}: unknown {unknown}; expected {known}")
@@ -190,26 +219,40 @@ def _options(task: Task, chosen: Mapping[str, Any], **limits: Any) -> Options:
     ):
         if value < least:
             raise ValueError(f"compose.{name}: {value}, expected at least {least}")
+    if options.stride is not None and not 1 <= options.stride <= options.max_history:
+        raise ValueError(
+            f"compose.tasks.{task.name}.stride: {options.stride}, expected 1 to max_history "
+            f"({options.max_history}), or some next items would be no target"
+        )
     return options
 
 
 def _examples(
     task: Task,
-    units: Iterator[list[Slots]],
-    rate: float,
+    corpus: Corpus,
+    options: Options,
     variants: Sequence[Variant],
     seed: int,
 ) -> Iterator[Example]:
-    """Yields the examples of all passes; a unit's next pass takes its next variant."""
-    filled = [unit for unit in units if unit]
+    """Yields the examples of all passes; a unit's next pass takes its next variant.
+
+    Units are made anew in every pass, and once to be counted, for together they may be more than
+    memory holds.
+    """
+
+    def units() -> Iterator[list[Slots]]:
+        return (unit for unit in task.units(corpus, options) if unit)
+
+    count = sum(1 for _ in units())
     rng = np.random.default_rng([seed, zlib.crc32(task.name.encode())])
-    first = rng.integers(len(variants), size=len(filled))
-    for turn in range(math.ceil(rate)):
-        share = min(1.0, rate - turn)
-        order = rng.permutation(len(filled))[: round(share * len(filled))]
-        for unit in np.sort(order):
-            for position, slots in enumerate(filled[unit]):
-                variant = variants[(first[unit] + turn + position) % len(variants)]
+    first = rng.integers(len(variants), size=count)
+    for turn in range(math.ceil(options.rate)):
+        share = min(1.0, options.rate - turn)
+        chosen = np.zeros(count, dtype=bool)
+        chosen[rng.permutation(count)[: round(share * count)]] = True
+        for number, unit in compress(enumerate(units()), chosen):
+            for position, slots in enumerate(unit):
+                variant = variants[(first[number] + turn + position) % len(variants)]
                 yield Example(
                     task.name,
                     _fill(variant.prompt, slots),
@@ -246,7 +289,7 @@ def _check_words(task: Task, corpus: Corpus) -> None:
 def _check_streamable(name: str, variant: Variant) -> None:
     if pieces(variant.prompt)[-1][1] != "history" or variant.completion != "{target}":
         raise ValueError(
-            f"prompts/tasks/{name}.yaml: expand=stream needs prompts that end with {{history}} and "
+            f"prompts/tasks/{name}.yaml: a streamed history needs prompts that end with {{history}} and "
             f"the completion '{{target}}', found '{variant.prompt}' -> '{variant.completion}'; "
             "change the template or set expand to prefix or last"
         )

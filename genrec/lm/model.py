@@ -1,13 +1,10 @@
-"""The language models: a small Qwen3 made on the spot, or a pretrained one tuned by LoRA or whole.
+"""The language models: a small Qwen3 made on the spot, or a pretrained one, adapted or tuned whole.
 
-LoRA trains the rows of the SID tokens and no other row of the vocabulary (design decision 4). What
-is handed on is a merged model that transformers loads alone.
+What is handed on is a merged model that transformers loads alone.
 """
 
 from __future__ import annotations
 
-import tempfile
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -32,8 +29,9 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from genrec.lm.adapters import adapt, attach, merge
 from genrec.lm.batch import add_sid_tokens, code_token_ids
-from genrec.lm.rows import is_tied, row_modules, set_rows, stack
+from genrec.lm.rows import set_rows, stack
 from genrec.weights import find_weights
 
 Tune = Literal["lora", "qlora", "full"]
@@ -119,6 +117,8 @@ def load_pretrained(
     alpha: int = 32,
     dropout: float = 0.05,
     target: str | Sequence[str] = "all-linear",
+    use_dora: bool = False,
+    use_rslora: bool = False,
     dtype: torch.dtype = torch.float32,
     device: str = "auto",
     seed: int = 0,
@@ -132,10 +132,12 @@ def load_pretrained(
         codes: K of every level.
         tune: `lora` adapts the base and trains the SID rows; `qlora` does so over a base in 4-bit
             NF4; `full` trains every weight.
-        rank: of the LoRA matrices.
-        alpha: their scale, times 1 / rank.
-        dropout: on their input.
-        target: the linear layers that LoRA adapts; `all-linear` is all but the output head.
+        rank: as the other settings of the adapter, in `adapt`.
+        alpha: as there.
+        dropout: as there.
+        target: as there.
+        use_dora: as there.
+        use_rslora: as there.
         dtype: of the base's weights; keep fp32 for `full`.
         device: where a quantised base is made; `auto` is the GPU if there is one.
         seed: of LoRA's matrices and the new rows.
@@ -151,23 +153,18 @@ def load_pretrained(
     if tune == "full":
         return model, tokenizer
     rows = np.concatenate(code_token_ids(tokenizer, [codes] * levels)).tolist()
-    tied = is_tied(model)
-    config = peft.LoraConfig(
-        task_type="CAUSAL_LM",
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules=target if isinstance(target, str) else list(target),
-        # An untied head would never learn to write the new tokens if only the input rows trained.
-        trainable_token_indices=rows if tied else dict.fromkeys(row_modules(model), rows),
-        ensure_weight_tying=tied,
+    adapted = adapt(
+        model,
+        rows,
+        rank=rank,
+        alpha=alpha,
+        dropout=dropout,
+        target=target,
+        use_dora=use_dora,
+        use_rslora=use_rslora,
+        seed=seed,
     )
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # PEFT ties the token rows but warns that no whole module is tied.
-        warnings.filterwarnings("ignore", message="You have requested `ensure_weight_tying`")
-        torch.manual_seed(seed)
-        adapted = peft.get_peft_model(model, config)
-    return _without_vocabulary(adapted), tokenizer
+    return adapted, tokenizer
 
 
 def load_adapter(
@@ -182,12 +179,13 @@ def load_adapter(
 ) -> tuple[peft.PeftModel, PreTrainedTokenizerBase]:
     """Loads a base model and an adapter saved by `save_adapter`; arguments as `load_pretrained`."""
     model, tokenizer = _base(name, levels, codes, tune, dtype, device, 0, None)
-    return _without_vocabulary(peft.PeftModel.from_pretrained(model, str(path))), tokenizer
+    return attach(model, path), tokenizer
 
 
-def save_adapter(model: peft.PeftModel, path: str | Path) -> None:
-    """Saves LoRA's matrices and the SID rows, nothing of the base."""
-    model.save_pretrained(str(path), save_embedding_layers=False)
+def load_whole(path: str | Path) -> PreTrainedModel:
+    """Loads a model from a folder that has all of it, SID tokens too."""
+    with quiet():
+        return AutoModelForCausalLM.from_pretrained(str(path), dtype=torch.float32)
 
 
 def save_merged(
@@ -196,8 +194,7 @@ def save_merged(
     """Saves a model that AutoModelForCausalLM and AutoTokenizer load alone.
 
     Args:
-        model: trained; a PEFT model is merged in place, so do not use it afterwards. A 4-bit base
-            is dequantised first, that the merge is not rounded to 4 bits again.
+        model: trained; an adapted one is merged in place, so do not use it afterwards.
         tokenizer: saved beside it.
         path: the folder to write.
 
@@ -205,9 +202,7 @@ def save_merged(
         The merged model.
     """
     if isinstance(model, peft.PeftModel):
-        if getattr(model.base_model.model, "is_quantized", False):
-            model = _dequantized(model)
-        model = model.merge_and_unload()
+        model = merge(model)
     with quiet():
         model.save_pretrained(str(path))
     tokenizer.save_pretrained(str(path))
@@ -306,18 +301,3 @@ def _drop(module: nn.Module, inputs: Any, output: Any, *, p: float) -> Any:
     if isinstance(output, tuple):  # attention returns its weights too
         return (F.dropout(output[0], p), *output[1:])
     return F.dropout(output, p)
-
-
-def _without_vocabulary(model: peft.PeftModel) -> peft.PeftModel:
-    # PEFT sees that the vocabulary grew and would put the whole embedding into every checkpoint,
-    # though the new rows are in the adapter already.
-    model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
-    return model
-
-
-def _dequantized(model: peft.PeftModel) -> peft.PeftModel:
-    """Puts the adapter of a 4-bit model on the same base with its 4-bit weights written out."""
-    with tempfile.TemporaryDirectory() as folder:
-        save_adapter(model, folder)
-        base = model.unload()
-        return peft.PeftModel.from_pretrained(base.dequantize(base.dtype), folder)

@@ -20,7 +20,7 @@ import polars as pl
 from genrec.prompts import Template, load_template
 from genrec.schema import Segment
 
-Expand = Literal["stream", "prefix", "last"]
+Expand = Literal["stream", "window", "prefix", "last"]
 Segments = tuple[Segment, ...]
 Slots = Mapping[str, Segments]
 
@@ -63,13 +63,18 @@ class Options:
         rate: expected passes over the task's units: 1.0 all, 0.5 a seeded half, 2.0 all twice, the
             second time in other words.
         expand: histories only. `stream`: one example per user in which every next item is a
-            target; `prefix`: one example per next item; `last`: the last item only.
+            target, of the newest max_history + 1 items; `window`: as many such examples as it takes
+            to slide over the whole history; `prefix`: one example per next item; `last`: the last
+            item only.
+        stride: items by which a window moves on, 1 to max_history; None is max_history, with which
+            each next item is a target once.
         max_history: items of history in a prompt; the oldest go first.
         max_text: characters of an item's text.
     """
 
     rate: float = 1.0
     expand: Expand = "prefix"
+    stride: int | None = None
     max_history: int = 50
     max_text: int = 300
 
@@ -104,8 +109,8 @@ def history_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     """SID history to the next item's SID: the task that recommends."""
     for items in _sequences(corpus.train):
         sids = _sids(corpus, items)
-        if options.expand == "stream":
-            yield list(_stream(sids, options.max_history))
+        if options.expand in STREAMED:
+            yield list(_streams(sids, options))
         else:
             yield [
                 {"history": sids[past], "target": sids[nxt : nxt + 1]}
@@ -200,7 +205,8 @@ def query_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
         yield [{"query": _text(shorten(q, options.max_text)), "target": sid} for q in queries]
 
 
-_ANY: tuple[Expand, ...] = ("stream", "prefix", "last")
+STREAMED: tuple[Expand, ...] = ("stream", "window")  # several targets in one example
+_ANY: tuple[Expand, ...] = ("stream", "window", "prefix", "last")
 _ONE: tuple[Expand, ...] = ("last", "prefix")
 TASKS: dict[str, Task] = {
     task.name: task
@@ -255,11 +261,20 @@ def kind_words(titles: Sequence[str], *, count: int = 2) -> list[str]:
     return [" ".join(w for w in own if w in k) for own, k in zip(words, kept, strict=True)]
 
 
-def _stream(sids: Segments, max_history: int) -> Iterator[Slots]:
-    # One more than max_history: the newest item is a target only.
-    sids = sids[-(max_history + 1) :]
-    if len(sids) > 1:
-        yield {"history": sids[:1], "target": sids[1:]}
+def _streams(sids: Segments, options: Options) -> Iterator[Slots]:
+    """Yields windows in each of which every item but the first is a target, the newest one last.
+
+    One more than max_history: the newest item is a target only. Windows are placed from the newest
+    item back, so that the oldest is the short one.
+    """
+    width = options.max_history + 1
+    ends = [len(sids)]
+    while options.expand == "window" and ends[-1] > width:
+        ends.append(ends[-1] - (options.stride or options.max_history))
+    for end in reversed(ends):
+        window = sids[max(0, end - width) : end]
+        if len(window) > 1:
+            yield {"history": window[:1], "target": window[1:]}
 
 
 def _steps(length: int, options: Options) -> Iterator[tuple[slice, int]]:

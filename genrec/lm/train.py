@@ -6,13 +6,15 @@ checkpoints, early stopping, mixed precision and several processes are Trainer's
 
 from __future__ import annotations
 
-import json
-import shutil
+from collections.abc import Sequence
+from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import datasets
 import torch
+from peft import PeftModel
 from torch import nn
 from transformers import (
     EarlyStoppingCallback,
@@ -20,11 +22,14 @@ from transformers import (
     PrinterCallback,
     TrainingArguments,
 )
-from transformers.trainer import TRAINER_STATE_NAME
 
 from genrec.lm.balance import CURVES_FILE, BalanceWatch, draw_curves, unbalanced
-from genrec.lm.callbacks import Average, Flow, LogFile, read_log
+from genrec.lm.callbacks import Average, Flow, LogFile, read_log, trackers
+from genrec.lm.checkpoints import check_kind, is_finished, last_complete_checkpoint, room_for
+from genrec.lm.corpus import lengths_of, tasks_of
+from genrec.lm.loss import MAX_LOGITS
 from genrec.lm.model import quiet
+from genrec.lm.packing import PackingCollator, check_packing, row_for
 from genrec.lm.sampler import Collator, TokenBudgetSampler
 from genrec.lm.trainer import SidTrainer, Validate
 from genrec.progress import Progress, silent
@@ -44,8 +49,10 @@ def train(
     epochs: float | None = None,
     max_steps: int | None = None,
     tokens_per_batch: int = 4096,
+    packing: bool = False,
     lr: float = 2e-3,
     weight_decay: float = 0.1,
+    optimizer: str = "adamw_torch_fused",
     warmup: float = 0.1,
     scheduler: Scheduler = "cosine",
     label_smoothing: float = 0.0,
@@ -55,8 +62,12 @@ def train(
     patience: int = 5,
     save_every: int = 200,
     log_every: int = 20,
+    max_logits: int = MAX_LOGITS,
+    gradient_checkpointing: bool = False,
     seed: int = 0,
     device: str = "auto",
+    track: Sequence[str] = (),
+    track_in: Path | None = None,
     validate: Validate | None = None,
     metric: str = "recall@10",
     progress: Progress = silent,
@@ -69,14 +80,16 @@ def train(
     Args:
         model: from `build_scratch` or `load_pretrained`, as it was when training first began.
         tokenizer: for its padding token.
-        train_data: `encode_examples(...).data`.
+        train_data: `encode_examples(...).data`, or `encode_file(...).data`, which stays on disk.
         valid_data: the same, for the loss on validation.
         out: a folder that outlives a killed run: checkpoints, `log.jsonl`, `losses.png`.
         epochs: passes over `train_data`; give this or `max_steps`.
         max_steps: optimizer steps.
-        tokens_per_batch: padded tokens of a step, over all processes.
-        lr: highest learning rate, of AdamW.
-        weight_decay: of AdamW, on matrices.
+        tokens_per_batch: tokens of a step, over all processes, padding included.
+        packing: several examples in one row instead of padding; batches then hold all lengths.
+        lr: highest learning rate.
+        weight_decay: on matrices.
+        optimizer: by transformers' name (`OptimizerNames`); 8-bit and paged ones are bitsandbytes'.
         warmup: share of the steps in which the learning rate rises.
         scheduler: how it moves; `one-cycle` is torch's OneCycleLR, rising and falling by cosine.
         label_smoothing: of the training loss.
@@ -86,8 +99,13 @@ def train(
         patience: validations without a gain before stopping.
         save_every: steps between checkpoints, beside those after each validation.
         log_every: steps between log lines.
+        gradient_checkpointing: layers keep their input alone and are computed again for the backward
+            pass: a fraction of the memory for a third more work.
+        max_logits: targets x vocabulary held at once; beyond it the loss is computed in blocks.
         seed: of batches and dropout.
         device: `auto`, `cpu`, `cuda` or `mps`.
+        track: experiment trackers, see `trackers`; no part of what is learned.
+        track_in: where tensorboard writes; by default `out`/runs.
         validate: gets the model in eval mode with the averaged weights, returns metrics such as
             `recall@10` by the real decoder.
         metric: chooses the best checkpoint: a key of `validate`'s metrics (higher is better) or
@@ -97,12 +115,15 @@ def train(
     Returns:
         steps, epochs, metric, best_step, valid (all metrics at the best step), unbalanced (tasks
         that starve or crowd, see `balance`), stopped_early, parameters, trainable. `losses.png` in
-        `out` shows each task's loss.
+        `out` shows each task's loss. Under FSDP or DeepSpeed also `whole`, the checkpoint in `out` that
+        holds the best weights: `model` has its process's part alone.
 
     Raises:
         ValueError: not one of `epochs` and `max_steps`, no data, no such device, or `metric` is not
             measured.
-        FloatingPointError: the loss is not finite.
+        FloatingPointError: the loss is not finite; names the file in `out` that holds the batch.
+        ImportError: the optimizer's or a tracker's package is not installed.
+        OSError: the disk is full; the last whole checkpoint stays.
     """
     _check_arguments(train_data, valid_data, epochs, max_steps, metric, validate)
     out.mkdir(parents=True, exist_ok=True)
@@ -113,6 +134,8 @@ def train(
         max_steps=max_steps if max_steps is not None else -1,
         learning_rate=lr,
         weight_decay=weight_decay,
+        optim=optimizer,
+        **_checkpointing(gradient_checkpointing),
         warmup_steps=warmup,  # below 1 it is a share of the steps
         lr_scheduler_type="cosine" if scheduler == "one-cycle" else scheduler,
         max_grad_norm=max_grad_norm,
@@ -127,8 +150,9 @@ def train(
     with arguments.main_process_first(local=False):  # it clears up what a kill left
         checkpoint = last_complete_checkpoint(out)
     sampler = TokenBudgetSampler(
-        train_data["length"],
+        lengths_of(train_data),
         tokens_per_batch,
+        packing=packing,
         seed=seed,
         rank=arguments.process_index,
         processes=arguments.world_size,
@@ -139,13 +163,14 @@ def train(
         args=arguments,
         train_dataset=train_data,
         eval_dataset=valid_data,
-        data_collator=Collator(tokenizer.pad_token_id, sorted(set(train_data["task"]))),
+        data_collator=_collator(model, tokenizer, tasks_of(train_data), packing=packing),
         callbacks=[
             EarlyStoppingCallback(early_stopping_patience=patience),
             Flow(sampler, save_every, progress),
             LogFile(out / LOG_FILE),
             BalanceWatch(out / LOG_FILE),
             *([average] if average else []),
+            *trackers(track, track_in or out / "runs"),
         ],
     )
     trainer.remove_callback(PrinterCallback)
@@ -157,25 +182,33 @@ def train(
         label_smoothing=label_smoothing,
         average=average,
         validate=validate,
+        max_logits=max_logits,
+        tokenizer=tokenizer,
     )
-    with quiet():
-        trainer.run(checkpoint, finished=checkpoint is not None and _is_finished(checkpoint))
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    check_sharding(
+        model, fsdp=trainer.is_fsdp_enabled, deepspeed=trainer.is_deepspeed_enabled, ema=ema
+    )
+    if checkpoint is not None:
+        kind = "fsdp" if trainer.is_fsdp_enabled else "deepspeed" if sharded else "plain"
+        check_kind(checkpoint, kind)
+    with quiet(), room_for("a checkpoint", out):
+        trainer.run(checkpoint, finished=checkpoint is not None and is_finished(checkpoint))
     if trainer.is_world_process_zero():
         draw_curves(read_log(out / LOG_FILE), out / CURVES_FILE)
-    return _summary(trainer, out, metric)
+    summary = _summary(trainer, out, metric)
+    if sharded:
+        summary["whole"] = Path(trainer.state.best_model_checkpoint or "").name
+    return summary
 
 
-def last_complete_checkpoint(out: Path) -> Path | None:
-    """Returns the newest checkpoint that was written to its end; removes those that were not.
-
-    Trainer writes a checkpoint's state last, so a readable state means a whole checkpoint.
-    """
-    found = sorted(out.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    for folder in reversed(found):
-        if _is_complete(folder):
-            return folder
-        shutil.rmtree(folder)
-    return None
+def _collator(
+    model: Any, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[str], *, packing: bool
+) -> Collator | PackingCollator:
+    if not packing:
+        return Collator(tokenizer.pad_token_id, tasks)
+    check_packing(model, vocabulary=len(tokenizer))
+    return PackingCollator(tokenizer.pad_token_id, tasks, row=row_for(model))
 
 
 def _arguments(out: Path, *, device: str, **settings: Any) -> TrainingArguments:
@@ -189,6 +222,7 @@ def _arguments(out: Path, *, device: str, **settings: Any) -> TrainingArguments:
     mps = device in ("auto", "mps") and torch.backends.mps.is_available()
     if device not in ("auto", "cpu") and not (cuda or mps):
         raise ValueError(f"runtime.device={device}: there is none here; expected auto or cpu")
+    check_optimizer(settings["optim"], cuda=cuda)
     arguments = TrainingArguments(
         output_dir=str(out.resolve()),
         logging_nan_inf_filter=False,
@@ -210,6 +244,43 @@ def _arguments(out: Path, *, device: str, **settings: Any) -> TrainingArguments:
     return arguments
 
 
+def _checkpointing(wanted: bool) -> dict[str, Any]:
+    if not wanted:
+        return {}
+    known = {field.name for field in fields(TrainingArguments)}
+    name = "activation" if "activation_checkpointing" in known else "gradient"  # before 5.23
+    return {
+        f"{name}_checkpointing": True,
+        f"{name}_checkpointing_kwargs": {"use_reentrant": False},
+    }
+
+
+def check_sharding(model: nn.Module, *, fsdp: bool, deepspeed: bool, ema: float) -> None:
+    """Raises where a launcher shares out what this run needs whole."""
+    if (fsdp or deepspeed) and ema:
+        raise ValueError(
+            f"train.ema={ema}: averages whole weights, and under FSDP or DeepSpeed each process has a "
+            "part of them; set train.ema=0"
+        )
+    if fsdp and isinstance(model, PeftModel):
+        raise ValueError(
+            "train.model.tune under FSDP: it cannot share out the trained token rows, which the "
+            "input and the output have in common. Adapters leave little to share: take ddp8; or zero3, "
+            "or train.model.tune=full"
+        )
+
+
+def check_optimizer(name: str, *, cuda: bool) -> None:
+    """Raises where an optimizer cannot run here: its package is missing, or it needs a GPU."""
+    if name.startswith("paged_") and not cuda:
+        raise ValueError(
+            f"train.optimizer={name}: pages are of a GPU's memory, and this runs on none; take "
+            f"{'adamw_8bit' if name.endswith('8bit') else 'adamw_torch_fused'}"
+        )
+    if (name.startswith("paged_") or name.endswith("8bit")) and not find_spec("bitsandbytes"):
+        raise ImportError(f"train.optimizer={name} needs bitsandbytes: pip install 'genrec[qlora]'")
+
+
 def _check_arguments(
     train_data: datasets.Dataset,
     valid_data: datasets.Dataset,
@@ -227,25 +298,6 @@ def _check_arguments(
         raise ValueError(f"metric '{metric}' needs validate; without it choose 'loss'")
 
 
-def _is_complete(folder: Path) -> bool:
-    needed = ("optimizer.pt", "scheduler.pt")
-    return _state(folder) is not None and all((folder / name).is_file() for name in needed)
-
-
-def _is_finished(folder: Path) -> bool:
-    state = _state(folder) or {}
-    control = state.get("stateful_callbacks", {}).get("TrainerControl", {})
-    return bool(control.get("args", {}).get("should_training_stop"))
-
-
-def _state(folder: Path) -> dict[str, Any] | None:
-    try:
-        state: dict[str, Any] = json.loads((folder / TRAINER_STATE_NAME).read_text("utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return None
-    return state
-
-
 def _summary(trainer: SidTrainer, out: Path, metric: str) -> dict[str, Any]:
     state = trainer.state
     best, lines = state.best_global_step, read_log(out / LOG_FILE)
@@ -259,6 +311,10 @@ def _summary(trainer: SidTrainer, out: Path, metric: str) -> dict[str, Any]:
         "valid": valid[0] if valid else {},
         "unbalanced": unbalanced(lines),
         "stopped_early": state.global_step < state.max_steps,
-        "parameters": sum(p.numel() for p in parameters),
-        "trainable": sum(p.numel() for p in parameters if p.requires_grad),
+        "parameters": sum(map(_size, parameters)),
+        "trainable": sum(_size(p) for p in parameters if p.requires_grad),
     }
+
+
+def _size(parameter: nn.Parameter) -> int:
+    return int(getattr(parameter, "ds_numel", parameter.numel()))  # ZeRO-3 leaves none in place

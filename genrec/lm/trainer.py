@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate.utils import broadcast_object_list
 from torch import nn
-from torch.nn import functional as F
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerState
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from genrec.lm.batch import IGNORED
 from genrec.lm.callbacks import Average, Tally
+from genrec.lm.corpus import lengths_of, tasks_of
+from genrec.lm.loss import TargetLoss
 from genrec.lm.sampler import Collator, TokenBudgetSampler
 
+BAD_BATCH = "not-finite"  # the files of batches whose loss was not
 Validate = Callable[[nn.Module], Mapping[str, float]]
 
 
@@ -41,11 +45,16 @@ class SidTrainer(Trainer):
         label_smoothing: float,
         average: Average | None,
         validate: Validate | None,
+        max_logits: int,
+        tokenizer: PreTrainedTokenizerBase,
     ) -> None:
         """Adds what Trainer has no argument for; the arguments are those of `train`."""
         self._sampler, self._tokens_per_batch = sampler, tokens_per_batch
         self._one_cycle, self._warmup = one_cycle, warmup
         self._smoothing, self._average, self._validate = label_smoothing, average, validate
+        self._tokenizer = tokenizer
+        self._before: dict[str, torch.Tensor] | None = None
+        self._target_losses = TargetLoss(self.model, max_logits=max_logits)
         self._tally = Tally(tuple(self.data_collator.task_index), self.args.device)
         self.model_accepts_loss_kwargs = True  # compute_loss divides by all targets of the step
         self.loss_is_scaled_for_ga = True
@@ -54,7 +63,8 @@ class SidTrainer(Trainer):
         """Trains from a checkpoint or the start; of a finished run only loads the best weights."""
         if checkpoint is not None and finished:
             self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-            self._load_best_model()
+            if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # then `train` names them
+                self._load_best_model()
         else:
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if self._average is not None and self.state.best_model_checkpoint is not None:
@@ -96,7 +106,10 @@ class SidTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Returns the mean over the targets of the whole step, on whichever process they are."""
-        losses, tasks = self._target_losses(model, inputs, self._smoothing)
+        losses, tasks = self._target_losses(model, inputs, smoothing=self._smoothing)
+        if not losses.isfinite().all():
+            self._stop(inputs, losses)
+        self._before = inputs
         self._tally.add(tasks, losses, inputs["attention_mask"])
         count = len(losses) if num_items_in_batch is None else num_items_in_batch
         # DDP averages gradients over processes, while `count` is already the sum over them.
@@ -125,13 +138,8 @@ class SidTrainer(Trainer):
         return metrics
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
-        """Adds the loss of each task to a log line, and stops where the loss is not finite."""
+        """Adds the loss of each task to a log line."""
         if "loss" in logs:
-            if not math.isfinite(logs["loss"]):
-                raise FloatingPointError(
-                    f"the training loss is {logs['loss']} at step {self.state.global_step}; lower "
-                    "train.lr or raise train.warmup"
-                )
             logs |= self._tally.take(self.accelerator.reduce)
         super().log(logs, start_time)
 
@@ -147,37 +155,58 @@ class SidTrainer(Trainer):
 
     def _valid_losses(self) -> dict[str, float]:
         data = self.eval_dataset
-        collate = Collator(self.data_collator.pad, sorted(set(data["task"])))
-        sampler = TokenBudgetSampler(data["length"], self._tokens_per_batch, shuffle=False)
+        collate = Collator(self._tokenizer.pad_token_id, tasks_of(data))
+        sampler = TokenBudgetSampler(lengths_of(data), self._tokens_per_batch, shuffle=False)
         total = count = 0.0
         for batch in DataLoader(data, batch_sampler=sampler, collate_fn=collate):
-            losses, _ = self._target_losses(self.model, self._prepare_inputs(batch), 0.0)
+            losses, _ = self._target_losses(self.model, self._prepare_inputs(batch))
             total += losses.sum().item()
             count += len(losses)
         return {"loss": total / count}
 
-    def _target_losses(
-        self, model: nn.Module, inputs: Mapping[str, torch.Tensor], smoothing: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns the loss of every target token of a batch, and its task's index, both [targets].
-
-        Only positions before a target reach the output head: it costs half of a small model's time,
-        and prompts are no targets.
-        """
-        labels = inputs["labels"][:, 1:]
-        targets = labels != IGNORED  # [B, T - 1]
-        positions = F.pad(targets, (0, 1))  # [B, T]
-        head = self.model.get_output_embeddings()
-        hook = head.register_forward_pre_hook(lambda _, hidden: (hidden[0][positions],))
-        try:
-            logits = model(
-                input_ids=inputs["input_ids"],
-                attention_mask=inputs["attention_mask"],
-                use_cache=False,
-            ).logits  # [targets, V]
-        finally:
-            hook.remove()
-        losses = F.cross_entropy(
-            logits.float(), labels[targets], reduction="none", label_smoothing=smoothing
+    def _stop(self, inputs: Mapping[str, torch.Tensor], losses: torch.Tensor) -> NoReturn:
+        """Writes down the batch whose loss is not finite, and the one before, and raises."""
+        step = self.state.global_step + 1
+        path = Path(self.args.output_dir) / f"{BAD_BATCH}-{step}-{self.args.process_index}.json"
+        found = {
+            "step": step,
+            "batch": describe(inputs, self._tokenizer, losses),
+            "batch_before": describe(self._before, self._tokenizer) if self._before else [],
+        }
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        bad = int((~losses.isfinite()).sum())
+        raise FloatingPointError(
+            f"the training loss is {losses.sum().item()} at step {step}: {bad} of {len(losses)} targets "
+            f"have none that is finite; the batch and the one before, whose step may have broken the "
+            f"weights, are in {path}. Lower train.lr or raise train.warmup"
         )
-        return losses, inputs["tasks"].unsqueeze(1).expand_as(targets)[targets]
+
+
+def describe(
+    inputs: Mapping[str, torch.Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    losses: torch.Tensor | None = None,
+) -> list[dict[str, Any]]:
+    """Returns a batch example by example, to be read: ids, labels, text, and each target's loss.
+
+    Args:
+        inputs: as the collator made it.
+        tokenizer: its own.
+        losses: of every target, in the order of the batch; those not finite become null.
+    """
+    values = [] if losses is None else losses.detach().float().cpu().tolist()
+    found: list[dict[str, Any]] = []
+    for row, mask in enumerate(inputs["attention_mask"].bool()):
+        ids, labels = (inputs[name][row][mask].tolist() for name in ("input_ids", "labels"))
+        first = [not i for i in range(len(ids))]
+        if "position_ids" in inputs:  # several examples in a row
+            first = [place == 0 for place in inputs["position_ids"][row][mask].tolist()]
+        starts = [i for i, begins in enumerate(first) if begins]
+        for start, end in pairwise([*starts, len(ids)]):
+            own = {"input_ids": ids[start:end], "labels": labels[start:end]}
+            found.append({"text": tokenizer.decode(own["input_ids"]), **own})
+            if losses is not None:
+                count = sum(label != IGNORED for label in own["labels"][1:])
+                found[-1]["losses"] = [x if math.isfinite(x) else None for x in values[:count]]
+                values = values[count:]
+    return found

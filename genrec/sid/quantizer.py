@@ -93,6 +93,16 @@ def load_quantizer(path: str | Path) -> Quantizer:
     return known[kind].load(path)
 
 
+def load_codebooks(path: str | Path) -> Floats:
+    """Returns the code vectors of a saved quantiser of any kind. float32 [L, K, d].
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or no quantiser of ours.
+    """
+    return read_file(path)[1]["codebooks"]
+
+
 def check_embeddings(
     embeddings: Floats, *, codes: int | None = None, dim: int | None = None
 ) -> Floats:

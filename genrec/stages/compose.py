@@ -24,21 +24,23 @@ def run(context: Context) -> None:
         if "mine" in context.inputs
         else None,
     )
-    train, valid = compose.compose(
+    words = {"style": section.style, "max_history": section.max_history}
+    train = compose.train_examples(
         corpus,
         section.active(context.inputs),
-        style=section.style,
         seed=context.recipe.seed,
-        max_history=section.max_history,
         max_text=section.max_text,
+        **words,
     )
-    test = [
+    valid = compose.valid_examples(corpus, **words)
+    test = (
         schema.Example(
             "history_to_sid",
             compose.prompt_for(sids[history], style=section.style, max_history=section.max_history),
             (schema.Segment(sid=tuple(map(int, sids[target]))),),
         )
         for history, target in prepared.load("test.parquet").select("history", "target").rows()
-    ]
+    )
+    # One by one to disk: together they may be more than memory holds.
     for split, examples in (("train", train), ("valid", valid), ("test", test)):
         schema.write_examples(context.out / f"{split}.parquet", examples)

@@ -3,28 +3,45 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from genrec import schema
 from genrec.decode import BeamEngine
 from genrec.evaluate import per_user
 from genrec.lm import batch
-from genrec.lm.model import build_scratch, load_pretrained, save_adapter, save_merged
+from genrec.lm.adapters import save_adapter
+from genrec.lm.checkpoints import room_for
+from genrec.lm.corpus import encode_file, texts_of
+from genrec.lm.model import (
+    build_scratch,
+    load_adapter,
+    load_pretrained,
+    load_whole,
+    save_merged,
+)
+from genrec.lm.packing import masked_attention
 from genrec.lm.train import train
 from genrec.processes import Processes
 from genrec.recommender import Recommender, to_table
 from genrec.sid import SIDTrie
+from genrec.sid.quantizer import load_codebooks
 from genrec.stages.context import Context
 
 METRIC = "ndcg@10"  # chooses the checkpoint; recall alone is blind to the order
 _TRAINER_FIELDS = {
     "epochs",
     "tokens_per_batch",
+    "packing",
     "lr",
     "weight_decay",
+    "optimizer",
+    "gradient_checkpointing",
     "warmup",
     "scheduler",
     "label_smoothing",
@@ -38,14 +55,18 @@ def run(context: Context) -> None:
     """Examples to a model, validated by the decoder that will be used."""
     section, composed = context.section, context.inputs["compose"]
     sids = context.inputs["quantize"].load()
-    examples = {
-        split: schema.read_examples(composed / f"{split}.parquet") for split in ("train", "valid")
-    }
-    model, tokenizer = _model(context, examples["train"], sids)
+    files = {split: composed / f"{split}.parquet" for split in ("train", "valid")}
+    model, tokenizer = _model(context, files["train"], sids)
+    if context.recipe.runtime.attention:
+        model.set_attn_implementation(context.recipe.runtime.attention)
     code_tokens = batch.code_token_ids(tokenizer, _codes_per_level(sids))
     encoded = {
-        split: batch.encode_examples(tokenizer, code_tokens, part, max_length=section.max_length)
-        for split, part in examples.items()
+        split: encode_file(
+            *(path, tokenizer, code_tokens),
+            max_length=section.max_length,
+            folder=Path(context.recipe.runtime.store, "tokens"),
+        )
+        for split, path in files.items()
     }
     summary = train(
         model,
@@ -54,10 +75,13 @@ def run(context: Context) -> None:
         encoded["valid"].data,
         out=context.out,
         **section.model_dump(include=_TRAINER_FIELDS),
+        max_logits=context.recipe.runtime.max_logits,
         save_every=context.recipe.runtime.save_every,
         seed=context.recipe.seed,
         device=context.device,
-        validate=_validation(context, tokenizer, examples["valid"], sids),
+        track=context.recipe.runtime.trackers,
+        track_in=_tracks(context),
+        validate=_validation(context, tokenizer, files["valid"], sids),
         metric=METRIC,
         progress=context.progress,
     )
@@ -65,50 +89,75 @@ def run(context: Context) -> None:
     processes.wait()  # all have read the best checkpoint, so it may go
     if not processes.first:
         return
+    if whole := summary.pop("whole", None):
+        model = _reopened(context, sids, context.out / whole)
     summary["trimmed"] = {split: part.trimmed for split, part in encoded.items()}
-    if getattr(section.model, "tune", "full") != "full":
-        save_adapter(model, context.out / "adapter")
-    save_merged(model, tokenizer, context.out / "merged")
+    with room_for("the model", context.out):
+        if getattr(section.model, "tune", "full") != "full":
+            save_adapter(model, context.out / "adapter")
+        save_merged(model, tokenizer, context.out / "merged")
     for checkpoint in context.out.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     context.write_json("summary.json", summary)
 
 
-def _model(context: Context, examples: Sequence[schema.Example], sids: np.ndarray) -> Any:
-    options = context.section.model.model_dump(exclude={"kind"})
+def _reopened(context: Context, sids: np.ndarray, folder: Path) -> Any:
+    """Loads the weights of a checkpoint into a whole model, where training left each process a part."""
+    unset_hf_deepspeed_config()  # or ZeRO-3 would share out this one too, with processes that left
+    model = context.section.model
+    if getattr(model, "tune", "full") == "full":
+        return load_whole(folder)
+    shape = {"levels": sids.shape[1], "codes": int(sids.max()) + 1}
+    dtype = getattr(torch, model.dtype)
+    return load_adapter(model.name, folder, tune=model.tune, dtype=dtype, device="cpu", **shape)[0]
+
+
+def _tracks(context: Context) -> Path:
+    """Where tensorboard writes: beside the artifacts, for what it writes is none."""
+    name = f"{context.recipe.name}-{context.out.stem}"
+    return Path(context.recipe.runtime.store) / "trackers" / name
+
+
+def _model(context: Context, examples: Path, sids: np.ndarray) -> Any:
+    options = context.section.model.model_dump(exclude={"kind", "sid_init"})
     shape = {"levels": sids.shape[1], "codes": int(sids.max()) + 1, "seed": context.recipe.seed}
+    if context.section.model.sid_init == "codebook":
+        books = load_codebooks(context.inputs["quantize"] / "quantizer.safetensors")
+        options["sid_init"] = [book[: shape["codes"]] for book in books]
     if context.section.model.kind == "scratch":
-        parts = (part for example in examples for part in (*example.prompt, *example.completion))
-        texts = [part.text for part in parts if part.text]
-        return build_scratch(texts=texts, **options, **shape)
+        return build_scratch(texts=texts_of(examples), **options, **shape)
+    options["dtype"] = getattr(torch, options["dtype"])
     return load_pretrained(**options, **shape, device=context.device)
 
 
 def _validation(
-    context: Context, tokenizer: Any, examples: Sequence[schema.Example], sids: np.ndarray
+    context: Context, tokenizer: Any, examples: Path, sids: np.ndarray
 ) -> Callable[[Any], dict[str, float]]:
     """Returns the function that decodes a sample of validation users and measures the lists."""
     targets = context.inputs["prepare"].load("valid.parquet")
     chosen = np.random.default_rng(context.recipe.seed).permutation(len(targets))
     rows = sorted(int(row) for row in chosen[: context.section.eval_users])
     sample = targets[rows]
+    prompts = [example.prompt for example in schema.pick_examples(examples, rows)]
     trie = SIDTrie(sids)
     code_tokens = batch.code_token_ids(tokenizer, trie.num_codes)
 
     def validate(model: Any) -> dict[str, float]:
         # Each process decodes all: parts of a sharded model must take every step together.
-        lists = Recommender(
+        recommender = Recommender(
             BeamEngine(model, trie, code_tokens),
             tokenizer,
             sids,
             max_length=context.section.max_length,
             batch_size=context.recipe.runtime.batch_size,
-        ).recommend(
-            [examples[row].prompt for row in rows],
-            k=10,
-            num_beams=20,
-            exclude=sample["history"].to_list(),  # one way to select, whatever `mask_seen` says
         )
+        with masked_attention(model):
+            lists = recommender.recommend(
+                prompts,
+                k=10,
+                num_beams=20,
+                exclude=sample["history"].to_list(),  # one way to select, whatever `mask_seen` says
+            )
         table = to_table(sample["user"].to_list(), lists)
         found = per_user(table, sample, ks=(10,), num_items=len(sids), where="valid")
         return {name: float(found[name].to_numpy().mean()) for name in ("recall@10", METRIC)}

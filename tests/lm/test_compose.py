@@ -191,3 +191,16 @@ def test_a_template_that_cannot_stream_says_so():
     ):
         with pytest.raises(ValueError, match="prefix or last"):
             composing._check_streamable("history_to_sid", bad)
+
+
+def test_windows_are_composed_and_their_stride_is_checked(corpus):
+    def train(max_history, **options):
+        return made(corpus, {"history_to_sid": options}, max_history=max_history)[0]
+
+    assert train(50, expand="window") == train(50, expand="stream")
+    once, every = (train(2, expand="window", stride=stride) for stride in (None, 1))
+    targets = sum(len(e.completion) for e in train(50, expand="stream"))
+    assert sum(len(e.completion) for e in once) == targets
+    assert sum(len(e.completion) for e in every) > targets
+    with pytest.raises(ValueError, match=r"stride: 3, expected 1 to max_history \(2\)"):
+        train(2, expand="window", stride=3)

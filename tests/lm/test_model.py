@@ -6,13 +6,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
+from genrec.lm.adapters import save_adapter
 from genrec.lm.batch import code_token_ids
 from genrec.lm.model import (
     _train_tokenizer,
     build_scratch,
     load_adapter,
     load_pretrained,
-    save_adapter,
     save_merged,
 )
 
@@ -148,9 +148,20 @@ def test_scratch_saves_and_loads_alone(tmp_path):
     assert {p.suffix for p in tmp_path.iterdir()} <= {".json", ".safetensors", ".jinja"}
 
 
-@pytest.mark.parametrize("tune", ["lora", "qlora", "full"])
-def test_every_saved_form_gives_the_same_logits(pretrained, tune, tmp_path):
-    model, tokenizer = load_pretrained(pretrained, tune=tune, rank=4, **SIDS)
+KINDS = {
+    "full": {"tune": "full"},
+    "lora": {"tune": "lora"},
+    "dora": {"tune": "lora", "use_dora": True},
+    "rslora": {"tune": "lora", "use_rslora": True},
+    "qlora": {"tune": "qlora"},
+    "qdora": {"tune": "qlora", "use_dora": True},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_saved_form_gives_the_same_logits(pretrained, kind, tmp_path):
+    tune = KINDS[kind]["tune"]
+    model, tokenizer = load_pretrained(pretrained, rank=4, **KINDS[kind], **SIDS)
     ids = ids_with_sids(tokenizer)
     start = logits(model, ids)
     learn(model, ids)
@@ -168,6 +179,20 @@ def test_every_saved_form_gives_the_same_logits(pretrained, tune, tmp_path):
     assert torch.equal(ids_with_sids(same), ids)
     assert not hasattr(merged.config, "quantization_config")
     torch.testing.assert_close(logits(merged, ids), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_options_reach_the_adapter(pretrained):
+    """DoRA trains one more number per output of a layer; rsLoRA divides by the root of the rank."""
+    sizes, scales = {}, {}
+    for kind in ("lora", "dora", "rslora"):
+        model, _ = load_pretrained(pretrained, rank=4, alpha=8, **KINDS[kind], **SIDS)
+        sizes[kind] = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        layer = model.base_model.model.model.layers[0].mlp.up_proj
+        scales[kind] = layer.scaling["default"]
+    outputs = 2 * (64 + 32 + 32 + 64 + 64 + 64 + 64)  # q, k, v, o, gate, up, down of two layers
+    assert sizes["dora"] - sizes["lora"] == outputs
+    assert sizes["rslora"] == sizes["lora"]
+    assert scales == {"lora": 2.0, "dora": 2.0, "rslora": 4.0}
 
 
 def test_lora_trains_the_sid_rows_and_no_other(pretrained, tmp_path):
@@ -192,14 +217,22 @@ def test_lora_trains_the_sid_rows_and_no_other(pretrained, tmp_path):
     assert (again.get_input_embeddings().weight is again.get_output_embeddings().weight) == tied
 
 
-def test_adapters_and_checkpoints_are_small(pretrained, tmp_path):
-    model, _ = load_pretrained(pretrained, rank=4, **SIDS)
+@pytest.mark.parametrize("kind", ["lora", "dora", "qlora"])
+def test_adapters_and_checkpoints_are_small(pretrained, kind, tmp_path):
+    """The matrices, DoRA's magnitudes and the 16 new rows: nothing of the vocabulary, nothing else."""
+    model, _ = load_pretrained(pretrained, rank=4, **KINDS[kind], **SIDS)
     save_adapter(model, tmp_path / "adapter")
     model.save_pretrained(tmp_path / "checkpoint")  # what Trainer does
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    # Of q, k, v, o, gate, up and down in both layers: inputs and outputs, four numbers for each.
+    matrices = 2 * 4 * (2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 64))
+    magnitudes = 2 * (64 + 32 + 32 + 64 + 64 + 64 + 64) if kind == "dora" else 0
+    rows = 16 * 64 * (1 if model.config.tie_word_embeddings else 2)
+    assert trained == matrices + magnitudes + rows
     for folder in ("adapter", "checkpoint"):
-        saved = load_file(tmp_path / folder / "adapter_model.safetensors")
-        vocabulary = [name for name, t in saved.items() if len(t) > 200]
-        assert not vocabulary, "the whole embedding went along"
+        file = tmp_path / folder / "adapter_model.safetensors"
+        assert sum(t.numel() for t in load_file(file).values()) == trained
+        assert file.stat().st_size < 4 * trained + 20_000
 
 
 def test_spare_rows_are_used_before_the_embedding_grows(pretrained):

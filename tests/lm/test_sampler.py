@@ -58,6 +58,19 @@ def test_processes_share_each_batch(processes):
         assert len(together) == max(len(rows), processes)
 
 
+@pytest.mark.parametrize(("rows", "processes"), [(1, 2), (2, 3), (3, 4), (4, 8)])
+def test_more_processes_than_rows_leave_the_mean_as_it_is(rows, processes):
+    """Every row counts equally often over all processes, each of which has as many."""
+    shares = [
+        epoch(TokenBudgetSampler([8] * rows, 8 * rows, rank=rank, processes=processes), 0)
+        for rank in range(processes)
+    ]
+    (parts,) = zip(*shares, strict=True)
+    assert len({len(part) for part in parts}) == 1
+    times = np.bincount([row for part in parts for row in part], minlength=rows)
+    assert set(times) == {np.lcm(rows, processes) // rows}
+
+
 def test_batches_are_of_like_length():
     sizes = np.random.default_rng(0).integers(1, 200, 2000)
     padded = real = 0
@@ -75,7 +88,7 @@ def test_the_collator_pads_on_the_right():
     batch = {name: t.tolist() for name, t in Collator(9, ["a", "b"])(rows).items()}
     assert batch == {
         "input_ids": [[5, 6], [7, 9]],
-        "labels": [[IGNORED, 6], [7, IGNORED]],
+        "labels": [[IGNORED, 6], [IGNORED, IGNORED]],  # before a first token stands nothing
         "attention_mask": [[1, 1], [1, 0]],
-        "tasks": [1, 0],
+        "tasks": [[1, 1], [0, 0]],
     }

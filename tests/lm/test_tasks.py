@@ -1,6 +1,8 @@
 """Tasks: each task's units, expansions against plain slicing, shortening."""
 
+from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -193,3 +195,33 @@ def test_shorten_keeps_the_limit_and_a_prefix(text, limit):
     short = shorten(text, limit)
     assert len(short) <= limit
     assert " ".join(text.split()).startswith(short)
+
+
+@given(length=st.integers(1, 14), max_history=st.integers(1, 6), data=st.data())
+def test_windows_slide_over_the_whole_history(length, max_history, data):
+    stride = data.draw(st.none() | st.integers(1, max_history))
+    options = Options(expand="window", max_history=max_history, stride=stride)
+    (unit,) = TASKS["history_to_sid"].units(line(length), options)
+    windows = [[i for (i,) in sids_of((*s["history"], *s["target"]))] for s in unit]
+    assert all(len(slots["history"]) == 1 for slots in unit)
+    assert all(w == list(range(w[0], w[-1] + 1)) and len(w) <= max_history + 1 for w in windows)
+    targets = Counter(i for window in windows for i in window[1:])
+    assert set(targets) == set(range(1, length))
+    if length > 1:
+        assert windows[-1][-1] == length - 1
+    if stride is None:
+        assert set(targets.values()) <= {1}, "each next item once"
+    steps = {late[-1] - early[-1] for early, late in pairwise(windows)}
+    assert steps <= {stride or max_history}
+    if stride == 1 and length > max_history:
+        full = [list(range(i, i + max_history + 1)) for i in range(length - max_history)]
+        assert windows == full, "classic: every stretch of so many items"
+
+
+def test_a_short_history_has_one_window_which_is_its_stream():
+    for length in (2, 5, 6):
+        window, stream = (
+            list(TASKS["history_to_sid"].units(line(length), Options(expand=e, max_history=5)))
+            for e in ("window", "stream")
+        )
+        assert window == stream

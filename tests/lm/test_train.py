@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from genrec.lm.callbacks import Average, read_log
+from genrec.lm.checkpoints import last_complete_checkpoint
 from genrec.lm.model import load_pretrained, save_merged
-from genrec.lm.train import last_complete_checkpoint, train
+from genrec.lm.train import train
 
 STEPS = 40
 SETTINGS = {
@@ -54,7 +55,8 @@ def assert_same(one, other):
 def log_of(out):
     lines = read_log(out / "log.jsonl")
     for line in lines:
-        line.pop("tokens_per_second", None)
+        for name in ("tokens_per_second", "memory_gb"):
+            line.pop(name, None)
     return lines
 
 
@@ -338,13 +340,6 @@ def test_the_average_by_hand():
     with average.applied():
         assert model.weight.item() == pytest.approx(third, rel=1e-6)
     assert model.weight.item() == 4.0
-
-
-def test_a_loss_that_is_not_finite_stops(scratch, tmp_path):
-    model, *rest = scratch()
-    model.model.norm.weight.data.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match=r"loss is nan at step 5; lower train\.lr"):
-        train(model, *rest, out=tmp_path, **SETTINGS)
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,7 @@ def test_it_works_without_javascript(opens: Opens, shop: Shop) -> None:
 
 
 def cards_of(page: Any) -> list[str]:
+    page.wait_for_load_state()  # a click has only begun to lead elsewhere when it returns
     return [one.get_attribute("data-id") for one in page.locator("#grid .card").all()]
 
 

@@ -1,0 +1,97 @@
+"""What the train stage may be told: the model, how it is tuned, and the optimisation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from genrec.config.base import Path_, Section
+
+
+class Scratch(Section):
+    """A Qwen3-architecture model of the given size, its tokenizer trained on the examples."""
+
+    kind: Literal["scratch"] = "scratch"
+    hidden: int = Field(128, ge=8)
+    layers: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1)
+    vocab: int = Field(4000, ge=300)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    sid_init: Literal["random", "codebook"] = "random"
+
+
+class Pretrained(Section):
+    """A causal LM by hub name or folder, tuned by LoRA, 4-bit QLoRA, or whole."""
+
+    kind: Literal["pretrained"] = "pretrained"
+    name: Path_
+    tune: Literal["lora", "qlora", "full"] = "lora"
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    target: str | tuple[str, ...] = "all-linear"
+    use_dora: bool = Field(
+        False, description="weights as direction and magnitude, arXiv 2402.09353"
+    )
+    use_rslora: bool = Field(
+        False, description="scale alpha / sqrt(rank), not alpha / rank, arXiv 2312.03732"
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="of the base's weights; bfloat16 halves them, and is not for tune=full",
+    )
+    sid_init: Literal["random", "codebook"] = Field(
+        "random", description="where the SID rows start: at random, or like the quantizer's codes"
+    )
+
+    @model_validator(mode="after")
+    def _adapted(self) -> Pretrained:
+        if self.tune == "full" and (
+            ignored := sorted({"use_dora", "use_rslora"} & self.model_fields_set)
+        ):
+            raise ValueError(f"{ignored}: are of adapters, and tune=full has none; leave them out")
+        if self.tune == "full" and self.dtype != "float32":
+            raise ValueError(
+                f"dtype={self.dtype}: weights that are trained themselves lose small steps in it; "
+                "leave float32, products are in bfloat16 on a GPU all the same"
+            )
+        return self
+
+
+Optimizer = Literal[
+    "adamw_torch_fused",
+    "adamw_torch",
+    "adafactor",
+    "adamw_8bit",
+    "lion_8bit",
+    "paged_adamw_8bit",
+    "paged_adamw_32bit",
+]
+
+
+class Train(Section):
+    """Examples to a model, by transformers.Trainer."""
+
+    model: Annotated[Scratch | Pretrained, Field(discriminator="kind")] = Scratch()
+    epochs: float = Field(20, gt=0)
+    tokens_per_batch: int = Field(4096, ge=16)
+    packing: bool = Field(
+        False, description="several examples in one row, instead of rows of like length and padding"
+    )
+    max_length: int = Field(512, ge=16)
+    lr: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    optimizer: Optimizer = Field(
+        "adamw_torch_fused", description="by transformers' name; 8-bit ones need bitsandbytes"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="compute layers again instead of keeping what is in them"
+    )
+    warmup: float = Field(0.1, ge=0, lt=1)
+    scheduler: Literal["cosine", "one-cycle", "linear", "constant_with_warmup"] = "cosine"
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    ema: float = Field(0.0, ge=0, lt=1)
+    eval_every: int = Field(200, ge=1, description="steps between validations")
+    eval_users: int = Field(1000, ge=1, description="validation users decoded each time")
+    patience: int = Field(5, ge=1, description="validations without a gain before stopping")

@@ -1,0 +1,103 @@
+"""Adapters: LoRA, DoRA or rsLoRA on the linear layers, and the rows of the SID tokens beside them.
+
+SID tokens are new vocabulary, which plain LoRA never trains; PEFT's trainable token rows train those
+rows and no other (design decision 4). So an adapter is small, and merging it gives a whole model.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import peft
+import torch
+from transformers import PreTrainedModel
+
+from genrec.lm.rows import is_tied, row_modules
+
+
+def adapt(
+    model: PreTrainedModel,
+    rows: Sequence[int],
+    *,
+    rank: int = 16,
+    alpha: int = 32,
+    dropout: float = 0.05,
+    target: str | Sequence[str] = "all-linear",
+    use_dora: bool = False,
+    use_rslora: bool = False,
+    seed: int = 0,
+) -> peft.PeftModel:
+    """Puts a fresh adapter on a model; nothing else of it will be trained.
+
+    Args:
+        model: its vocabulary holds the SID tokens already; changed in place.
+        rows: their token ids.
+        rank: of the matrices A and B.
+        alpha: their product's scale, times 1 / rank.
+        dropout: on their input.
+        target: the linear layers to adapt; `all-linear` is all but the output head.
+        use_dora: a trained magnitude per output, LoRA for the direction (arXiv 2402.09353).
+        use_rslora: scale by alpha / sqrt(rank), so that a high rank still learns (arXiv 2312.03732).
+        seed: of A.
+
+    Returns:
+        The model with its adapter, which `save_adapter` saves alone.
+    """
+    tied = is_tied(model)
+    config = peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=target if isinstance(target, str) else list(target),
+        use_dora=use_dora,
+        use_rslora=use_rslora,
+        # An untied head would never learn to write the new tokens if only the input rows trained.
+        trainable_token_indices=list(rows) if tied else dict.fromkeys(row_modules(model), rows),
+        ensure_weight_tying=tied,
+    )
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # PEFT ties the token rows but warns that no whole module is tied.
+        warnings.filterwarnings("ignore", message="You have requested `ensure_weight_tying`")
+        torch.manual_seed(seed)
+        adapted = peft.get_peft_model(model, config)
+    return _without_vocabulary(adapted)
+
+
+def attach(model: PreTrainedModel, path: str | Path) -> peft.PeftModel:
+    """Puts a saved adapter on the base that it was made for, SID tokens added."""
+    return _without_vocabulary(peft.PeftModel.from_pretrained(model, str(path)))
+
+
+def save_adapter(model: peft.PeftModel, path: str | Path) -> None:
+    """Saves the matrices and the SID rows, nothing of the base."""
+    model.save_pretrained(str(path), save_embedding_layers=False)
+
+
+def merge(model: peft.PeftModel) -> PreTrainedModel:
+    """Returns the base with the adapter worked into its weights; `model` is used up.
+
+    A 4-bit base is written out in full first, that the sum is not rounded to 4 bits again.
+    """
+    if getattr(model.base_model.model, "is_quantized", False):
+        model = _dequantized(model)
+    return model.merge_and_unload()
+
+
+def _without_vocabulary(model: peft.PeftModel) -> peft.PeftModel:
+    # PEFT sees that the vocabulary grew and would put the whole embedding into every checkpoint,
+    # though the new rows are in the adapter already.
+    model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
+    return model
+
+
+def _dequantized(model: peft.PeftModel) -> peft.PeftModel:
+    """Puts the adapter of a 4-bit model on the same base with its 4-bit weights written out."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_adapter(model, folder)
+        base = model.unload()
+        return peft.PeftModel.from_pretrained(base.dequantize(base.dtype), folder)

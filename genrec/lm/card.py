@@ -1,0 +1,161 @@
+"""The model card of a published model: what it is, how to load it, what it was measured to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from huggingface_hub import ModelCardData
+
+_TAGS = ["recommendation", "generative-recommendation", "semantic-ids", "genrec"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a card is written from.
+
+    Attributes:
+        name: of the recipe.
+        recipe: its sections, as far as they differ from the defaults.
+        base: the pretrained model that was tuned; None if the model was made from scratch.
+        public_base: whether `base` is a name that others can load by.
+        tune: `full`, `lora` or `qlora`.
+        adapter: where the adapter lies: `.`, `adapter`, or None if there is none.
+        data: the prepare stage's statistics.
+        sids: the quantize stage's.
+        training: the train stage's summary.
+        metrics: rows of the test split as evaluate writes them, none if it has not run.
+    """
+
+    name: str
+    recipe: Mapping[str, Any]
+    base: str | None
+    public_base: bool
+    tune: str
+    adapter: str | None
+    data: Mapping[str, Any]
+    sids: Mapping[str, Any]
+    training: Mapping[str, Any]
+    metrics: Sequence[Mapping[str, Any]]
+
+
+def model_card(facts: Facts, *, place: str) -> str:
+    """Returns a README.md in the hub's form, with front matter.
+
+    Args:
+        facts: what there is to say.
+        place: the folder or hub name that the examples load from.
+    """
+    data = ModelCardData(
+        library_name="peft" if facts.adapter == "." else "transformers",
+        pipeline_tag="text-generation",
+        tags=[*_TAGS, *(["peft", "lora"] if facts.adapter else [])],
+        base_model=facts.base if facts.public_base else None,
+    )
+    parts = [f"---\n{data.to_yaml()}\n---", f"# {facts.name}", _about(facts)]
+    parts += [_loading(facts, place), _measured(facts), _data(facts), _training(facts)]
+    recipe = yaml.safe_dump(dict(facts.recipe), sort_keys=False, allow_unicode=True)
+    parts.append(f"## Recipe\n\nWhat differs from genrec's defaults:\n\n```yaml\n{recipe}```")
+    return "\n\n".join(parts) + "\n"
+
+
+def _about(facts: Facts) -> str:
+    start = f"`{facts.base}`, tuned by {facts.tune}" if facts.base else "a model made from scratch"
+    return (
+        "A language model that recommends: given the items of a user's history as *semantic IDs* it "
+        f"writes that of the next one. It is {start}, trained by genrec.\n\n"
+        f"It knows the {facts.data['items']:,} items of `sids.json` and no other, and what it says of "
+        "them comes from the interactions below, with all their habits. Histories are not published."
+    )
+
+
+def _loading(facts: Facts, place: str) -> str:
+    parts = ["## How to load", "Recommendations, by exact search over the items:"]
+    parts.append(
+        _python(
+            "from genrec.publish import open_published\n\n"
+            f'model = open_published("{place}")\n'
+            "history = model.item_ids[:3]  # oldest first\n"
+            "print(model.recommend([history], k=10))"
+        )
+    )
+    if facts.adapter != ".":
+        parts += [
+            "The model alone, its SID tokens in the vocabulary:",
+            _python(
+                "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+                f'tokenizer = AutoTokenizer.from_pretrained("{place}")\n'
+                f'model = AutoModelForCausalLM.from_pretrained("{place}")'
+            ),
+        ]
+    if facts.adapter:
+        folder = "" if facts.adapter == "." else f', subfolder="{facts.adapter}"'
+        name = f'"{facts.base}"'
+        asset = (facts.base or "").startswith("asset:")
+        name = f"find_weights({name})" if asset else name
+        parts += [
+            "The adapter on its base, which first gets rows for the SID tokens:",
+            _python(
+                "import peft\n"
+                "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+                + ("from genrec.weights import find_weights\n" if asset else "")
+                + f'\ntokenizer = AutoTokenizer.from_pretrained("{place}")\n'
+                f"base = AutoModelForCausalLM.from_pretrained({name})\n"
+                "rows = max(len(tokenizer), base.get_input_embeddings().num_embeddings)\n"
+                "base.resize_token_embeddings(rows, mean_resizing=False)\n"
+                f'model = peft.PeftModel.from_pretrained(base, "{place}"{folder})'
+            ),
+        ]
+    return "\n\n".join(parts)
+
+
+def _python(code: str) -> str:
+    return f"```python\n{code}\n```"
+
+
+def _measured(facts: Facts) -> str:
+    if not facts.metrics:
+        return "## Metrics\n\nNot evaluated."
+    wanted = [("recall", 10), ("ndcg", 10), ("mrr", 10), ("coverage", 10)]
+    found = {(r["system"], r["metric"], r["k"]): r for r in facts.metrics}
+    names = [f"{metric}@{k}" for metric, k in wanted]
+    lines = ["| system | " + " | ".join(names) + " |", "|---" * (len(wanted) + 1) + "|"]
+    for system in dict.fromkeys(row["system"] for row in facts.metrics):
+        cells = [_cell(found.get((system, *key))) for key in wanted]
+        lines.append(f"| {system} | " + " | ".join(cells) + " |")
+    users = facts.metrics[0]["users"]
+    return (
+        f"## Metrics\n\nTest split, {users:,} users, in brackets the 95 % bootstrap interval; "
+        "`generative` is this model, the others stand beside it.\n\n" + "\n".join(lines)
+    )
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    bounds = "" if row["low"] is None else f" ({row['low']:.4f} to {row['high']:.4f})"
+    return f"{row['value']:.4f}{bounds}"
+
+
+def _data(facts: Facts) -> str:
+    data, sids = facts.data, facts.sids
+    lines = [f"{data[n]:,} {n}" for n in ("users", "items", "interactions") if n in data]
+    time = data.get("time") or {}
+    span = f", from {time['first']} to {time['last']}" if {"first", "last"} <= set(time) else ""
+    text = f"## Data\n\n{', '.join(lines)}{span}."
+    if "levels" in sids:
+        before = sids.get("collision_rate", {}).get("before")
+        shared = "" if before is None else f"; {before:.1%} of the items shared one before repair"
+        text += f" SIDs have {sids['levels']} levels of {sids.get('codes')} codes{shared}."
+    return text
+
+
+def _training(facts: Facts) -> str:
+    done = facts.training
+    return (
+        f"## Training\n\n{done['steps']:,} steps, {done['epochs']:g} epochs; the best by "
+        f"{done['metric']} on validation is step {done['best_step']:,}. {done['trainable']:,} of "
+        f"{done['parameters']:,} parameters were trained."
+    )

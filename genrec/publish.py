@@ -1,0 +1,215 @@
+"""What `genrec publish` does: a trained model to a folder in the hub's form, and to the hub if asked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from genrec import recipe as recipes
+from genrec.lm.card import Facts, model_card
+from genrec.lm.compose import prompt_for
+from genrec.pipeline import Pipeline
+from genrec.recommender import Recommender
+from genrec.sid import format_sid, parse_token
+
+SIDS_FILE, SETTINGS_FILE = "sids.json", "genrec.json"
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def publish(
+    pipeline: Pipeline,
+    out: str | Path,
+    *,
+    what: Literal["model", "adapter"] = "model",
+    push_to: str | None = None,
+    private: bool = True,
+) -> list[Path]:
+    """Writes a trained model with its card, its items' SIDs and its recipe.
+
+    Args:
+        pipeline: whose store to read; its train stage has run.
+        out: a new or empty folder.
+        what: `model` is whole, its adapter beside it; `adapter` is that alone, on its base.
+        push_to: a name on the hub, `owner/name`; without it nothing leaves this machine.
+        private: whether a repository that is made there is.
+
+    Returns:
+        The files.
+
+    Raises:
+        MissingArtifact: train has not been run; names the command.
+        FileExistsError: the folder holds something.
+        ValueError: `what` is adapter, and the model has none.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out}: holds something already; choose another --out")
+    trained = pipeline["train"]
+    if what == "adapter" and not (trained / "adapter").is_dir():
+        raise ValueError(
+            f"'{pipeline.recipe.name}' has no adapter, for its train.model is tuned whole; publish "
+            "the model"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    _copy_model(pipeline, out, what)
+    _write_json(out / SIDS_FILE, _sids(pipeline))
+    _write_json(out / SETTINGS_FILE, _settings(pipeline))
+    card = model_card(_facts(pipeline, what), place=push_to or str(out))
+    (out / "README.md").write_text(card, encoding="utf-8")
+    if push_to is not None:
+        _push(out, push_to, private=private)
+    return sorted(path for path in out.rglob("*") if path.is_file())
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published model, ready to recommend.
+
+    Attributes:
+        recommender: the model and the catalogue's SIDs.
+        item_ids: the owner's names of the items, in the order of the SIDs.
+        prompt: how histories become prompts.
+    """
+
+    recommender: Recommender
+    item_ids: list[str]
+    prompt: Mapping[str, Any]
+
+    def recommend(
+        self, histories: Sequence[Sequence[str]], *, k: int = 10, num_beams: int = 50
+    ) -> list[list[str]]:
+        """Returns each user's next items, best first, none of which is in the history.
+
+        Args:
+            histories: item ids, oldest first.
+            k: how many.
+            num_beams: of the search.
+
+        Raises:
+            KeyError: an item that the model does not know.
+        """
+        number = {item_id: index for index, item_id in enumerate(self.item_ids)}
+        if unknown := {item for history in histories for item in history} - set(number):
+            raise KeyError(f"{sorted(unknown)[:3]}: no items of this model; see {SIDS_FILE}")
+        seen = [[number[item] for item in history] for history in histories]
+        prompts = [prompt_for(self.recommender.sids[items], **self.prompt) for items in seen]
+        lists = self.recommender.recommend(prompts, k=k, num_beams=num_beams, exclude=seen)
+        return [[self.item_ids[item] for item in row if item >= 0][:k] for row in lists.items]
+
+
+def open_published(place: str | Path) -> Published:
+    """Opens what `publish` wrote.
+
+    Args:
+        place: the folder, or the model's name on the hub.
+
+    Raises:
+        FileNotFoundError: it holds no SIDs; it was not published by genrec.
+        ValueError: it is an adapter alone; names how to load it.
+    """
+    folder = Path(place)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        folder = Path(snapshot_download(str(place)))
+    if not (folder / SIDS_FILE).is_file():
+        raise FileNotFoundError(f"{folder / SIDS_FILE}: not there; genrec publish writes it")
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}: an adapter without its base; its README.md loads it by peft")
+    sids = json.loads((folder / SIDS_FILE).read_text("utf-8"))
+    settings = json.loads((folder / SETTINGS_FILE).read_text("utf-8"))
+    codes = np.array([[parse_token(t)[1] for t in sid] for sid in sids.values()], dtype=np.int32)
+    recommender = Recommender.load(folder, codes, max_length=settings["max_length"])
+    return Published(recommender, list(sids), settings["prompt"])
+
+
+def _copy_model(pipeline: Pipeline, out: Path, what: str) -> None:
+    trained = pipeline["train"]
+    if what == "model":
+        shutil.copytree(trained / "merged", out, dirs_exist_ok=True)
+    else:
+        for path in (trained / "merged").glob("*token*"):
+            shutil.copy(path, out)
+    if (trained / "adapter").is_dir():
+        folder = out if what == "adapter" else out / "adapter"
+        folder.mkdir(exist_ok=True)
+        for name in _ADAPTER_FILES:
+            shutil.copy(trained / "adapter" / name, folder)
+        config = json.loads((folder / _ADAPTER_FILES[0]).read_text("utf-8"))
+        # peft notes the folder that the base was read from; others know it by its name only.
+        config["base_model_name_or_path"] = _base(pipeline)
+        _write_json(folder / _ADAPTER_FILES[0], config)
+
+
+def _sids(pipeline: Pipeline) -> dict[str, list[str]]:
+    """Returns each item's tokens by its own id, as in LC-Rec's index files: `{"i7": ["<a_1>", ..]}`."""
+    ids = pipeline["prepare"].load("items.parquet")["item_id"].to_list()
+    sids = pipeline["quantize"].load()
+    tokens = (format_sid(sid).replace("><", "> <").split(" ") for sid in sids)
+    return dict(zip(ids, tokens, strict=True))
+
+
+def _settings(pipeline: Pipeline) -> dict[str, Any]:
+    compose, train = pipeline.recipe.compose, pipeline.recipe.train
+    prompt = {"style": compose.style, "max_history": compose.max_history}
+    return {"prompt": prompt, "max_length": train.max_length}
+
+
+def _facts(pipeline: Pipeline, what: str) -> Facts:
+    base = _base(pipeline)
+    has_adapter = (pipeline["train"] / "adapter").is_dir()
+    metrics = pipeline["evaluate"].load()["rows"] if pipeline.finished("evaluate") else []
+    return Facts(
+        name=pipeline.recipe.name,
+        recipe=_shareable(pipeline),
+        base=base,
+        public_base=base is not None and not (Path(base).exists() or ":" in base),
+        tune=getattr(pipeline.recipe.train.model, "tune", "full"),
+        adapter=("." if what == "adapter" else "adapter") if has_adapter else None,
+        data=pipeline["prepare"].load("stats.json"),
+        sids=pipeline["quantize"].load("stats.json"),
+        training=pipeline["train"].load("summary.json"),
+        metrics=[row for row in metrics if row["split"] == "test"],
+    )
+
+
+def _base(pipeline: Pipeline) -> str | None:
+    model = pipeline.recipe.train.model
+    return _name(model.name) if model.kind == "pretrained" else None
+
+
+def _shareable(pipeline: Pipeline) -> dict[str, Any]:
+    """Returns what the recipe sets, without where it runs and where files lie on this machine."""
+    recipe = pipeline.recipe.model_dump(mode="json", exclude_unset=True, exclude={"runtime"})
+    paths = {value for _, value in recipes.content_paths(pipeline.recipe)}
+    return {name: _without(value, paths) for name, value in recipe.items()}
+
+
+def _without(value: Any, paths: set[str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _without(part, paths) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_without(part, paths) for part in value]
+    return _name(value) if isinstance(value, str) and value in paths else value
+
+
+def _name(path: str) -> str:
+    return Path(path).name if Path(path).is_absolute() or path.startswith("..") else path
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _push(folder: Path, name: str, *, private: bool) -> None:
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    api.create_repo(name, private=private, exist_ok=True)
+    api.upload_folder(repo_id=name, folder_path=folder, commit_message="genrec publish")
