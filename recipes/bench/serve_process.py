@@ -55,7 +55,8 @@ class Server:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:
-            self._process.wait(60)
+            # The interpreter's own end takes seconds, on a starved machine a minute.
+            self._process.wait(300)
         finally:
             self._process.kill()
             self._process.wait()

@@ -88,6 +88,6 @@ def test_an_unknown_system(shop: Shop) -> None:
 
 
 def test_what_was_not_built_is_named(pipeline: Pipeline, tmp_path: Path) -> None:
-    other = Pipeline(recipe.load("demo", [f"runtime.store={tmp_path}"]), command="demo")
+    other = Pipeline(recipe.load("demo", [f"runtime.store={tmp_path}"]), words=["demo"])
     with pytest.raises(MissingArtifact, match="genrec prepare demo"):
         open_shop(other)
