@@ -52,7 +52,7 @@ from genrec.sid import SIDTrie
 
 RECIPE = "recipes/scientific.yaml"
 TOKENS = 800  # per step, as in the recipe
-RATE = {"learning_rate": 2e-3, "weight_decay": 0.05, "warmup_steps": 50}
+RATE = {"learning_rate": 2e-3, "weight_decay": 0.05, "warmup_steps": 10}
 STEPS = 10**6  # the clock stops every side long before
 MIX = ("title_to_sid", "sid_to_title", "history_to_title", "titles_to_title", "titles_to_sid")
 
@@ -77,7 +77,7 @@ class Clock(TrainerCallback):
         self.points: list[Point] = []
         self.steps, self.paused, self.started = 0, 0.0, time.process_time()
 
-    def __call__(self, step: str = "", done: int = 0, total: int = 0) -> None:
+    def __call__(self, *_: Any, **__: Any) -> None:
         """Is called after every step; for ours it is the `progress`."""
         self.steps += 1
         spent = time.process_time() - self.started - self.paused
@@ -92,9 +92,7 @@ class Clock(TrainerCallback):
         """Starts the clock: what a trainer prepares does not count."""
         self.started = time.process_time()
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Is what Trainer calls after every step."""
-        self()
+    on_step_end = __call__
 
 
 class Bench:
@@ -113,33 +111,48 @@ class Bench:
         tables = [prepared.load(f"{name}.parquet") for name in ("items", "train", "valid")]
         self.corpus, self.args = Corpus(tables[0], self.sids, *tables[1:]), args
         self.train, self.valid = compose(self.corpus, tasks, style="compact", seed=0)
+        parts = (part for e in self.train for part in (*e.prompt, *e.completion))
+        self.texts = [part.text for part in parts if part.text]
         self.tokenizer = self.model()[1]
         self.codes = code_token_ids(self.tokenizer, (self.sids.max(axis=0) + 1).tolist())
-        chosen = np.random.default_rng(0).permutation(len(self.valid))[: args.users]
-        self.rows = sorted(int(row) for row in chosen)
+        rng = np.random.default_rng(0)
+        self.rows = sorted(rng.permutation(len(self.valid))[: args.users].tolist())
+        others = [example for example in self.train if example.task != "history_to_sid"]
+        self.held = {others[row]: None for row in rng.permutation(len(others))[: args.users]}
+        self.train = self.without_held(self.train)
+
+    def expanded(self, tasks: dict[str, dict[str, Any]]) -> list[Example]:
+        """Returns the examples of tasks with one per prefix of a history."""
+        tasks = tasks | {"history_to_sid": {"expand": "prefix"}}
+        return compose(self.corpus, tasks, style="compact", seed=0)[0]
+
+    def without_held(self, examples: Sequence[Example]) -> list[Example]:
+        """Returns the examples that validation does not measure."""
+        return [example for example in examples if example not in self.held]
 
     def model(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Returns the model of the recipe, untrained."""
-        texts = [p.text for e in self.train for p in (*e.prompt, *e.completion) if p.text]
         codes = int(self.sids.max()) + 1
         shape: dict[str, Any] = {"levels": self.sids.shape[1], "codes": codes, "hidden": 128}
-        return build_scratch(texts=texts, **shape, layers=2, heads=4, dropout=0.3)
+        return build_scratch(texts=self.texts, **shape, layers=2, heads=4, dropout=0.3)
 
     def encode(self, examples: Sequence[Example]) -> datasets.Dataset:
         """Returns examples as every side gets them."""
         return encode_examples(self.tokenizer, self.codes, examples, max_length=512).data
 
     def loss(self, model: PreTrainedModel) -> Callable[[], float]:
-        """Returns what measures the loss of the next item's SID of validation users."""
-        data = self.encode([self.valid[row] for row in self.rows])
-        collate = Collator(self.tokenizer.pad_token_id, tasks_of(data))
-        sampler = TokenBudgetSampler(lengths_of(data), 8192, shuffle=False)
+        """Returns what measures the loss of validation users' next items and held-out examples."""
+        data = self.encode([*(self.valid[row] for row in self.rows), *self.held])
+        batches = DataLoader(
+            data,
+            batch_sampler=TokenBudgetSampler(lengths_of(data), 8192, shuffle=False),
+            collate_fn=Collator(self.tokenizer.pad_token_id, tasks_of(data)),
+        )
 
         @torch.no_grad()
         def measure() -> float:
             found, mode = TargetLoss(model), model.training
             model.eval()
-            batches = DataLoader(data, batch_sampler=sampler, collate_fn=collate)
             losses = torch.cat([found(model, batch)[0] for batch in batches])
             model.train(mode)
             return float(losses.mean())
@@ -156,8 +169,8 @@ class Bench:
         def measure() -> float:
             mode = model.training
             model.eval()
-            engine = BeamEngine(model, trie, self.codes)
-            system = Recommender(engine, self.tokenizer, self.sids, max_length=512, batch_size=128)
+            beams, words = BeamEngine(model, trie, self.codes), self.tokenizer
+            system = Recommender(beams, words, self.sids, max_length=512, batch_size=128)
             lists = system.recommend(prompts, k=10, num_beams=20, exclude=histories)
             model.train(mode)
             hits = [t in own.tolist() for t, own in zip(targets, lists.items, strict=True)]
@@ -194,13 +207,8 @@ def common(out: Path, data: datasets.Dataset) -> dict[str, Any]:
         "per_device_train_batch_size": max(1, round(TOKENS / lengths_of(data).mean())),
         "lr_scheduler_type": "constant_with_warmup",
         **RATE,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "use_cpu": True,
-        "bf16": False,
-        "logging_steps": 500,
-        "seed": 0,
+        **{"report_to": "none", "disable_tqdm": True, "save_strategy": "no"},
+        **{"use_cpu": True, "bf16": False, "logging_steps": 500, "seed": 0},
     }
 
 
@@ -302,10 +310,9 @@ def compare(results: Sequence[dict[str, Any]], *, low: bool) -> None:
 
 def speed(args: Any) -> None:
     """Prints every side on the tasks without captions; the padded one has an example per prefix."""
-    tasks = {"history_to_sid": {"expand": "stream"}, **{name: {} for name in MIX}}
+    tasks: dict[str, dict[str, Any]] = {"history_to_sid": {}, **{name: {} for name in MIX}}
     bench = Bench(args.store, tasks, args)
-    tasks = tasks | {"history_to_sid": {"expand": "prefix"}}
-    prefix = compose(bench.corpus, tasks, style="compact", seed=0)[0]
+    prefix = bench.without_held(bench.expanded(tasks))
     results = [
         run(name, bench, prefix if name == "padded" else bench.train, "loss") for name in args.only
     ]
@@ -314,9 +321,8 @@ def speed(args: Any) -> None:
 
 def history(args: Any) -> None:
     """Prints one pass per user here, and an example per prefix in the padded loop and in ours."""
-    bench = Bench(args.store, {"history_to_sid": {"expand": "stream"}}, args)
-    tasks = {"history_to_sid": {"expand": "prefix"}}
-    prefix = compose(bench.corpus, tasks, style="compact", seed=0)[0]
+    bench = Bench(args.store, {"history_to_sid": {}}, args)
+    prefix = bench.expanded({})
     results = [run("ours", bench, bench.train, "recall")]
     results += [run(name, bench, prefix, "recall") for name in ("padded", "ours")]
     results[2]["side"] = "ours, prefix"
