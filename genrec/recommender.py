@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from genrec import schema
 from genrec.decode import BeamEngine
@@ -88,8 +88,8 @@ class Recommender:
             sids: as above.
             max_length: as above.
             batch_size: as above.
-            engine: `hf` or `vllm`.
-            options: those of `load_hf` or `load_vllm`.
+            engine: `hf`, `vllm` or `vllm-serve`.
+            options: those of `load_hf`, `load_vllm` or `load_vllm_server`.
 
         Raises:
             ValueError: the model, its tokens and the SIDs do not fit each other.
@@ -203,7 +203,22 @@ def load_vllm(
     return VLLMBeamEngine.load(folder, trie, code_tokens, **options)
 
 
-ENGINES: Mapping[str, Callable[..., Any]] = {"hf": load_hf, "vllm": load_vllm}
+def load_vllm_server(
+    folder: str | Path, trie: SIDTrie, code_tokens: Sequence[npt.ArrayLike], **options: Any
+) -> Any:
+    """Asks a running vLLM server; `options` are `VLLMServerEngine`'s, the vocabulary is the folder's."""
+    from genrec.decode.vllm_server import VLLMServerEngine
+
+    vocab_size = AutoConfig.from_pretrained(folder).get_text_config().vocab_size
+    base_url = options.pop("base_url")
+    return VLLMServerEngine(base_url, trie, code_tokens, vocab_size=vocab_size, **options)
+
+
+ENGINES: Mapping[str, Callable[..., Any]] = {
+    "hf": load_hf,
+    "vllm": load_vllm,
+    "vllm-serve": load_vllm_server,
+}
 
 
 def tied_ranks(items: np.ndarray, sids: np.ndarray) -> npt.NDArray[np.int32]:

@@ -1,4 +1,4 @@
-"""What `recommend.engine` may say: the program that runs the beam search. Both find the same items."""
+"""What `recommend.engine` may say: the program that runs the beam search. All find the same items."""
 
 from __future__ import annotations
 
@@ -52,4 +52,27 @@ class VLLMEngine(Section):
         return self
 
 
-Engine = Annotated[HFEngine | VLLMEngine, Field(discriminator="kind")]
+class VLLMServer(Section):
+    """A `vllm serve` that `recipes/vllm/serve.py` started, here or elsewhere; many may share it."""
+
+    kind: Literal["vllm-serve"] = "vllm-serve"
+    base_url: str = Field(
+        "http://127.0.0.1:8000/v1", exclude=True, description="no part of the artifact's name"
+    )
+    model: str | None = Field(
+        None,
+        exclude=True,
+        description="as the server names it; null: the name that serve.py gives these artifacts, so "
+        "that it cannot be another's",
+    )
+    key: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        exclude=True,
+        description="the environment variable that holds the server's key; null: it needs none",
+    )
+    timeout: float = Field(60.0, gt=0, exclude=True, description="seconds")
+    max_retries: int = Field(2, ge=0, exclude=True, description="of 5xx, timeouts")
+
+
+Engine = Annotated[HFEngine | VLLMEngine | VLLMServer, Field(discriminator="kind")]

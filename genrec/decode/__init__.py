@@ -7,6 +7,7 @@ from genrec.decode.filters import Eligibility
 from genrec.decode.generate import SIDBeamOutput, beam_search
 from genrec.decode.processor import SIDLogitsProcessor
 from genrec.decode.result import BeamResult
+from genrec.decode.vllm_server import VLLMServerEngine
 
 if TYPE_CHECKING:
     from genrec.decode.vllm import VLLMBeamEngine
@@ -18,6 +19,7 @@ __all__ = [
     "SIDBeamOutput",
     "SIDLogitsProcessor",
     "VLLMBeamEngine",
+    "VLLMServerEngine",
     "beam_search",
 ]
 

@@ -20,7 +20,7 @@ _RECIPE = click.argument("recipe")
 _OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 _ENGINE = click.option(
     "--engine",
-    type=click.Choice(["hf", "vllm"]),
+    type=click.Choice(["hf", "vllm", "vllm-serve"]),
     help="What runs the LLM; the recipe's if not given.",
 )
 _OPTION = click.option(

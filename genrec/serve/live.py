@@ -200,12 +200,15 @@ def _influences(shop: Shop, asked: Sequence[Why]) -> list[list[dict[int, float]]
 
 
 def _each(handle: Callable[[Sequence[Any]], Sequence[Any]], asked: Sequence[Any]) -> Sequence[Any]:
-    """All at once; where that fails, each alone, so that a request fails for its own faults only."""
+    """All at once; where that fails, each alone, so that a request fails for its own faults only.
+
+    A lost connection is nobody's fault: it is not tried once more for each of them.
+    """
     if not asked:
         return []
     try:
         return handle(asked)
     except Exception as error:
-        if len(asked) == 1:
-            return [error]
+        if len(asked) == 1 or isinstance(error, ConnectionError):
+            return [error] * len(asked)
         return [_each(handle, [one])[0] for one in asked]

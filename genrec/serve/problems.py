@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -16,6 +17,7 @@ from genrec.serve.recommend import Unanswerable
 from genrec.serve.resolve import Unknown
 from genrec.serve.schemas import ErrorBody, Problem
 
+log = logging.getLogger("genrec.serve")
 _TYPES = {
     400: "invalid_request",
     401: "authentication",
@@ -55,6 +57,7 @@ def handle_problems(app: FastAPI) -> None:
     app.add_exception_handler(Overloaded, _overloaded)
     app.add_exception_handler(Closed, lambda _, error: problem(503, str(error)))
     app.add_exception_handler(TimeoutError, _late)
+    app.add_exception_handler(ConnectionError, _unreachable)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -72,7 +75,7 @@ _MEANINGS = {
     413: "the request is too large",
     422: "a field is missing, unknown or out of bounds; the message names it",
     429: "too many requests; Retry-After says when to come again",
-    503: "the server is shutting down",
+    503: "the server is shutting down, or the one that runs the LLM cannot be reached",
     504: "no answer in time",
 }
 
@@ -115,3 +118,11 @@ def _overloaded(_: Request, error: Exception) -> JSONResponse:
 
 def _late(_: Request, __: Exception) -> JSONResponse:
     return problem(504, "there was no answer in time; ask for less, or later")
+
+
+def _unreachable(_: Request, error: Exception) -> JSONResponse:
+    """The address of the LLM's server is the operator's affair: it goes to the log."""
+    log.error("%s", error)
+    return problem(
+        503, "the LLM's server cannot be reached; come again", headers={"Retry-After": "5"}
+    )

@@ -105,8 +105,8 @@ def open_shop(
 
     Args:
         pipeline: of the recipe.
-        engine: `hf` or `vllm`, in place of the one that the recipe's `recommend` stage used; both
-            return the same lists, so that no artifact is another's.
+        engine: `hf`, `vllm` or `vllm-serve`, in place of the one that the recipe's `recommend` stage
+            used; all return the same lists, so that no artifact is another's.
         options: of the engine.
 
     Raises:
@@ -124,7 +124,7 @@ def open_shop(
     if "train" in inputs and recipe.recommend.enabled:
         sids = inputs["quantize"].load()
         changed = _with_engine(recipe, engine, options or {})
-        llm = recommend.load(changed, inputs["train"] / "merged", sids, device=context.device)
+        llm = recommend.load(changed, inputs["train"], sids, device=context.device)
         if hasattr(llm.engine, "prompts"):
             llm.engine.prompts.budget = PROMPTS
     return Shop(
@@ -150,8 +150,13 @@ def open_shop(
 def _with_engine(recipe: Recipe, kind: str | None, options: Mapping[str, Any]) -> Recipe:
     """Returns the recipe with another engine for its LLM; what vLLM's section lacks goes to vLLM."""
     used: Any = recipe.recommend.engine
-    wanted = dict(used.model_dump() if kind in (None, used.kind) else {"dtype": used.dtype})
-    wanted["kind"] = kind or used.kind
+    kind = kind or used.kind
+    wanted: dict[str, Any] = {}
+    if kind == used.kind:
+        wanted = dict(used)
+    elif kind != "vllm-serve":  # which has the dtype that it was started with
+        wanted = {"dtype": getattr(used, "dtype", "float32")}
+    wanted["kind"] = kind
     further = {}
     if wanted["kind"] == "vllm":
         further = {k: v for k, v in options.items() if k not in VLLMEngine.model_fields}

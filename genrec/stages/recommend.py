@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,21 +12,22 @@ from genrec.processes import Processes
 from genrec.recommender import Recommender, to_table
 from genrec.retrieve.fusion import pooled
 from genrec.stages.context import EVALUATED, Context
+from genrec.store import Artifact, fingerprint
 
 
 def run(context: Context) -> None:
     """Every user's list, by exact constrained beam search; processes share the users."""
     section, prepared = context.section, context.inputs["prepare"]
     processes = Processes.current()
-    if section.engine.kind == "vllm" and processes.count > 1:
+    if section.engine.kind != "hf" and processes.count > 1:
         raise ValueError(
-            f"recommend.engine.kind=vllm under {processes.count} processes: vLLM spreads over GPUs "
-            "itself, run `genrec recommend` alone with, for example, "
-            "recommend.engine.options.tensor_parallel_size=2"
+            f"recommend.engine.kind={section.engine.kind} under {processes.count} processes: vLLM "
+            "spreads over GPUs itself (for example engine.options.tensor_parallel_size=2); run "
+            "`genrec recommend` alone"
         )
     recommender = load(
         context.recipe,
-        context.inputs["train"] / "merged",
+        context.inputs["train"],
         context.inputs["quantize"].load(),
         device=processes.join(context.device),
     )
@@ -67,12 +67,12 @@ def _candidates(context: Context, split: str, users: list[int]) -> list[np.ndarr
     return pooled(tables, users, size=wanted.size)
 
 
-def load(recipe: Recipe, folder: Path, sids: np.ndarray, *, device: str) -> Recommender:
+def load(recipe: Recipe, trained: Artifact, sids: np.ndarray, *, device: str) -> Recommender:
     """Opens a trained model with the engine that the recipe names.
 
     Args:
         recipe: its `recommend` section names the engine.
-        folder: the train stage's `merged/`.
+        trained: the train stage's artifact.
         sids: the quantize stage's. int32 [N, L].
         device: where the `hf` engine runs.
     """
@@ -83,13 +83,21 @@ def load(recipe: Recipe, folder: Path, sids: np.ndarray, *, device: str) -> Reco
         options |= {"device": device}
         if engine.memory_gb is not None:
             options["memory_budget"] = int(engine.memory_gb * 1e9)
-    else:
+    elif engine.kind == "vllm":
         options = engine.model_dump(exclude={"kind", "options"}, exclude_none=True) | engine.options
+    else:
+        options = {**dict(engine), "model": engine.model or served_name(trained)}
+        del options["kind"]
     return Recommender.load(
-        folder,
+        trained / "merged",
         sids,
         max_length=recipe.train.max_length,
         batch_size=recipe.runtime.batch_size,
         engine=engine.kind,
         **options,
     )
+
+
+def served_name(trained: Artifact) -> str:
+    """Returns the name under which a server offers a trained model: it changes with its files."""
+    return f"genrec-{fingerprint(trained.manifest['files'])}"

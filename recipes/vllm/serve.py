@@ -22,6 +22,7 @@ from genrec.decode.vllm_constraint import save_constraint
 from genrec.decode.vllm_start import PROCESSOR
 from genrec.lm.batch import code_token_ids
 from genrec.sid.trie import SIDTrie
+from genrec.stages.recommend import served_name
 
 
 def main() -> None:
@@ -40,7 +41,9 @@ def main() -> None:
     tokens = code_token_ids(AutoTokenizer.from_pretrained(folder), trie.num_codes)
     save_constraint(args.constraint, trie, tokens)
     settings = {"genrec": {"constraint": str(args.constraint.resolve()), "default": "constrain"}}
-    command = [*_server(str(folder)), "--served-model-name", "genrec"]
+    # Clients ask for the second name: it is found only where catalogue and weights are theirs.
+    names = ["genrec", served_name(pipeline["train"])]
+    command = [*_server(str(folder)), "--served-model-name", *names]
     command += ["--logits-processors", PROCESSOR, "--logprobs-mode", "processed_logits"]
     command += ["--max-logprobs", "-1", "--generation-config", "vllm"]
     command += ["--additional-config", json.dumps(settings), *sys.argv[split + 1 :]]

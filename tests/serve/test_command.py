@@ -145,6 +145,11 @@ def test_keys_are_read_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (["--max-queue", "0"], "max_queue is 0"),
         (["--engine-option", "dtype"], "expected KEY=VALUE"),
         (["--engine-option", "colour=red"], "--engine-option: colour: Extra inputs"),
+        (
+            ["--engine", "vllm-serve", "--engine-option", "base_url=http://127.0.0.1:9/v1"],
+            "http://127.0.0.1:9/v1: cannot be reached",
+        ),
+        (["--engine", "vllm-serve", "--engine-option", "dtype=float16"], "dtype: Extra inputs"),
         (["runtime.store=/nonexistent"], "run: genrec prepare"),
     ],
 )

@@ -7,7 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 
+from genrec.decode.vllm_server import ServerUnreachable
+from genrec.serve.app import create_app
 from genrec.serve.batching import Closed
 from genrec.serve.live import Live
 from genrec.serve.recommend import Ask, Unanswerable, answer
@@ -128,3 +131,37 @@ def test_kinds_share_a_batch_and_faults_do_not(shop: Shop) -> None:
         await live.close()
 
     run(main())
+
+
+def test_a_lost_connection_is_not_tried_again_for_each(shop: Shop) -> None:
+    """Where another server runs the LLM: all are told at once, and it is asked once."""
+
+    class Gone:
+        asked = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(shop.llm, name)
+
+        def recommend(self, prompts: Any, **_: Any) -> Any:
+            self.asked += 1
+            raise ServerUnreachable("http://10.0.0.1:8000/v1: HTTP 500")
+
+    gone: Any = Gone()
+    settings = Settings(max_wait=0.05)
+    live = Live(lambda: replace(shop, llm=gone), settings)
+
+    async def main() -> None:
+        await live.start()
+        async with live.edition() as edition:
+            asks = [edition.recommend(Ask((n,), 3)) for n in (1, 2, 3)]
+            found = await asyncio.gather(*asks, return_exceptions=True)
+        assert [type(one) for one in found] == [ServerUnreachable] * 3
+        assert gone.asked == 1
+        await live.close()
+
+    run(main())
+    other = Live(lambda: replace(shop, llm=gone), settings)
+    with TestClient(create_app(other, settings)) as client:
+        told = client.post("/v1/recommendations", json={"history": [shop.items["item_id"][0]]})
+    assert (told.status_code, told.headers["retry-after"]) == (503, "5")
+    assert "10.0.0.1" not in told.text

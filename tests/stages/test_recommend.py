@@ -14,8 +14,15 @@ from genrec import Pipeline, recipe
 from genrec.progress import silent
 from genrec.stages import recommend
 from genrec.stages.context import Context
+from genrec.store import Artifact
 
 SIDS = np.array([[0, 0], [0, 1], [0, 1], [0, 1], [1, 0]])
+
+
+def trained(sha: str = "0") -> Artifact:
+    """Returns an artifact of the train stage with one file of such a content."""
+    files = {"merged/model.safetensors": {"bytes": 1, "sha256": sha}}
+    return Artifact("train", "ab", Path("trained"), "summary.json", {"files": files})
 
 
 @pytest.fixture
@@ -29,7 +36,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> Any:
         )
         settings = [f"recommend.engine{override}" for override in overrides]
         settings += ["train.max_length=77", "runtime.batch_size=5"]
-        recommend.load(recipe.load("demo", settings), Path("merged"), SIDS, device="meta")
+        recommend.load(recipe.load("demo", settings), trained(), SIDS, device="meta")
         assert (found.pop("max_length"), found.pop("batch_size")) == (77, 5)
         return found
 
@@ -57,10 +64,30 @@ def test_options_of_vllm(loaded: Any) -> None:
     }
 
 
-def test_vllm_under_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_of_a_server(loaded: Any) -> None:
+    name = recommend.served_name(trained())
+    url, here = "http://gpu:8000/v1", "http://127.0.0.1:8000/v1"
+    chosen = {"engine": "vllm-serve", "key": None, "timeout": 60, "max_retries": 2}
+    assert loaded(".kind=vllm-serve") == {**chosen, "base_url": here, "model": name}
+    given = loaded(f"={{kind: vllm-serve, base_url: '{url}', model: mine, key: KEY, timeout: 5}}")
+    assert given == {**chosen, "base_url": url, "model": "mine", "key": "KEY", "timeout": 5}
+    other = recommend.served_name(trained("1"))
+    assert other != name, "other weights must not be found under the same name"
+
+
+def test_where_a_server_is_does_not_name_the_artifact() -> None:
+    ways = ("{kind: vllm-serve}", "{kind: vllm-serve, base_url: 'http://gpu:1/v1', timeout: 9}")
+    plans = [Pipeline.load("demo", f"recommend.engine={way}").plan() for way in ways]
+    assert plans[0] == plans[1]
+
+
+@pytest.mark.parametrize("kind", ["vllm", "vllm-serve"])
+def test_vllm_under_several_processes_is_refused(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    chosen = recipe.load("demo", ["recommend.engine.kind=vllm"])
+    chosen = recipe.load("demo", [f"recommend.engine.kind={kind}"])
     inputs: Any = dict.fromkeys(["prepare", "compose", "train", "quantize"])
     nothing: Any = None
     with pytest.raises(ValueError, match=r"tensor_parallel_size"):

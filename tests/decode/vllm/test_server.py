@@ -12,10 +12,13 @@ import urllib.request
 
 import numpy as np
 import pytest
+import torch
 
 from genrec.decode.vllm_constraint import save_constraint
+from genrec.decode.vllm_server import VLLMServerEngine
 from genrec.decode.vllm_start import PROCESSOR
 
+VOCAB = 160  # of conftest's shop
 pytestmark = pytest.mark.vllm
 
 
@@ -26,8 +29,8 @@ def free_port():
 
 
 @pytest.fixture(scope="module")
-def server(shop, tmp_path_factory):
-    """`vllm serve` with the processor, on loopback. Returns what posts a completion."""
+def address(shop, tmp_path_factory):
+    """Where a `vllm serve` with the processor listens, on loopback."""
     folder = tmp_path_factory.mktemp("server")
     save_constraint(folder / "constraint.safetensors", shop.trie, shop.tokens)
     port = free_port()
@@ -55,13 +58,19 @@ def server(shop, tmp_path_factory):
                 break
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 time.sleep(0.5)
-        yield lambda **body: post(f"{address}/v1/completions", {"model": "shop", **body})
+        yield address
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(timeout=20)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def server(address):
+    """Returns what posts a completion."""
+    return lambda **body: post(f"{address}/v1/completions", {"model": "shop", **body})
 
 
 def post(address, body):
@@ -112,3 +121,23 @@ def test_server_names_a_bad_request_and_goes_on(server, shop):
     assert "max_tokens=2" in refused.value.read().decode()
     server(prompt=shop.prompts[2], max_tokens=1, vllm_xargs={"sid_level": 2, "sid_node": 9999})
     assert len(beams(server, shop.prompts[2], 2)) == 2
+
+
+@pytest.mark.parametrize("width", [1, 3, 20])
+def test_our_search_over_http_is_the_other_engine(address, shop, width):
+    engine = VLLMServerEngine(
+        f"{address}/v1", shop.trie, shop.tokens, model="shop", vocab_size=VOCAB
+    )
+    rng = np.random.default_rng(5)
+    some = [rng.choice(60, n, replace=False).tolist() for n in (0, 1, 2, 5, 20, 40, 59, 60)]
+    for filters in ({}, {"exclude": some}, {"allowed": some}):
+        theirs = shop.hf.search(shop.ids, shop.mask, num_beams=width, **filters)
+        ours = engine.search(shop.ids, shop.mask, num_beams=width, **filters)
+        assert ours.items.tolist() == theirs.items.tolist()
+        assert ours.exact.tolist() == theirs.exact.tolist()
+        torch.testing.assert_close(ours.scores, theirs.scores, atol=1e-4, rtol=1e-5)
+
+
+def test_our_search_names_another_model(address, shop):
+    with pytest.raises(ValueError, match=r"serves \['shop'\], not other"):
+        VLLMServerEngine(f"{address}/v1", shop.trie, shop.tokens, model="other", vocab_size=VOCAB)
