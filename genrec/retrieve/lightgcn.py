@@ -90,11 +90,6 @@ def propagated(graph: torch.Tensor, embeddings: torch.Tensor, layers: int) -> li
     return found
 
 
-def propagate(graph: torch.Tensor, embeddings: torch.Tensor, layers: int) -> torch.Tensor:
-    """Returns the mean of layers 0..L, float [U + N, D]; see `propagated`."""
-    return torch.stack(propagated(graph, embeddings, layers)).mean(dim=0)
-
-
 def sparse(
     row: IntArray, column: IntArray, values: npt.ArrayLike, shape: tuple[int, int]
 ) -> torch.Tensor:

@@ -14,6 +14,7 @@ from genrec.config.embed import Words
 from genrec.retrieve import training_sequences
 from genrec.stages.context import Context
 from genrec.stages.items import read_items
+from genrec.stages.views import joint_vectors
 
 Views = dict[str, tuple[np.ndarray, float]]  # name -> vectors [N, D], weight
 
@@ -52,14 +53,10 @@ def _late(context: Context, items: pl.DataFrame) -> Views:
 
 def _joint(context: Context, items: pl.DataFrame) -> Views:
     section = context.section
-    vectors = enrich.encode_joint(
+    vectors = joint_vectors(
+        context,
         _texts(context, items, section.text) if section.text else [""] * len(items),
         _paths(context, items) if section.image else [None] * len(items),
-        **section.model_dump(exclude={"kind", "text", "image", "weight", "behaviour"}),
-        max_tokens=section.text.max_tokens if section.text else None,
-        device=context.device,
-        cache=context.cache,
-        progress=context.progress,
     )
     return {"joint": (vectors, section.weight)}
 

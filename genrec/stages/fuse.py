@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from genrec import schema
-from genrec.retrieve import training_sequences
 from genrec.retrieve.fusion import Fusion, kept
 from genrec.stages.context import EVALUATED, Context, system_of
+from genrec.stages.items import training_popularity
 
 
 def run(context: Context) -> None:
@@ -22,13 +20,9 @@ def run(context: Context) -> None:
         for split in EVALUATED
     }
     targets = {split: prepared.load(f"{split}.parquet") for split in EVALUATED}
-    sequences = training_sequences(prepared.load("train.parquet"))
-    popularity = np.bincount(
-        np.concatenate(sequences), minlength=len(prepared.load("items.parquet"))
-    )
     options = section.model_dump(exclude={"enabled", "sources", "k"})
     fusion = Fusion(**options, seed=context.recipe.seed)
-    fusion.fit(lists["valid"], targets["valid"], popularity=popularity)
+    fusion.fit(lists["valid"], targets["valid"], popularity=training_popularity(context))
     fusion.save(context.out / "fusion")
     counts = {}
     for done, (split, tables) in enumerate(lists.items(), start=1):

@@ -12,7 +12,7 @@ from genrec.config import retrieve as sections
 from genrec.retrieve import histories_of, to_recommendations, training_sequences
 from genrec.retrieve.registry import retriever_class
 from genrec.stages.context import EVALUATED, Context
-from genrec.stages.items import read_items
+from genrec.stages.items import read_items, training_popularity
 from genrec.stages.views import Floats, item_views, text_encoder
 
 _CONTENT = ("text", "image", "joint")  # views that are no behaviour
@@ -46,7 +46,7 @@ def run(context: Context) -> None:
     if isinstance(section, sections.AnchorRec) and section.use_features:
         stats["collapse"] = _collapse(retriever, views)
     if isinstance(section, sections.Magnitude):
-        stats |= _magnitudes(context, retriever, items, sequences)
+        stats |= _magnitudes(context, retriever, items)
     context.write_json("stats.json", stats)
 
 
@@ -116,9 +116,7 @@ def _collapse(retriever: Any, views: dict[str, Floats]) -> dict[str, Any]:
     return collapse(raw, retriever.views_)
 
 
-def _magnitudes(
-    context: Context, retriever: Any, items: pl.DataFrame, sequences: list[Any]
-) -> dict[str, Any]:
+def _magnitudes(context: Context, retriever: Any, items: pl.DataFrame) -> dict[str, Any]:
     """What was learned of norms; also writes the index and the vectors for other databases."""
     from genrec.retrieve.index import ItemIndex, export_vectors
     from genrec.retrieve.magnitude import norm_report
@@ -131,7 +129,7 @@ def _magnitudes(
     valid = context.inputs["prepare"].load("valid.parquet")
     asked = retriever.query_vectors(histories_of(valid)[: context.section.valid_users])
     relevant = np.isin(np.arange(len(items)), valid["target"].to_numpy())
-    popularity = np.bincount(np.concatenate(sequences), minlength=len(items))
+    popularity = training_popularity(context)
     found = norm_report(retriever.item_vectors(raw=True), relevant=relevant, popularity=popularity)
     return {
         "gammas": dict(zip(("query", "document"), retriever.gammas_, strict=True)),

@@ -36,12 +36,12 @@ def item_views(context: Context) -> dict[str, Floats]:
     if section.text is not None:
         fields = section.text.chosen(context.inputs)
         texts = [enrich.item_text(row, fields) for row in items.iter_rows(named=True)]
-        views["text"] = _joint(context, texts, empty)
+        views["text"] = joint_vectors(context, texts, empty)
         if section.image:
             root = context.inputs["prepare"].path
             paths = [None if image is None else root / image for image in items["image"]]
             if any(paths):
-                views["image"] = _joint(context, [""] * len(items), paths)
+                views["image"] = joint_vectors(context, [""] * len(items), paths)
     return views
 
 
@@ -62,10 +62,11 @@ def text_encoder(context: Context) -> Callable[[Sequence[str]], Floats]:
         return lambda texts: enrich.encode_texts(
             texts, **options, device=context.device, cache=context.cache, progress=context.progress
         )
-    return lambda texts: _joint(context, texts, [None] * len(texts))
+    return lambda texts: joint_vectors(context, texts, [None] * len(texts))
 
 
-def _joint(context: Context, texts: Sequence[str], paths: Sequence[Path | None]) -> Floats:
+def joint_vectors(context: Context, texts: Sequence[str], paths: Sequence[Path | None]) -> Floats:
+    """Returns what the recipe's joint model makes of n texts and pictures, float32 [n, D]."""
     section: Any = context.recipe.embed
     return enrich.encode_joint(
         texts,
