@@ -189,6 +189,7 @@ class Store:
                 partial.mkdir(exist_ok=True)
                 started = time.time()
                 yield partial
+                _open_to_readers(partial)
                 _write_manifest(partial, stage, fingerprint, inputs, time.time() - started)
                 self.remove(stage, fingerprint)
                 partial.rename(final)
@@ -289,6 +290,14 @@ class Digests:
             temporary = self._file.with_suffix(f".{os.getpid()}")
             temporary.write_text(canonical(self._known), encoding="utf-8")
             temporary.replace(self._file)
+
+
+def _open_to_readers(folder: Path) -> None:
+    """Lets whoever may read the folder read its files: safetensors writes for the owner alone."""
+    mode = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode | path.stat().st_mode)
 
 
 def _write_manifest(

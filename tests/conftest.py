@@ -1,6 +1,14 @@
 """A tiny recipe that runs the real stages in seconds, and where the real data lies, if it does."""
 
 import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -40,3 +48,42 @@ def real_data() -> Path:
     if not (folder / "scientific").is_dir():
         pytest.skip("real data absent: set GENREC_DATA to the folder that holds scientific/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def vllm_server() -> Callable[[list[str], Path], AbstractContextManager[str]]:
+    """Runs a command that serves, its output in a file, for a `with` block; gives its address."""
+    return _serve
+
+
+@contextmanager
+def _serve(command: list[str], log: Path) -> Iterator[str]:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ, "VLLM_LOGGING_LEVEL": "INFO"},
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 300
+        while True:
+            assert process.poll() is None, log.read_text()[-3000:]
+            assert time.monotonic() < deadline, log.read_text()[-3000:]
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=5)
+                break
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                time.sleep(0.5)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)

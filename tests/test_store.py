@@ -155,3 +155,16 @@ def test_row_cache_refuses_another_file(tmp_path: Path) -> None:
     path.write_text("not a database, and long enough to be looked at as one" * 40)
     with pytest.raises(ValueError, match=r"rows\.sqlite: not a usable cache"):
         RowCache(path)
+
+
+def test_who_reads_the_folder_reads_its_files(tmp_path: Path) -> None:
+    """A server may run as another user than the one who trained."""
+    store = Store(tmp_path)
+    with store.building("train", "ab", {}, resumes=False) as folder:
+        (folder / "deep").mkdir()
+        private = folder / "deep" / "model.safetensors"
+        private.write_bytes(b"weights")
+        private.chmod(0o600)
+    made = store.folder("train", "ab")
+    readable = made.stat().st_mode & 0o666
+    assert (made / "deep" / "model.safetensors").stat().st_mode & 0o777 == readable

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from genrec.sid.trie import SIDTrie
 
 # JSON has no infinity: vLLM writes it as this, and nothing that is less.
 FLOOR = -9999.0
+PROMPTS = 512  # of one request; vLLM takes 1024, unless VLLM_MAX_COMPLETION_PROMPTS says otherwise
+CONNECTIONS = 4  # requests of a level under way at once
 START = "start it by recipes/vllm/serve.py with this recipe"
 
 
@@ -63,6 +65,7 @@ class VLLMServerEngine(NextCodeSearch):
     ) -> None:
         self._url, self._model = base_url, model
         self._client = _client(base_url, key, timeout=timeout, max_retries=max_retries)
+        self._pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="vllm-serve")
         super().__init__(
             trie,
             code_tokens,
@@ -76,6 +79,7 @@ class VLLMServerEngine(NextCodeSearch):
 
     def close(self) -> None:
         """Closes the connections."""
+        self._pool.shutdown()
         self._client.close()
 
     def _served(self) -> int:
@@ -91,19 +95,18 @@ class VLLMServerEngine(NextCodeSearch):
         return int(found[self._model]["max_model_len"])
 
     def _answer(self, level: int, asked: Sequence[NextCode]) -> Answers:
-        # One request has one count for all of its prompts; a list that is cut wants all children.
-        wanted = [one.wanted if one.codes is None else one.children for one in asked]
-        alike = sorted(range(len(asked)), key=lambda row: (asked[row].codes is not None, row))
-        rows: list[int] = []
-        listed: list[Mapping[str, float]] = []
-        for _, group in groupby(alike, key=lambda row: asked[row].codes is not None):
-            own = list(group)
-            rows += own
-            most = max(wanted[row] for row in own)
-            listed += self._complete(level, [asked[row].tokens for row in own], most)
-        pairs = [(r, *pair) for r, one in zip(rows, listed, strict=True) for pair in _pairs(one)]
-        columns = zip(*pairs, strict=True) if pairs else ((), (), ())
-        row, token, value = columns
+        requests = list(_requests(asked))
+        found = self._pool.map(
+            lambda one: self._complete(level, [asked[row].tokens for row in one[0]], one[1]),
+            requests,
+        )
+        triples = [
+            (row, *pair)
+            for (rows, _), tops in zip(requests, found, strict=True)
+            for row, top in zip(rows, tops, strict=True)
+            for pair in _pairs(top)
+        ]
+        row, token, value = zip(*triples, strict=True) if triples else ((), (), ())
         return Answers(
             np.array(row, np.int64), np.array(token, np.int64), np.array(value, np.float32)
         )
@@ -160,6 +163,19 @@ def _client(base_url: str, key: str | None, **options: Any) -> Any:
             "in it, or say key: null for a server that needs none"
         )
     return openai.OpenAI(base_url=base_url, api_key=os.environ[key] if key else "none", **options)
+
+
+def _requests(asked: Sequence[NextCode]) -> Iterator[tuple[list[int], int]]:
+    """Yields questions that go together, and how many codes are asked for.
+
+    A request has one count for all of its prompts and no list of codes: where some may not come, all
+    children of the prefix are asked for.
+    """
+    for cut in (False, True):
+        rows = [row for row, one in enumerate(asked) if (one.codes is not None) == cut]
+        for start in range(0, len(rows), PROMPTS):
+            part = rows[start : start + PROMPTS]
+            yield part, max(asked[row].children if cut else asked[row].wanted for row in part)
 
 
 def _pairs(listed: Mapping[str, float]) -> Iterator[tuple[int, float]]:

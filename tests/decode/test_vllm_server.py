@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from genrec.decode import BeamEngine
+from genrec.decode import BeamEngine, vllm_server
 from genrec.decode.vllm_constraint import Constraint
 from genrec.decode.vllm_server import ServerUnreachable, VLLMServerEngine
 from genrec.sid.trie import SIDTrie
@@ -152,14 +152,24 @@ def test_a_level_is_one_request_or_two_where_filters_cut(served, shop):
     engine = served.connect()
     served.state.asked.clear()
     engine.search(shop.ids, shop.mask, num_beams=4)
-    assert len(served.state.asked[0]["prompt"]) == 5
+    assert [len(body["prompt"]) for body in served.state.asked] == [5, 20, 20]
     assert len(served.state.asked) == shop.trie.levels
     # One user may have the items of one first code only: of five children that is a cut list.
     one = np.flatnonzero(shop.codes[:, 0] == shop.codes[0, 0]).tolist()
     served.state.asked.clear()
     engine.search(shop.ids, shop.mask, num_beams=1, allowed=[one, *[list(range(60))] * 4])
-    assert [len(body["prompt"]) for body in served.state.asked[:2]] == [4, 1]
-    assert [body["logprobs"] for body in served.state.asked[:2]] == [2, 5]
+    first = [(len(body["prompt"]), body["logprobs"]) for body in served.state.asked[:2]]
+    assert sorted(first) == [(1, 5), (4, 2)]
+
+
+def test_no_request_has_more_prompts_than_vllm_takes(served, shop, monkeypatch):
+    monkeypatch.setattr(vllm_server, "PROMPTS", 7)
+    engine = served.connect()
+    served.state.asked.clear()
+    theirs = shop.hf.search(shop.ids, shop.mask, num_beams=4)
+    assert_same(engine.search(shop.ids, shop.mask, num_beams=4), theirs)
+    sizes = [len(body["prompt"]) for body in served.state.asked]
+    assert sorted(sizes) == [5, *[6] * 2, *[7] * 4], "5 users, then 4 beams of each twice"
 
 
 def test_nobody_may_have_anything(served, shop):

