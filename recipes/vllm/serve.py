@@ -46,6 +46,9 @@ def main() -> None:
     command = [*_server(str(folder)), "--served-model-name", *names]
     command += ["--logits-processors", PROCESSOR, "--logprobs-mode", "processed_logits"]
     command += ["--max-logprobs", "-1", "--generation-config", "vllm"]
+    # As it was trained, so that scores are the other engines': `auto` makes float32 half as wide.
+    saved = json.loads((folder / "config.json").read_text("utf-8"))
+    command += ["--dtype", saved.get("dtype") or saved.get("torch_dtype") or "auto"]
     command += ["--additional-config", json.dumps(settings), *sys.argv[split + 1 :]]
     print(" ".join(command), flush=True)
     os.execv(command[0], command)
