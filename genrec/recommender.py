@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from genrec import schema
 from genrec.decode import BeamEngine
 from genrec.lm.batch import code_token_ids, encode_prompts
-from genrec.lm.model import quiet
+from genrec.lm.quiet import quiet
 from genrec.processes import ALONE, Processes
 from genrec.progress import Progress, silent
 from genrec.schema import Segment

@@ -5,8 +5,7 @@ What is handed on is a merged model that transformers loads alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -27,10 +26,10 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
-from transformers.utils import logging
 
 from genrec.lm.adapters import adapt, attach, merge
 from genrec.lm.batch import add_sid_tokens, code_token_ids
+from genrec.lm.quiet import quiet
 from genrec.lm.rows import set_rows, stack
 from genrec.weights import find_weights
 
@@ -207,20 +206,6 @@ def save_merged(
         model.save_pretrained(str(path))
     tokenizer.save_pretrained(str(path))
     return model
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silences transformers' bars and warnings in a `with` block: `progress` says where we are."""
-    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _base(

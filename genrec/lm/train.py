@@ -28,8 +28,8 @@ from genrec.lm.callbacks import Average, Flow, LogFile, read_log, trackers
 from genrec.lm.checkpoints import check_kind, is_finished, last_complete_checkpoint, room_for
 from genrec.lm.corpus import lengths_of, tasks_of
 from genrec.lm.loss import MAX_LOGITS
-from genrec.lm.model import quiet
 from genrec.lm.packing import PackingCollator, check_packing, row_for
+from genrec.lm.quiet import quiet
 from genrec.lm.sampler import Collator, TokenBudgetSampler
 from genrec.lm.trainer import SidTrainer, Validate
 from genrec.progress import Progress, silent

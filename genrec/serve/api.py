@@ -9,8 +9,9 @@ from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from fastapi.responses import FileResponse
 
 from genrec.serve import present
-from genrec.serve.live import Edition, Live
+from genrec.serve.live import Edition
 from genrec.serve.operate import note
+from genrec.serve.parts import TheLive
 from genrec.serve.pictures import picture_of
 from genrec.serve.problems import documented
 from genrec.serve.recommend import Ask, Recommended
@@ -38,14 +39,15 @@ ItemId = Annotated[str, Path(max_length=MAX_ID, description="the owner's item id
     summary="Recommend items for a history, a known user, or a wish in words",
     responses=documented(400, 503, 504),
 )
-async def recommendations(body: RecommendationsRequest, request: Request) -> Recommendations:
+async def recommendations(
+    body: RecommendationsRequest, request: Request, live: TheLive
+) -> Recommendations:
     """Every system ranks the history, and their lists are fused as the recipe says.
 
     A `query` is searched for and joined with them. Filters, excluded items and those of the history
     never come back. Where fewer items than `k` are left, fewer are returned.
     """
     note(request, user=body.user, query=body.query)
-    live: Live = request.app.state.live
     async with live.edition() as edition, asyncio.timeout(edition.timeout):
         ask = await asyncio.to_thread(ask_of, edition.shop, body) if body.filters else None
         ask = ask or ask_of(edition.shop, body)
@@ -64,9 +66,9 @@ async def _reasons(edition: Edition, ask: Ask, found: list[Recommended]) -> list
 
 
 @router.get("/models", tags=["recommendations"], summary="What is served, in OpenAI's shape")
-async def models(request: Request) -> Models:
+async def models(live: TheLive) -> Models:
     """One model: the recipe. `systems` can be asked for alone, `views` by /v1/similar."""
-    async with request.app.state.live.edition() as edition:
+    async with live.edition() as edition:
         shop = edition.shop
         model = Model(
             id=shop.name,
@@ -86,9 +88,9 @@ async def models(request: Request) -> Models:
     response_class=Response,
     responses=documented(404) | {200: {"content": {"image/*": {}}, "description": "the picture"}},
 )
-async def image(item_id: ItemId, request: Request) -> Response:
+async def image(item_id: ItemId, request: Request, live: TheLive) -> Response:
     """The file that the catalogue names for this item; no part of the request is ever a path."""
-    async with request.app.state.live.edition() as edition:
+    async with live.edition() as edition:
         picture = await asyncio.to_thread(picture_of, edition.shop, _known(edition, item_id))
     if picture is None:
         raise HTTPException(404, "this item has no picture")
@@ -99,9 +101,9 @@ async def image(item_id: ItemId, request: Request) -> Response:
 
 
 @router.get("/items/{item_id:path}", summary="An item", responses=documented(404))
-async def item(item_id: ItemId, request: Request) -> Item:
+async def item(item_id: ItemId, live: TheLive) -> Item:
     """Its words, caption, mined interests, semantic ID and attributes."""
-    async with request.app.state.live.edition() as edition:
+    async with live.edition() as edition:
         return present.item(edition.shop, _known(edition, item_id))
 
 
@@ -112,7 +114,7 @@ async def item(item_id: ItemId, request: Request) -> Item:
 )
 async def similar(
     item_id: ItemId,
-    request: Request,
+    live: TheLive,
     view: Annotated[
         str | None,
         Query(max_length=50, description="text, image, behaviour ...; /v1/models names them"),
@@ -120,7 +122,7 @@ async def similar(
     k: Annotated[int, Query(ge=1, le=MAX_K)] = 10,
 ) -> Similar:
     """By cosine. An item that the view knows nothing of has no neighbours, and is nobody's."""
-    async with request.app.state.live.edition() as edition:
+    async with live.edition() as edition:
         shop, number = edition.shop, _known(edition, item_id)
         name = view_of(shop, view)
         found = await edition.similar(number, name, k)

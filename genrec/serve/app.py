@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,7 @@ from fastapi.routing import APIRoute
 import genrec
 from genrec.serve import api, operate
 from genrec.serve.chat import completions
+from genrec.serve.chat.guide import guide_of
 from genrec.serve.chat.wording import Wording
 from genrec.serve.guard import Guard
 from genrec.serve.live import Live
@@ -67,11 +69,15 @@ def create_app(live: Live, settings: Settings, *, wording: Wording | None = None
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     live: Live = app.state.live
+    wording: Wording | None = app.state.wording
     await live.start()
+    await asyncio.to_thread(guide_of, live.shop)  # else the first who chats would wait for it
     try:
         yield
     finally:
         await live.close()
+        if wording is not None:
+            await wording.close()
 
 
 def _operation(route: APIRoute) -> str:

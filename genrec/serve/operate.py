@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -18,9 +19,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from genrec.pipeline import MissingArtifact
+from genrec.serve.chat.guide import guide_of
 from genrec.serve.guard import LEFT
-from genrec.serve.live import Live
 from genrec.serve.metrics import Metrics
+from genrec.serve.parts import TheLive, TheSettings
 from genrec.serve.problems import documented, problem
 from genrec.serve.schemas import Health, Reloaded
 from genrec.serve.settings import Settings
@@ -136,9 +138,8 @@ class Watch:
 
 
 @router.get("/healthz", summary="Is the server able to answer?", response_model=Health)
-async def healthz(request: Request) -> Health:
+async def healthz(live: TheLive) -> Health:
     """Needs no key. The port opens when the artifacts are loaded, so a refused connection is no."""
-    live: Live = request.app.state.live
     async with live.edition() as edition:
         waiting = edition.batcher.waiting
         return Health(status="ok", model=live.shop.name, version=live.shop.version, waiting=waiting)
@@ -161,16 +162,16 @@ async def metrics(request: Request) -> Response:
     summary="Serve the newest artifacts",
     responses=documented(401, 403, 409),
 )
-async def reload(request: Request) -> Reloaded:
+async def reload(live: TheLive, settings: TheSettings) -> Reloaded:
     """Reads the recipe again and opens what it names; running requests end on what they began with.
 
     Only on a server with a key. If the artifacts cannot be opened, the old ones stay.
     """
-    live: Live = request.app.state.live
-    if request.app.state.settings.key is None:
+    if settings.key is None:
         raise HTTPException(403, "start the server with an API key to be able to reload it")
     try:
         changed = await live.reload()
+        await asyncio.to_thread(guide_of, live.shop)  # else the first who chats would wait for it
     except (MissingArtifact, DamagedArtifact, ValueError, OSError) as error:
         log.warning("reload failed", exc_info=error)
         raise HTTPException(409, f"nothing was changed: {error}") from error

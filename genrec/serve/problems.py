@@ -44,7 +44,9 @@ def problem(
         type: a word for programs; by the status if None.
     """
     kind = type or _TYPES.get(status) or HTTPStatus(status).phrase.lower().replace(" ", "_")
-    body = ErrorBody(error=Problem(message=message, type=kind))
+    # JSON may spell half a character, which no answer can hold; a message may repeat a field's name.
+    sayable = message.encode(errors="replace").decode()
+    body = ErrorBody(error=Problem(message=sayable, type=kind))
     return JSONResponse(body.model_dump(), status, headers=headers)
 
 

@@ -1,8 +1,13 @@
 """A small finished shop with pictures, an LLM, two retrievers and a fusion."""
 
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
+import uvicorn
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from genrec import Pipeline
@@ -48,3 +53,24 @@ def client(shop: Shop) -> Iterator[TestClient]:
     settings = Settings()
     with TestClient(create_app(Live(lambda: shop, settings), settings)) as found:
         yield found
+
+
+@contextmanager
+def _listening(app: FastAPI) -> Iterator[str]:
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    begun = time.monotonic()
+    while not server.started:
+        assert thread.is_alive()
+        assert time.monotonic() - begun < 60
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(20)
+
+
+@pytest.fixture(scope="session")
+def listening() -> Callable[[FastAPI], AbstractContextManager[str]]:
+    """Puts an application behind a port, for real sockets and real disconnects; yields its URL."""
+    return _listening

@@ -8,6 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from genrec.serve.app import create_app
+from genrec.serve.chat.guide import guide_of
 from genrec.serve.live import Live
 from genrec.serve.schemas import RecommendationsRequest
 from genrec.serve.settings import Settings
@@ -25,6 +26,12 @@ def operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     ]
+
+
+def test_the_catalogue_is_read_before_anybody_chats(shop: Shop) -> None:
+    other, settings = replace(shop), Settings()
+    with TestClient(create_app(Live(lambda: other, settings), settings)):
+        assert id(other) in guide_of._of
 
 
 def test_every_operation_is_explained(document: dict[str, Any]) -> None:

@@ -68,8 +68,11 @@ def test_words_are_logged_if_asked_for(shop: Shop, lines: Lines) -> None:
     user = next(iter(shop.histories))
     with serving(shop, Settings(log_text=True)) as client:
         client.post("/v1/recommendations", json={"query": SECRET, "user": user})
-    (found,) = [json.loads(line) for line in lines.lines]
-    assert (found["query"], found["user"], found["path"]) == (SECRET, user, "/v1/recommendations")
+        said = [{"role": "user", "content": SECRET}]
+        client.post("/v1/chat/completions", json={"messages": said, "user": user})
+    for path in ("/v1/recommendations", "/v1/chat/completions"):
+        found = json.loads(lines.lines.pop(0))
+        assert (found["query"], found["user"], found["path"]) == (SECRET, user, path)
 
 
 def test_a_bug_s_line_says_where_and_not_what(shop: Shop, lines: Lines) -> None:

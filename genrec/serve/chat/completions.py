@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
@@ -32,8 +33,10 @@ from genrec.serve.chat.messages import (
 from genrec.serve.chat.reply import Reply, respond
 from genrec.serve.filters import mask
 from genrec.serve.live import Edition
+from genrec.serve.operate import note
+from genrec.serve.parts import TheLive, TheWording
 from genrec.serve.recommend import Unanswerable
-from genrec.serve.resolve import Unknown, history_of
+from genrec.serve.resolve import history_of
 from genrec.serve.schemas import Recommendation
 from genrec.serve.shop import Shop
 
@@ -52,7 +55,9 @@ _WORD = re.compile(r"\s*\S+")
         }
     },
 )
-async def create_chat_completion(body: ChatRequest, request: Request) -> Any:
+async def create_chat_completion(
+    body: ChatRequest, request: Request, live: TheLive, wording: TheWording
+) -> Any:
     """Goes on with a conversation about the shop's items.
 
     A message is a wish ("a light jacket for rainy rides, under 90"), a refinement of the last list
@@ -64,11 +69,11 @@ async def create_chat_completion(body: ChatRequest, request: Request) -> Any:
     `show_recommendations` is offered, as a call of it. `temperature` and its like change nothing.
     """
     check(body)
-    async with request.app.state.live.edition() as edition:
+    note(request, user=body.user, query=body.messages[-1].text)
+    async with live.edition() as edition, asyncio.timeout(edition.timeout):
         if body.model not in ("", edition.shop.name):
             raise HTTPException(404, f"no model of this name; there is {edition.shop.name!r}")
-        asker = _asker(edition.shop, body)
-        wording = getattr(request.app.state, "wording", None)
+        asker = await asyncio.to_thread(_asker, edition.shop, body)
         try:
             reply = await respond(edition, body.messages, asker, wording=wording)
         except Unanswerable as error:
@@ -98,8 +103,6 @@ def _asker(shop: Shop, body: ChatRequest) -> Asker:
     try:
         history = history_of(shop, user=user, history=body.history)
         allowed = mask(shop.items, body.filters) if body.filters else None
-    except Unknown as error:
-        raise HTTPException(400, str(error)) from error
     except ValueError as error:
         raise HTTPException(400, str(error)) from error
     return Asker(tuple(history), body.k, allowed)

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import NamedTuple
+from functools import cached_property
 
 from genrec.serve.chat.facets import Facets
 from genrec.serve.chat.lexicon import load_lexicon
+from genrec.serve.chat.names import Names
 from genrec.serve.chat.titles import Titles
 from genrec.serve.shop import Shop
 
 
-class Guide(NamedTuple):
-    """A catalogue's facets and names."""
+class Guide:
+    """What a shop's catalogue can be asked for, and how its items are named.
 
-    facets: Facets
-    titles: Titles
+    Args:
+        shop: whose catalogue.
+    """
+
+    def __init__(self, shop: Shop) -> None:
+        self._items = shop.items
+        self.facets = Facets(shop.items, load_lexicon())
+        self.titles = Titles(shop.items)
+
+    @cached_property
+    def names(self) -> Names:
+        """To check a model's words by; made when they are first needed."""
+        return Names(self._items, load_lexicon())
 
 
 class _Guides:
@@ -31,7 +43,7 @@ class _Guides:
         with self._making:
             found = self._of.get(id(shop))
             if found is None:
-                found = Guide(Facets(shop.items, load_lexicon()), Titles(shop.items))
+                found = Guide(shop)
                 self._of[id(shop)] = found
                 weakref.finalize(shop, self._of.pop, id(shop), None)
             return found

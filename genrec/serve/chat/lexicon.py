@@ -89,6 +89,7 @@ class Lexicon(BaseModel):
     abilities: tuple[str, ...]
     questions: Mapping[str, Topic]
     filler: frozenset[str]
+    openers: frozenset[str]
 
     @cached_property
     def related(self) -> Mapping[str, frozenset[str]]:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from genrec.serve.filters import Filter
 from genrec.serve.schemas import MAX_HISTORY, Id, Recommendation
@@ -107,6 +107,15 @@ class Function(BaseModel):
     name: str = Field(max_length=100)
     parameters: dict[str, Any] = {}
 
+    @field_validator("parameters")
+    @classmethod
+    def _sayable(cls, schema: dict[str, Any]) -> dict[str, Any]:
+        try:  # its names are repeated in a call, where half a character could not stand
+            json.dumps(schema, ensure_ascii=False).encode()
+        except (UnicodeEncodeError, RecursionError) as error:
+            raise ValueError("expected a JSON schema in Unicode, not too deep") from error
+        return schema
+
 
 class Tool(BaseModel):
     """A tool that the client offers; those named otherwise than ours are never called."""
@@ -170,7 +179,7 @@ class ChatRequest(BaseModel):
     stream_options: StreamOptions | None = None
     n: int | None = Field(1, description="only 1")
     tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
-    tool_choice: str | dict[str, Any] | None = None
+    tool_choice: str | Tool | None = None
     response_format: ResponseFormat | None = None
     max_tokens: int | None = Field(None, ge=1, description="words at most")
     max_completion_tokens: int | None = Field(None, ge=1)
@@ -215,9 +224,8 @@ class ChatRequest(BaseModel):
         """The offered tool that we call, if we may."""
         if self.tool_choice == "none":
             return None
-        chosen: Any = None
-        if isinstance(self.tool_choice, dict):
-            chosen = (self.tool_choice.get("function") or {}).get("name")
+        asked = self.tool_choice.function if isinstance(self.tool_choice, Tool) else None
+        chosen = asked.name if asked is not None else None
         for tool in self.tools or []:
             name = tool.function.name if tool.function else None
             if name in TOOLS and chosen in (None, name):

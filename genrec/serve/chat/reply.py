@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
@@ -16,7 +17,7 @@ from genrec.serve.chat.questions import LONG, answered
 from genrec.serve.chat.sayings import Sayings, load_sayings
 from genrec.serve.chat.titles import SEPARATOR
 from genrec.serve.chat.turns import Kind, Turn
-from genrec.serve.chat.wording import Fact, Wording
+from genrec.serve.chat.wording import Fact, Worded, Wording
 from genrec.serve.live import Edition
 from genrec.serve.recommend import Recommended
 from genrec.serve.shop import Shop
@@ -45,7 +46,7 @@ class Reply:
         cells: each item's name, price, looks and interest, as the list says them; or empty words.
         found: the items of the list, best first; none where the answer shows no list.
         state: of the conversation, the last message taken in.
-        worded_by: `template` or `model`; or `template`, and why the model's words were refused.
+        worded_by: `template` or `model`; or `template`, and what the model gave instead.
     """
 
     turn: Kind
@@ -84,6 +85,7 @@ async def respond(
     Raises:
         Overloaded, TimeoutError: as `Edition.recommend`.
     """
+    begun = time.monotonic()
     guide = await asyncio.to_thread(guide_of, edition.shop)
     state, turn = await asyncio.to_thread(converse, messages, guide.facets, guide.titles)
     say = load_sayings()
@@ -99,32 +101,38 @@ async def respond(
     cells = tuple(cells_of(edition.shop, guide, say, state, one.item) for one in found)
     intro = _intro(guide, say, state, turn, found, history=bool(asker.history or state.liked))
     reply = Reply(turn.kind, intro, cells, tuple(found), state)
-    return (
-        reply
-        if wording is None or not found
-        else await _worded(reply, wording, messages, guide, say)
-    )
+    if wording is None or not found:
+        return reply
+    left = edition.timeout - (time.monotonic() - begun)
+    words = await _introduced(reply, wording, messages, guide, say, within=left / 2)
+    if words.refused is not None:
+        return replace(reply, worded_by=f"{TEMPLATE}: the model gave {words.refused}")
+    return replace(reply, intro=words.text, worded_by=MODEL)
 
 
-async def _worded(
-    reply: Reply, wording: Wording, messages: Sequence[Message], guide: Guide, say: Sayings
-) -> Reply:
-    """The reply in a model's words, if they may be shown."""
+async def _introduced(
+    reply: Reply,
+    wording: Wording,
+    messages: Sequence[Message],
+    guide: Guide,
+    say: Sayings,
+    *,
+    within: float,
+) -> Worded:
+    """A model's words about the items, if they may be shown."""
+    names = await asyncio.to_thread(lambda: guide.names)
     facts = [
         Fact(name, price or None, seen, (interest,) if interest else ())
         for name, price, seen, interest in reply.cells
     ]
     said = next(message.text for message in reversed(messages) if message.role == "user")
-    worded = await wording.introduce(clean(said), sought(guide, say, reply.state), facts)
-    if worded.refused is not None:
-        return replace(reply, worded_by=f"{TEMPLATE}: the model's words had {worded.refused}")
-    return replace(reply, intro=worded.text, worded_by=MODEL)
+    understood = sought(guide, say, reply.state)
+    return await wording.introduce(clean(said), understood, facts, names=names, within=within)
 
 
 def sought(guide: Guide, say: Sayings, state: State) -> str:
     """Returns what is looked for, in words of the catalogue: never the caller's own."""
-    parts = [say.traits(state.wanted)] if state.wanted else []
-    parts += [say.traits(state.firm)] if state.firm else []
+    parts = [say.traits([trait]) for trait in (*state.wanted, *state.firm)]
     parts += [say("without", names=say.traits([trait])) for trait in state.unwanted]
     parts += [say.bounds(bounds) for bounds in state.ranges]
     return ", ".join(dict.fromkeys(parts))

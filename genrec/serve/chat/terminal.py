@@ -41,7 +41,7 @@ _PLACES = {
     "no_item": "command count",
     "unknown": "command",
     "trouble": "message",
-    **dict.fromkeys(("no_history", "reset", "no_list", "help"), ""),
+    **dict.fromkeys(("no_history", "reset", "no_list", "help", "dropped"), ""),
     **dict.fromkeys(("place", "title", "price", "seen", "interest"), ""),
 }
 
@@ -71,32 +71,43 @@ def run(
         MissingArtifact: the recipe is not finished; names the command that builds what is missing.
         Unknown: no such user or item.
     """
-    asyncio.run(_talk(pipeline, user, history, k, wording, lines, console or Console()))
-
-
-async def _talk(
-    pipeline: Pipeline,
-    user: str | None,
-    history: Sequence[str] | None,
-    k: int,
-    wording: Wording | None,
-    lines: Iterable[str] | None,
-    console: Console,
-) -> None:
+    shown = console or Console()
     live = Live(lambda: open_shop(pipeline), Settings())
-    with console.status(pipeline.recipe.name):
-        await live.start()
-    try:
-        async with live.edition() as edition:
+    # The loop runs while something is answered. Between, input() has the main thread, which alone
+    # gets Ctrl-C.
+    with asyncio.Runner() as runner:
+        try:
+            with shown.status(pipeline.recipe.name):
+                edition = runner.run(_opened(live))
             begun = history_of(edition.shop, user=user, history=history)
-            session = Session(edition, console, begun, k=k, wording=wording)
+            session = Session(edition, shown, begun, k=k, wording=wording)
             session.welcome()
-            source = iter(lines) if lines is not None else _typed(console)
-            while (line := await asyncio.to_thread(next, source, None)) is not None:
-                if not await session.hear(line):
+            for line in lines if lines is not None else _typed(shown):
+                if not _heard(runner, session, line):
                     break
-    finally:
-        await live.close()
+        finally:
+            runner.run(_closed(live, wording))
+
+
+def _heard(runner: asyncio.Runner, session: Session, line: str) -> bool:
+    """Answers one line; Ctrl-C drops the answer, and the talk goes on."""
+    try:
+        return runner.run(session.hear(line))
+    except KeyboardInterrupt:
+        session.drop()
+        return True
+
+
+async def _opened(live: Live) -> Edition:
+    await live.start()
+    async with live.edition() as edition:  # nothing reloads here, so it stays open
+        return edition
+
+
+async def _closed(live: Live, wording: Wording | None) -> None:
+    await live.close()
+    if wording is not None:
+        await wording.close()
 
 
 def _typed(console: Console) -> Iterator[str]:
@@ -155,6 +166,11 @@ class Session:
         self._tell("welcome", shop=shop.name, count=len(shop))
         self._show_history()
 
+    def drop(self) -> None:
+        """Says that an answer was dropped."""
+        self._console.print()
+        self._tell("dropped")
+
     async def hear(self, line: str) -> bool:
         """Answers one line; returns whether the conversation goes on."""
         line = line.strip()[:MAX_CHARS]
@@ -181,7 +197,7 @@ class Session:
         try:
             with self._console.status("…"):
                 reply = await respond(self._edition, asked, asker, wording=self._wording)
-        except (Overloaded, TimeoutError, Unanswerable) as error:
+        except (Overloaded, TimeoutError, Unanswerable, ConnectionError) as error:
             self._tell("trouble", message=str(error) or type(error).__name__)
             return
         self._stream(reply.intro)

@@ -1,32 +1,34 @@
 """A capable model introduces the items that were found; what it writes is checked before it is shown.
 
 It names items by their places only, and the names are put in here, so that no item can be made up. Its
-words are refused, and the template's stand in their place, if they hold a number, a link, markup, a
-place that is not in the list, or the name of anything else in the catalogue.
+words are refused, and the template's stand in their place, if they were cut off, hold a number, a price,
+a link, markup or a place that is not in the list, or name anything else (`Names.foreign`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Protocol
 
-from genrec.engines import Engine, EngineError, Message, OpenAIEngine, Request
 from genrec.prompts import load_chat
-from genrec.serve.chat.lexicon import clean
+from genrec.serve.chat.lexicon import clean, load_lexicon
+from genrec.serve.chat.names import Names, words_of
 
 logger = logging.getLogger(__name__)
 
 _PLACE = re.compile(r"\[(\d{1,3})\]")
 _FORBIDDEN = (
-    ("a number", re.compile(r"\d")),
-    ("a link", re.compile(r"\b\w+://|www\.|@")),
+    ("a link", re.compile(r"\w://|www\.|@|\w\.\w")),
     ("markup", re.compile(r"[<>`*_#{}\[\]|\\]")),
 )
 _MAX = 700  # characters of an introduction
-_NAME = re.compile(r"(?<![.!?:]\s)(?<!^)\b[A-Z][\w&'-]+")
+_TOKENS = 200  # of an introduction
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ class Fact:
     caption: str
     interests: tuple[str, ...]
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All that a model's words may repeat."""
+        return (self.name, self.caption, *self.interests)
+
 
 @dataclass(frozen=True)
 class Worded:
@@ -47,88 +54,156 @@ class Worded:
     refused: str | None = None
 
 
-class Wording:
-    """Words by an engine.
+class Speechless(Exception):
+    """A model gave no words; the message says why, in none of a customer's."""
+
+
+class Model(Protocol):
+    """What can write an introduction."""
+
+    async def write(self, system: str, user: str) -> str:
+        """Returns its words; raises `Speechless`."""
+
+    async def close(self) -> None:
+        """Lets go of connections."""
+
+
+class Endpoint:
+    """A model behind OpenAI's protocol; each question goes out once, and is dropped when cancelled.
 
     Args:
-        engine: of a capable model.
-        timeout: seconds that an answer waits for it; then the template words it.
-        max_tokens: the longest introduction.
+        base_url: such as http://localhost:8001/v1.
+        model: as the endpoint names it.
+        key: the environment variable that holds the key; None where the endpoint needs none.
+
+    Raises:
+        ValueError: the environment variable is not set, or `openai` is not installed.
     """
 
-    def __init__(self, engine: Engine, *, timeout: float = 20.0, max_tokens: int = 200) -> None:
-        self._engine, self._timeout, self._max_tokens = engine, timeout, max_tokens
+    def __init__(self, base_url: str, model: str, *, key: str | None = None) -> None:
+        if key is not None and not os.environ.get(key):
+            raise ValueError(f"--words-key: the environment variable {key} is not set")
+        try:
+            import openai
+        except ImportError as error:
+            raise ValueError("--words-url needs openai: pip install 'genrec[openai]'") from error
+        self._model = model
+        self._client = openai.AsyncOpenAI(
+            base_url=base_url, api_key=os.environ[key] if key else "none", max_retries=0
+        )
+
+    async def write(self, system: str, user: str) -> str:
+        """Returns the model's words; see `Model.write`."""
+        import openai
+
+        turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        try:
+            answer = await self._client.chat.completions.create(
+                model=self._model, messages=turns, max_tokens=_TOKENS, temperature=0, seed=0
+            )
+            said, finish = answer.choices[0].message.content, answer.choices[0].finish_reason
+        except openai.APIStatusError as error:
+            raise Speechless(f"no answer (HTTP {error.status_code})") from error
+        except openai.APIConnectionError as error:
+            raise Speechless("no answer (the connection failed)") from error
+        except (openai.APIError, ValueError, AttributeError, LookupError, TypeError) as error:
+            raise Speechless("no answer that could be read") from error  # JSON of another shape
+        if finish != "stop":
+            raise Speechless("an answer that was cut off")
+        return str(said or "")
+
+    async def close(self) -> None:
+        """Lets go of connections."""
+        await self._client.close()
+
+
+class Wording:
+    """Words by a model.
+
+    Args:
+        model: a capable one.
+        timeout: seconds that an answer waits for it; then the template words it.
+    """
+
+    def __init__(self, model: Model, *, timeout: float = 10.0) -> None:
+        self._model, self._timeout = model, timeout
         self._template = load_chat("chat/wording", placeholders=("said", "sought", "items"))
 
-    async def introduce(self, said: str, sought: str, facts: Sequence[Fact]) -> Worded:
+    async def introduce(
+        self,
+        said: str,
+        sought: str,
+        facts: Sequence[Fact],
+        *,
+        names: Names,
+        within: float | None = None,
+    ) -> Worded:
         """Returns an introduction to a list.
 
         Args:
             said: the customer's last message.
             sought: how it was understood.
             facts: of the items, in order.
+            names: of the catalogue.
+            within: seconds that are left, if fewer than the timeout.
         """
         items = [{"place": n, **asdict(fact)} for n, fact in enumerate(facts, 1)]
-        user = self._template.fill(said=said, sought=sought, items=items)
-        request = Request(
-            (Message("system", self._template.system), Message("user", user)),
-            max_tokens=self._max_tokens,
-        )
+        asked = self._template.fill(said=said, sought=sought, items=items)
+        wait = self._timeout if within is None else min(within, self._timeout)
         try:
-            asked = asyncio.to_thread(lambda: list(self._engine.generate([request])))
-            ((_, reply),) = await asyncio.wait_for(asked, self._timeout)
-        except (EngineError, TimeoutError) as error:
-            return _refused(f"no answer ({type(error).__name__})")
-        if reply.error is not None:
-            return _refused("no answer")
-        return checked(reply.text, facts)
+            async with asyncio.timeout(wait):
+                text = await self._model.write(self._template.system, asked)
+        except TimeoutError:
+            return _refused("no answer in time")
+        except Speechless as error:
+            return _refused(str(error))
+        return checked(text, facts, names)
+
+    async def close(self) -> None:
+        """Lets go of the model's connections."""
+        await self._model.close()
 
 
-def by_endpoint(
-    base_url: str, model: str, *, key: str | None = None, timeout: float = 20.0
-) -> Wording:
-    """Returns the wording of a model behind an OpenAI-compatible endpoint.
+def by_endpoint(base_url: str, model: str, *, key: str | None = None) -> Wording:
+    """Returns the wording of a model behind an endpoint; arguments and errors are `Endpoint`'s."""
+    return Wording(Endpoint(base_url, model, key=key))
+
+
+def checked(text: str, facts: Sequence[Fact], names: Names) -> Worded:
+    """Returns a model's words with the items' names put in, or why they cannot be shown.
 
     Args:
-        base_url: such as http://localhost:8001/v1.
-        model: as the endpoint names it.
-        key: the environment variable that holds the key; None where the endpoint needs none.
-        timeout: seconds that an answer waits for it.
-
-    Raises:
-        ValueError: the environment variable is not set.
+        text: what a model wrote.
+        facts: of the items, in order.
+        names: of the catalogue.
     """
-    engine = OpenAIEngine(base_url, model, key=key, timeout=timeout, max_retries=0)
-    return Wording(engine, timeout=timeout)
-
-
-def checked(text: str, facts: Sequence[Fact]) -> Worded:
-    """Returns a model's words with the names put in, or why they cannot be shown.
-
-    A capitalised word within a sentence must be one of the facts': so neither another item of the
-    catalogue nor an invented one is named.
-    """
-    line = clean(text, 4 * _MAX)
+    line = unicodedata.normalize("NFKC", clean(text, 4 * _MAX))
     if not line or len(line) > _MAX:
-        return _refused("empty" if not line else "too long")
+        return _refused("no words" if not line else "too many words")
     places = [int(place) for place in _PLACE.findall(line)]
     if any(not 1 <= place <= len(facts) for place in places):
         return _refused("a place that is not in the list")
-    bare = _PLACE.sub("", line)
+    bare = _PLACE.sub("·", line)
+    if any(unicodedata.category(sign).startswith("N") for sign in bare):
+        return _refused("a number")
+    if _money(bare, facts):
+        return _refused("a price")
     for what, pattern in _FORBIDDEN:
         if pattern.search(bare):
             return _refused(what)
-    known = _words([f"{fact.name} {fact.caption} {' '.join(fact.interests)}" for fact in facts])
-    if odd := _words(_NAME.findall(bare)) - known - {"i"}:
-        logger.debug("words of a model that no fact holds: %s", sorted(odd))
+    if names.foreign(bare, [one for fact in facts for one in fact.texts]):
         return _refused("a name that is not in the facts")
     return Worded(_PLACE.sub(lambda found: facts[int(found[1]) - 1].name, line))
 
 
-def _words(texts: Iterable[str]) -> set[str]:
-    return {word.lower() for text in texts for word in re.findall(r"[\w&'-]+", text)}
+def _money(text: str, facts: Sequence[Fact]) -> bool:
+    """Whether a text speaks of money, as in "twelve euros", where the facts do not."""
+    signs = [sign for sign in text if unicodedata.category(sign) == "Sc"]
+    told = {word for fact in facts for one in fact.texts for word in words_of(one)}
+    units = {unit for unit in load_lexicon().measures["price"].units if unit.isalpha()}
+    return bool(signs or (units & set(words_of(text))) - told)
 
 
 def _refused(why: str) -> Worded:
-    logger.info("a template words the answer: the model's words were refused: %s", why)
+    logger.info("a template words the answer: the model gave %s", why)
     return Worded(refused=why)

@@ -13,6 +13,7 @@ from genrec.serve.schemas import MAX_HISTORY, MAX_K, MAX_QUERY, Id, Item, Recomm
 from genrec.serve.shop import Shop
 
 PAGE = 24  # cards on a page, and how many `more` adds
+CODES = 48  # codes on a page of the tree
 SAMPLE = 4  # pictures that stand for a branch of the code tree
 _FIRST = "popular"  # who has shown nothing yet is shown this system's list
 
@@ -40,9 +41,17 @@ class Compared(Address):
 
 
 class Branching(Address):
-    """The address of a place in the code tree: codes, joined by commas; none for the root."""
+    """The address of a place in the code tree.
 
-    prefix: str = Field("", pattern=r"^(\d{1,9}(,\d{1,9}){0,31})?$")
+    Attributes:
+        prefix: codes, joined by commas; none for the root.
+        code: one more code, to go on to.
+        page: of the codes that follow.
+    """
+
+    prefix: str = Field("", pattern=r"^([0-9]{1,9}(,[0-9]{1,9}){0,31})?$")
+    code: str = Field("", pattern=r"^[0-9]{0,9}$")
+    page: int = Field(1, ge=1, le=10**9)
 
     @property
     def codes(self) -> tuple[int, ...]:
@@ -128,16 +137,60 @@ class Branch:
     sample: tuple[Item, ...]
 
 
-def branches(shop: Shop, prefix: tuple[int, ...]) -> list[Branch]:
-    """Returns what follows a prefix of SIDs, by code; [] after a whole SID.
+@dataclass(frozen=True)
+class Level:
+    """What follows a prefix of SIDs: one page of codes, and the first items.
+
+    Attributes:
+        prefix: the codes chosen so far.
+        levels: codes of a whole SID.
+        codes: how many codes follow; 0 after a whole SID.
+        page: the page shown, from 1.
+        pages: how many there are.
+        branches: the page's codes, ascending.
+        count: items below the prefix.
+        items: the first of them; none for the empty prefix.
+    """
+
+    prefix: tuple[int, ...]
+    levels: int
+    codes: int
+    page: int
+    pages: int
+    branches: tuple[Branch, ...]
+    count: int
+    items: tuple[Item, ...]
+
+    @property
+    def turns(self) -> list[int | None]:
+        """The pages to offer: the first, the last and those around this one; None is a gap."""
+        near = range(self.page - 1, self.page + 2)
+        offered = [n for n in range(1, self.pages + 1) if n in (1, self.pages) or n in near]
+        found: list[int | None] = []
+        for before, number in zip([0, *offered], offered, strict=False):
+            found += [number] if number == before + 1 else [None, number]
+        return found
+
+
+def level(shop: Shop, address: Branching) -> Level | None:
+    """Returns what follows the codes of an address; None in a shop without SIDs.
+
+    A page beyond the last one is the last one.
 
     Raises:
         KeyError: no item's SID starts so.
     """
-    assert shop.trie is not None
-    found = []
-    for code in shop.trie.children(prefix).tolist():
-        below = shop.trie.below((*prefix, code))
+    trie, prefix = shop.trie, address.codes
+    if trie is None:
+        return None
+    codes = trie.children(prefix).tolist()
+    pages = max(1, -(-len(codes) // CODES))
+    page = min(address.page, pages)
+    branches = []
+    for code in codes[(page - 1) * CODES : page * CODES]:
+        below = trie.below((*prefix, code))
         sample = tuple(present.item(shop, int(n)) for n in below[:SAMPLE])
-        found.append(Branch((*prefix, code), len(below), sample))
-    return found
+        branches.append(Branch((*prefix, code), len(below), sample))
+    below = trie.below(prefix)
+    items = tuple(present.item(shop, int(n)) for n in below[: address.n]) if prefix else ()
+    return Level(prefix, trie.levels, len(codes), page, pages, tuple(branches), len(below), items)

@@ -17,6 +17,7 @@ from fastapi.responses import RedirectResponse
 from genrec.serve import present
 from genrec.serve.live import Edition
 from genrec.serve.operate import note
+from genrec.serve.parts import TheLive, TheSettings
 from genrec.serve.recommend import Recommended
 from genrec.serve.resolve import history_of, view_of
 from genrec.serve.schemas import MAX_K, Reasons, Recommendation
@@ -29,9 +30,9 @@ from genrec.serve.web.look import (
     Compared,
     Step,
     Visit,
-    branches,
     first_system,
     ideas,
+    level,
     visit,
     wanted,
 )
@@ -46,9 +47,9 @@ router.mount("/static", Static(directory=FOLDER / "static"), name="static")
 
 
 @router.get("/")
-async def shop_page(request: Request, step: Annotated[Step, Query()]) -> Response:
+async def shop_page(request: Request, live: TheLive, step: Annotated[Step, Query()]) -> Response:
     """The products: for a history, for a wish, or the popular ones."""
-    async with request.app.state.live.edition() as edition:
+    async with live.edition() as edition:
         if step.user:
             return _to(history=_newest(edition.shop, step.user))
         if step.add or step.drop:
@@ -70,9 +71,11 @@ async def shop_page(request: Request, step: Annotated[Step, Query()]) -> Respons
 
 
 @router.get("/items/{item:path}")
-async def item_page(request: Request, item: str, address: Annotated[Compared, Query()]) -> Response:
+async def item_page(
+    request: Request, live: TheLive, item: str, address: Annotated[Compared, Query()]
+) -> Response:
     """One product with all that is known of it, and its neighbours in one view."""
-    async with request.app.state.live.edition() as edition:
+    async with live.edition() as edition:
         shop, number = edition.shop, _number(edition.shop, item)
         view = view_of(shop, address.view or None) if address.view or shop.views else None
         return render(
@@ -87,9 +90,11 @@ async def item_page(request: Request, item: str, address: Annotated[Compared, Qu
 
 
 @router.get("/why/{item:path}")
-async def why_page(request: Request, item: str, address: Annotated[Address, Query()]) -> Response:
+async def why_page(
+    request: Request, live: TheLive, item: str, address: Annotated[Address, Query()]
+) -> Response:
     """Why one product: as JSON to the page's script, as a page to who has none."""
-    async with request.app.state.live.edition() as edition:
+    async with live.edition() as edition:
         shop, number = edition.shop, _number(edition.shop, item)
         own = visit(shop, address.h)
         reasons = await _reasons(edition, own, number)
@@ -105,34 +110,29 @@ async def why_page(request: Request, item: str, address: Annotated[Address, Quer
 
 
 @router.get("/sids")
-async def tree_page(request: Request, address: Annotated[Branching, Query()]) -> Response:
-    """The tree of semantic IDs: what follows a prefix, and the items below it."""
-    codes = address.codes
-    async with request.app.state.live.edition() as edition:
+async def tree_page(
+    request: Request, live: TheLive, address: Annotated[Branching, Query()]
+) -> Response:
+    """The tree of semantic IDs: what follows a prefix, page by page, and the items below it."""
+    if address.code:
+        prefix = ",".join(filter(None, (address.prefix, address.code)))
+        return RedirectResponse(link("sids", prefix=prefix, h=address.h), _SEE_OTHER)
+    async with live.edition() as edition:
         shop = edition.shop
-        if shop.trie is None:
-            raise HTTPException(404, "This shop has no semantic IDs: its recipe trains no LLM.")
         try:
-            found = await asyncio.to_thread(branches, shop, codes)
+            found = await asyncio.to_thread(level, shop, address)
         except KeyError as error:
             raise HTTPException(404, "No semantic ID of this shop starts so.") from error
-        below = shop.trie.below(codes)
-        return render(
-            request,
-            "sids.html.j2",
-            **_frame(shop, visit(shop, address.h), address),
-            prefix=codes,
-            levels=shop.trie.levels,
-            branches=found,
-            count=len(below),
-            items=[present.item(shop, int(n)) for n in below[: address.n]] if codes else [],
-        )
+        if found is None:
+            raise HTTPException(404, "This shop has no semantic IDs: its recipe trains no LLM.")
+        own = visit(shop, address.h)
+        return render(request, "sids.html.j2", **_frame(shop, own, address), level=found)
 
 
 @router.get("/login")
-async def login_page(request: Request, next: str = "/") -> Response:
+async def login_page(request: Request, settings: TheSettings, next: str = "/") -> Response:
     """The door: asks for the key, where there is one."""
-    if request.app.state.settings.key is None:
+    if settings.key is None:
         return RedirectResponse(_local(next), _SEE_OTHER)
     return render(request, "login.html.j2", after=_local(next), wrong=False)
 
@@ -140,11 +140,12 @@ async def login_page(request: Request, next: str = "/") -> Response:
 @router.post("/login")
 async def login(
     request: Request,
+    settings: TheSettings,
     key: Annotated[str, Form(max_length=1000)],
     next: Annotated[str, Form(max_length=8000)] = "/",
 ) -> Response:
     """Lets in who has the key; the cookie is for this browser session."""
-    asked = request.app.state.settings.key
+    asked = settings.key
     if asked is not None and not hmac.compare_digest(key.encode(), asked.encode()):
         return render(request, "login.html.j2", status=401, after=_local(next), wrong=True)
     answer = RedirectResponse(_local(next), _SEE_OTHER)
@@ -155,8 +156,9 @@ async def login(
 
 @router.post("/logout")
 async def logout() -> Response:
-    """Forgets the key."""
+    """Forgets the key, and the conversation that the tab keeps."""
     answer = RedirectResponse("/login", _SEE_OTHER)
+    answer.headers["Clear-Site-Data"] = '"storage"'
     answer.delete_cookie(cookie.NAME)
     return answer
 

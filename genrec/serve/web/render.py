@@ -29,8 +29,11 @@ SYSTEMS = {
     "magnitude": "Similar meaning",
     "cooccurrence": "Bought together",
     "popular": "Popular",
+    "itemknn": "Bought with the same items",
+    "ease": "Linear model of buyers",
     "sasrec": "Sequence model",
     "anchorrec": "Anchored content",
+    "norm_concat": "Buyers and content",
     "search": "Your words",
     "generative-search": "Model on your words",
 }
@@ -89,7 +92,7 @@ class Page(APIRoute):
                 if wants_json(request):
                     raise
                 return _problem(request, *_refusal(error))
-            except (Overloaded, TimeoutError, Closed) as error:
+            except (Overloaded, TimeoutError, Closed, ConnectionError) as error:
                 if wants_json(request):
                     raise
                 return _problem(request, *_trouble(error))
@@ -116,6 +119,8 @@ def _trouble(error: Exception) -> tuple[int, str, int | None]:
         return 429, "Many people are asking at the moment.", error.retry_after
     if isinstance(error, Closed):
         return 503, "The shop is restarting.", 5
+    if isinstance(error, ConnectionError):
+        return 503, "The language model cannot be reached at the moment.", 5
     return 504, "The answer took too long.", None
 
 

@@ -1,13 +1,12 @@
 """OpenAI's protocol: by plain HTTP, and by the official client against a real server."""
 
 import json
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import openai
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -26,20 +25,16 @@ def ask(client: TestClient, *said: str, **fields: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def endpoint(shop: Shop) -> Iterator[openai.OpenAI]:
+def endpoint(
+    shop: Shop, listening: Callable[[FastAPI], AbstractContextManager[str]]
+) -> Iterator[openai.OpenAI]:
     """The official client, and the application behind uvicorn on a free port."""
     settings = Settings(key=KEY)
-    app: FastAPI = create_app(Live(lambda: shop, settings), settings)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-    port = server.servers[0].sockets[0].getsockname()[1]
-    with openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=KEY, max_retries=0) as found:
+    with (
+        listening(create_app(Live(lambda: shop, settings), settings)) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as found,
+    ):
         yield found
-    server.should_exit = True
-    thread.join(20)
 
 
 def test_an_answer_of_the_official_client(endpoint: openai.OpenAI, shop: Shop) -> None:

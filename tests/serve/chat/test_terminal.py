@@ -1,6 +1,11 @@
 """`genrec chat` fed with lines, without colour and with it."""
 
+import asyncio
 import io
+import signal
+import threading
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -47,6 +52,42 @@ def test_with_colour_the_words_are_the_same(
     assert "\x1b[" in colour
     assert plain.split()[-5:] == Console(file=io.StringIO()).render_str(plain).plain.split()[-5:]
     assert "Tell me what you are looking for" in " ".join(colour.split())
+
+
+def test_who_interrupts_an_answer_goes_on(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = terminal.respond
+
+    async def slow(*args: Any, **options: Any) -> Any:
+        monkeypatch.setattr(terminal, "respond", answer)
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.sleep(30)
+
+    monkeypatch.setattr(terminal, "respond", slow)
+    text = said(pipeline, "a mug", "a lamp", "why the first?")
+    assert "No answer then" in text
+    assert "it matches lamp" in text
+
+
+def test_who_interrupts_the_prompt_leaves(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The main thread waits at the prompt: no other would hear Ctrl-C before the next line."""
+    waiting: list[threading.Thread] = []
+
+    def typed(_: str) -> str:
+        waiting.append(threading.current_thread())
+        if len(waiting) > 1:
+            raise KeyboardInterrupt
+        return "hello"
+
+    monkeypatch.setattr("builtins.input", typed)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    out = io.StringIO()
+    terminal.run(pipeline, console=Console(file=out))
+    assert "Tell me what you are looking for" in out.getvalue()
+    assert set(waiting) == {threading.main_thread()}
 
 
 def test_control_characters_stay_out(pipeline: Pipeline) -> None:

@@ -2,20 +2,21 @@
 
 import os
 import shutil
-import threading
-import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from genrec.serve.app import create_app
 from genrec.serve.live import Live
 from genrec.serve.settings import Settings
 from genrec.serve.shop import Shop
+
+Listening = Callable[[FastAPI], AbstractContextManager[str]]
 
 
 @pytest.fixture(scope="session")
@@ -36,20 +37,10 @@ def asked(shop: Shop, opened: Callable[..., TestClient]) -> Iterator[TestClient]
 
 
 @pytest.fixture(scope="session")
-def address(shop: Shop) -> Iterator[str]:
+def address(shop: Shop, listening: Listening) -> Iterator[str]:
     limits = Settings()
-    config = uvicorn.Config(create_app(Live(lambda: shop, limits), limits), port=0, log_config=None)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    begun = time.monotonic()
-    while not server.started:
-        assert thread.is_alive()
-        assert time.monotonic() - begun < 60
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(10)
+    with listening(create_app(Live(lambda: shop, limits), limits)) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")  # while Playwright runs, no other test could run an event loop

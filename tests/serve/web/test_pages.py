@@ -242,6 +242,7 @@ def test_static_files_are_kept_and_asked_for_again(asked: TestClient) -> None:
         (Overloaded(7), 429, "Try again in 7 s"),
         (TimeoutError(), 504, "took too long"),
         (Closed("closing"), 503, "restarting"),
+        (ConnectionError("http://10.0.0.1:8000/v1: HTTP 500"), 503, "model cannot be reached"),
     ],
 )
 def test_trouble_is_told_kindly(
@@ -324,6 +325,10 @@ def test_the_door_opens_for_the_key_alone(shop: Shop, opened: Callable[..., Test
         assert "samesite=strict" in words
         assert page(client, "/").cards
         assert client.get("/v1/models").status_code == 200
+        gone = client.post("/logout")
+        assert gone.headers["location"] == "/login"
+        assert gone.headers["clear-site-data"] == '"storage"'  # the tab's conversation
+        assert client.get("/v1/models").status_code == 401
         client.cookies.clear()
         client.cookies.set(cookie.NAME, cookie.issue("another key"))
         assert client.get("/v1/models").status_code == 401

@@ -4,7 +4,6 @@ import { blank, found, put } from "./cards.js";
 import { ask, clear, show, Trouble, understood } from "./server.js";
 
 const $ = (id) => document.getElementById(id);
-const STORE = "genrec-chat";
 const KEPT = 40; // turns that are sent
 const ITEMS = 8; // of a list
 const GOES_ON = ["refine", "more", "alike", "like"]; // turns about the list before
@@ -14,12 +13,13 @@ export function startChat({ items, answered, left }) {
   const pane = $("chat");
   if (!pane) return { leave() {} };
   const [form, log, wish, send] = [$("chat-form"), $("chat-log"), $("wish"), $("chat-send")];
-  const state = restored();
+  const store = `genrec-chat ${pane.dataset.model}`;
+  const state = restored(store);
   let running;
 
   function keep() {
     try {
-      sessionStorage.setItem(STORE, JSON.stringify(state));
+      sessionStorage.setItem(store, JSON.stringify(state));
     } catch { /* full or forbidden: the conversation lasts as long as the page */ }
     $("chat-reset").hidden = !state.turns.length;
     log.hidden = !state.turns.length;
@@ -163,9 +163,9 @@ export function startChat({ items, answered, left }) {
   };
 }
 
-function restored() {
+function restored(store) {
   try {
-    const { turns, shown } = JSON.parse(sessionStorage.getItem(STORE));
+    const { turns, shown } = JSON.parse(sessionStorage.getItem(store));
     return { turns, shown };
   } catch {
     return { turns: [], shown: false };

@@ -7,6 +7,7 @@ import { ask, clear, show, understood } from "./server.js";
 const $ = (id) => document.getElementById(id);
 const strip = document.querySelector("#history .strip");
 const grid = $("grid");
+const MOST = 100; // items of a list
 const items = () => [...(strip?.children ?? [])].map((one) => one.dataset.id);
 
 // ---- Light and dark: the cookie is the server's to read, so that no page begins in the wrong one.
@@ -109,9 +110,10 @@ function list(recommendations, title, { wish, more = true }) {
   $("grid-title").textContent = title;
   $("grid-back").hidden = !wish;
   $("grid-empty").hidden = recommendations.length > 0;
-  $("grid-more").hidden = !more || recommendations.length < Number(grid.dataset.shown);
+  const shown = Number(grid.dataset.shown);
+  $("grid-more").hidden = !more || recommendations.length < shown || shown >= MOST;
   const next = new URL(location);
-  next.searchParams.set("n", Math.min(Number(grid.dataset.shown) + 24, 100));
+  next.searchParams.set("n", Math.min(shown + 24, MOST));
   $("grid-more").href = next.pathname + next.search;
   $("grid-status").textContent = `${title}: ${recommendations.length} items`;
   relink();
