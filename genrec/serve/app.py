@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -55,6 +54,7 @@ def create_app(live: Live, settings: Settings, *, wording: Wording | None = None
         generate_unique_id_function=_operation,
     )
     app.state.live, app.state.settings, app.state.wording = live, settings, wording
+    live.warm = guide_of  # else the first who chats would wait for it
     app.state.metrics = metrics = Metrics(live)
     for router in (api.router, operate.router):
         app.include_router(router, responses=documented(*_ANYWHERE))
@@ -71,7 +71,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     live: Live = app.state.live
     wording: Wording | None = app.state.wording
     await live.start()
-    await asyncio.to_thread(guide_of, live.shop)  # else the first who chats would wait for it
     try:
         yield
     finally:

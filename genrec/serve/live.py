@@ -86,6 +86,7 @@ class Live:
 
     Attributes:
         watch: told the size and the seconds of each batch.
+        warm: given each shop before it is served, to read what requests would else wait for.
     """
 
     def __init__(self, open_shop: Callable[[], Shop], settings: Settings) -> None:
@@ -94,6 +95,7 @@ class Live:
         self._reloading = asyncio.Lock()
         self._ending: set[asyncio.Task[None]] = set()
         self.watch: Callable[[int, float], None] = lambda size, seconds: None
+        self.warm: Callable[[Shop], object] = lambda shop: None
 
     @property
     def shop(self) -> Shop:
@@ -157,11 +159,16 @@ class Live:
         assert self._edition is not None, "start() comes first"
         return self._edition
 
+    def _warmed(self) -> Shop:
+        shop = self._open()
+        self.warm(shop)
+        return shop
+
     async def _opened(self) -> Edition:
         """Opens a shop in the thread that will compute: libraries keep settings by thread."""
         worker = ThreadPoolExecutor(1, thread_name_prefix="engine")
         try:
-            shop = await asyncio.get_running_loop().run_in_executor(worker, self._open)
+            shop = await asyncio.get_running_loop().run_in_executor(worker, self._warmed)
         except BaseException:
             worker.shutdown(wait=False)
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import re
@@ -19,7 +18,6 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from genrec.pipeline import MissingArtifact
-from genrec.serve.chat.guide import guide_of
 from genrec.serve.guard import LEFT
 from genrec.serve.metrics import Metrics
 from genrec.serve.parts import TheLive, TheSettings
@@ -171,7 +169,6 @@ async def reload(live: TheLive, settings: TheSettings) -> Reloaded:
         raise HTTPException(403, "start the server with an API key to be able to reload it")
     try:
         changed = await live.reload()
-        await asyncio.to_thread(guide_of, live.shop)  # else the first who chats would wait for it
     except (MissingArtifact, DamagedArtifact, ValueError, OSError) as error:
         log.warning("reload failed", exc_info=error)
         raise HTTPException(409, f"nothing was changed: {error}") from error
