@@ -169,8 +169,9 @@ def _facts(pipeline: Pipeline, what: str) -> Facts:
         name=pipeline.recipe.name,
         recipe=_shareable(pipeline),
         base=base,
-        public_base=base is not None and not (Path(base).exists() or ":" in base),
-        tune=getattr(pipeline.recipe.train.model, "tune", "full"),
+        public_base=_is_public(pipeline),
+        tune=pipeline.recipe.train.model.tune,
+        dtype=pipeline.recipe.train.model.dtype,
         adapter=("." if what == "adapter" else "adapter") if has_adapter else None,
         data=pipeline["prepare"].load("stats.json"),
         sids=pipeline["quantize"].load("stats.json"),
@@ -182,6 +183,13 @@ def _facts(pipeline: Pipeline, what: str) -> Facts:
 def _base(pipeline: Pipeline) -> str | None:
     model = pipeline.recipe.train.model
     return _name(model.name) if model.kind == "pretrained" else None
+
+
+def _is_public(pipeline: Pipeline) -> bool:
+    model = pipeline.recipe.train.model
+    if model.kind != "pretrained" or model.name.startswith("asset:"):
+        return False
+    return not Path(model.name).exists() and _name(model.name) == model.name
 
 
 def _shareable(pipeline: Pipeline) -> dict[str, Any]:

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 
 from genrec import Pipeline
-from genrec.lm.callbacks import read_log
+from genrec.lm.callbacks import Flow, read_log
 from genrec.processes import ALONE, Processes
 
 ROOT = Path(__file__).parents[1]
@@ -56,8 +58,7 @@ def test_what_cannot_be_shared_is_refused(
     assert pipeline.plan()  # looking is free
 
 
-TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-TWO += ["--main_process_port", "0"]
+TWO = ["-m", "accelerate.commands.launch", "--config_file", "recipes/accelerate/cpu2.yaml"]
 
 
 def start(*command: str) -> subprocess.Popen[str]:
@@ -108,18 +109,6 @@ def test_real_processes_meet_and_none_waits_for_the_dead(tmp_path: Path) -> None
     assert not (tmp_path / "survived").exists()
 
 
-LATE = """
-import time
-from genrec.cli import main
-from genrec.lm.trainer import SidTrainer
-from genrec.processes import Processes
-load = SidTrainer._load_best_model
-def late(trainer):
-    time.sleep(0 if Processes.current().first else 2)
-    load(trainer)
-SidTrainer._load_best_model = late
-main()
-"""
 SLOW = """
 import time
 from genrec.cli import main
@@ -130,6 +119,25 @@ def slow(self, args, state, control, **kwargs):
     step(self, args, state, control, **kwargs)
 Flow.on_step_end = slow
 main()
+"""
+# The second process is the last to read what the first clears away. Then both recommend, which spares
+# them to start again.
+LATE = """
+import sys, time
+from genrec.cli import main
+from genrec.lm.trainer import SidTrainer
+from genrec.processes import Processes
+load = SidTrainer._load_best_model
+def late(trainer):
+    time.sleep(0 if Processes.current().first else 2)
+    load(trainer)
+SidTrainer._load_best_model = late
+for sys.argv[1] in ("train", "recommend"):
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise
 """
 
 
@@ -142,15 +150,6 @@ def alone(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Pi
     pipeline = Pipeline.load("demo", *args, f"runtime.store={store}")
     pipeline.run(to="train")
     return pipeline, args
-
-
-@pytest.fixture
-def composed(alone: tuple[Pipeline, list[str]], tmp_path: Path) -> tuple[Pipeline, list[str]]:
-    """The same recipe in a store of its own, where all is finished that training reads."""
-    pipeline, args = alone
-    shutil.copytree(pipeline.store.root, tmp_path / "store", ignore=shutil.ignore_patterns("train"))
-    args = [*args, f"runtime.store={tmp_path / 'store'}"]
-    return Pipeline.load("demo", *args), args
 
 
 def kill_mid_epoch(pipeline: Pipeline, process: subprocess.Popen[str]) -> None:
@@ -181,45 +180,72 @@ def assert_same_curve(one: Pipeline, other: Pipeline) -> None:
             assert a["valid"]["loss"] == pytest.approx(b["valid"]["loss"], abs=1e-4)
 
 
-def test_one_process_goes_on_as_two_and_two_write_the_tables_of_one(
+class Stopped(Exception):
+    """Stands in for a kill of this process, which tests/lm kills in earnest."""
+
+
+def stop_mid_epoch(monkeypatch: pytest.MonkeyPatch, pipeline: Pipeline) -> None:
+    """Goes on in this process, from the first epoch into the second."""
+    step = Flow.on_step_end
+
+    def stop(self: Flow, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        assert state.global_step > 6, "it went on"
+        if state.global_step == 14:
+            raise Stopped
+        step(self, args, state, control, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Flow, "on_step_end", stop)
+        with pytest.raises(Stopped):
+            pipeline.run(only="train")
+
+
+def launch_instead(monkeypatch: pytest.MonkeyPatch, script: Path) -> None:
+    """What `runtime.launcher` starts runs a script in the place of `-m genrec`."""
+
+    def popen(command: list[str], **options: Any) -> subprocess.Popen[str]:
+        place = command.index("genrec")
+        words = [*command[: place - 1], str(script), *command[place + 1 :]]
+        return subprocess.Popen(words, cwd=ROOT, **options)
+
+    monkeypatch.setattr("genrec.launch.subprocess", SimpleNamespace(Popen=popen))
+
+
+def test_two_processes_go_on_as_one_and_one_as_two(
     alone: tuple[Pipeline, list[str]],
-    composed: tuple[Pipeline, list[str]],
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pipeline, args = composed
-    slow, late = tmp_path / "slow.py", tmp_path / "late.py"
+    """One training, begun by two processes, carried on by one, ended by two: the curve of one alone.
+
+    And the tables that two write are those of one, to the byte.
+    """
+    slow, late, store = tmp_path / "slow.py", tmp_path / "late.py", tmp_path / "store"
     slow.write_text(SLOW)
-    late.write_text(LATE)  # the second process is the last to read what the first clears away
-    kill_mid_epoch(pipeline, start(str(slow), "train", "demo", *args))
-    trained = launch(str(late), "train", "demo", *args)
-    assert trained.returncode == 0, trained.stderr
-    assert "train begins (2 processes)" in trained.stderr
+    late.write_text(LATE)
+    shutil.copytree(alone[0].store.root, store, ignore=shutil.ignore_patterns("train"))
+    args = [*alone[1], f"runtime.store={store}"]
+    pipeline = Pipeline.load("demo", *args)
+    kill_mid_epoch(pipeline, start(*TWO, str(slow), "train", "demo", *args))
+    stop_mid_epoch(monkeypatch, pipeline)
+    capfd.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        launch_instead(patch, late)
+        Pipeline.load("demo", *args, "runtime.launcher=cpu2").run(only="train")
+    said = capfd.readouterr().err
+    assert said.count("train begins (2 processes)") == 1, said
+    assert said.count("recommend begins (2 processes)") == 1, said
     assert_same_curve(alone[0], pipeline)
 
-    pipeline.run(only="recommend")
     folder = pipeline["recommend"].path
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     created = files.pop("artifact.json")
     assert len(files) == 3
-    capfd.readouterr()
-    launched = Pipeline.load("demo", *args, "runtime.launcher=cpu2")
-    launched.run(only="recommend", force="recommend")
-    said = capfd.readouterr().err
-    assert said.count("recommend begins (forced, 2 processes)") == 1, said
-    assert launched["recommend"].path == folder, "no launcher enters a fingerprint"
+    pipeline.run(only="recommend", force="recommend")
+    assert pipeline["recommend"].path == folder, "no launcher enters a fingerprint"
     assert (folder / "artifact.json").read_bytes() != created
     assert {name: (folder / name).read_bytes() for name in files} == files
     assert len(list(folder.iterdir())) == 4
     assert [path.name for path in folder.parent.glob("*.partial")] == []
-
-
-def test_two_processes_go_on_as_one(
-    alone: tuple[Pipeline, list[str]], composed: tuple[Pipeline, list[str]], tmp_path: Path
-) -> None:
-    pipeline, args = composed
-    slow = tmp_path / "slow.py"
-    slow.write_text(SLOW)
-    kill_mid_epoch(pipeline, start(*TWO, str(slow), "train", "demo", *args))
-    pipeline.run(only="train")
-    assert_same_curve(alone[0], pipeline)

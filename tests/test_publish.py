@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -101,9 +102,15 @@ def test_the_card_says_how_to_load_and_is_right(trained: Pipeline, folder: Path)
         expected = plain["model"](ids).logits
         assert torch.isfinite(expected).all()
         found = adapted["model"].eval()(ids).logits
-    # The adapter was trained on the base in 4 bits, the whole model is that base written out.
-    cosine = torch.nn.functional.cosine_similarity(found, expected, dim=-1)
-    assert cosine.min() > 0.95
+        whole = AutoModelForCausalLM.from_pretrained(find_weights("asset:tiny-lm"), dtype="float32")
+        whole.resize_token_embeddings(len(plain["tokenizer"]), mean_resizing=False)
+        other = (
+            peft.PeftModel.from_pretrained(whole, folder, subfolder="adapter").eval()(ids).logits
+        )
+    # Trained on the base in 4 bits, so that is what it belongs on; the model is that base written out.
+    # Where a CPU has bfloat16, bitsandbytes rounds the scales of the 4 bits to it as it decodes.
+    off, off_whole = ((one - expected).abs().max() / expected.abs().max() for one in (found, other))
+    assert off < 0.01 < off_whole
 
 
 def test_the_adapter_alone(trained: Pipeline, tmp_path: Path) -> None:
@@ -177,6 +184,7 @@ FACTS = Facts(
     base="Qwen/Qwen3-1.7B",
     public_base=True,
     tune="lora",
+    dtype="float32",
     adapter="adapter",
     data={"users": 1200, "items": 345, "interactions": 9000},
     sids={"levels": 4, "codes": 256, "collision_rate": {"before": 0.125}},
@@ -193,6 +201,15 @@ FACTS = Facts(
         )
     ],
 )
+
+
+@pytest.mark.parametrize(
+    ("name", "public"),
+    [("Qwen/Qwen3-1.7B", True), ("asset:tiny-lm", False), ("/data/models/mine", False)],
+)
+def test_a_folder_is_no_base_that_others_can_load(name: str, public: bool) -> None:
+    pipeline = Pipeline.load("demo", f"train.model.name='{name}'")
+    assert publish._is_public(pipeline) == public
 
 
 def test_a_card_by_hand() -> None:

@@ -9,6 +9,10 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCardData
 
+_NF4 = """nf4 = BitsAndBytesConfig(
+    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True
+)
+"""
 _TAGS = ["recommendation", "generative-recommendation", "semantic-ids", "genrec"]
 
 
@@ -22,6 +26,7 @@ class Facts:
         base: the pretrained model that was tuned; None if the model was made from scratch.
         public_base: whether `base` is a name that others can load by.
         tune: `full`, `lora` or `qlora`.
+        dtype: that the base's weights had in training.
         adapter: where the adapter lies: `.`, `adapter`, or None if there is none.
         data: the prepare stage's statistics.
         sids: the quantize stage's.
@@ -34,6 +39,7 @@ class Facts:
     base: str | None
     public_base: bool
     tune: str
+    dtype: str
     adapter: str | None
     data: Mapping[str, Any]
     sids: Mapping[str, Any]
@@ -91,24 +97,31 @@ def _loading(facts: Facts, place: str) -> str:
             ),
         ]
     if facts.adapter:
-        folder = "" if facts.adapter == "." else f', subfolder="{facts.adapter}"'
-        name = f'"{facts.base}"'
-        asset = (facts.base or "").startswith("asset:")
-        name = f"find_weights({name})" if asset else name
         parts += [
             "The adapter on its base, which first gets rows for the SID tokens:",
-            _python(
-                "import peft\n"
-                "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
-                + ("from genrec.weights import find_weights\n" if asset else "")
-                + f'\ntokenizer = AutoTokenizer.from_pretrained("{place}")\n'
-                f"base = AutoModelForCausalLM.from_pretrained({name})\n"
-                "rows = max(len(tokenizer), base.get_input_embeddings().num_embeddings)\n"
-                "base.resize_token_embeddings(rows, mean_resizing=False)\n"
-                f'model = peft.PeftModel.from_pretrained(base, "{place}"{folder})'
-            ),
+            _python(_on_its_base(facts, place)),
         ]
     return "\n\n".join(parts)
+
+
+def _on_its_base(facts: Facts, place: str) -> str:
+    """Returns code that makes the base what it was in training: its dtype, or 4 bits, or its asset."""
+    name, options = f'"{facts.base}"', f'dtype="{facts.dtype}"'
+    more = asks = lines = ""
+    if (facts.base or "").startswith("asset:"):
+        name, more = f"find_weights({name})", "from genrec.weights import find_weights\n"
+    if facts.tune == "qlora":
+        asks, lines, options = ", BitsAndBytesConfig", _NF4, f"{options}, quantization_config=nf4"
+    folder = "" if facts.adapter == "." else f', subfolder="{facts.adapter}"'
+    return (
+        "import peft\n"
+        f"from transformers import AutoModelForCausalLM, AutoTokenizer{asks}\n{more}\n"
+        f'tokenizer = AutoTokenizer.from_pretrained("{place}")\n{lines}'
+        f"base = AutoModelForCausalLM.from_pretrained({name}, {options})\n"
+        "rows = max(len(tokenizer), base.get_input_embeddings().num_embeddings)\n"
+        "base.resize_token_embeddings(rows, mean_resizing=False)\n"
+        f'model = peft.PeftModel.from_pretrained(base, "{place}"{folder})'
+    )
 
 
 def _python(code: str) -> str:

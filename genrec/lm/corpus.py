@@ -21,7 +21,7 @@ import pyarrow.compute
 from transformers import PreTrainedTokenizerBase
 
 from genrec import schema
-from genrec.lm.batch import FEATURES, Encoded, encode_examples, encoded_rows
+from genrec.lm.batch import FEATURES, Encoded, encode_examples, encode_texts, encoded_rows
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +129,7 @@ def _digest(
 ) -> str:
     """Returns 16 hex digits that stand for all that the encoded corpus depends on."""
     found = hashlib.sha256(f"{_VERSION} {max_length} ".encode())
+    encode_texts(tokenizer, [""])  # or it would save how it was last told to pad and to cut
     with tempfile.TemporaryDirectory() as temporary:
         tokenizer.save_pretrained(temporary)
         for part in (path, *sorted(Path(temporary).rglob("*"))):

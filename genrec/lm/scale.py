@@ -97,7 +97,7 @@ class Estimate:
         activations: what the backward pass needs, at its largest.
         logits: of the targets: as made, in fp32, as log-probabilities, and their gradient.
         trained: parameters that are trained, over all devices.
-        operations: floating-point operations of a step, over all devices.
+        operations: of a step's matrix products, over all devices.
         seconds: of a step; None without `speed`.
     """
 
@@ -155,7 +155,9 @@ def estimate(
             is trained whole keeps 8, by transformers' choice).
         checkpointing: layers keep their input alone, and are computed again.
         gpu: whether dropout masks are bytes.
-        speed: operations per second that a device reaches; not the data sheet's.
+        speed: operations per second that a device reaches over a whole step: `operations` / seconds of
+            one that was measured, or a share of the data sheet. Only products are counted, so it also
+            pays for all else (on a CPU it was 0.5 to 0.6 of what one large product reaches).
         link: bytes per second between devices; without it communication counts nothing.
     """
     local, own_targets = tokens / devices, targets / devices
@@ -173,15 +175,15 @@ def estimate(
     if precision == "bf16":  # autocast's copies stay until the backward pass has used them
         copies = 2 * shape.linear if base_bytes == 4 and tune != "qlora" else 0
         activations += copies / (shape.layers if checkpointing or sharding == "zero3" else 1)
-    if (
-        tune != "full"
-    ):  # PEFT puts the trained rows into a copy of the vocabulary, and its gradient too
+    if tune != "full":  # PEFT puts the rows into a copy of the vocabulary, whose gradient is whole
         activations += 2 * 4 * shape.vocabulary / (1 if shape.tied else 2)
     if tune == "qlora":  # one matrix at a time is written out
         activations += max(a * b for a, b in shape.sides) * (4 if precision == "fp32" else 2)
     held = min(own_targets * shape.vocab, max(_LOGITS, shape.vocab))
     operations = _operations(
-        shape, tune, tokens, length, targets, trained, again=1 if checkpointing else 0
+        *(shape, tune, tokens, length, targets),
+        adapter=shape.adapter(rank, new_rows=0),
+        again=1 if checkpointing else 0,
     )
     return Estimate(
         weights=weights / shared["weights"],
@@ -201,9 +203,7 @@ def _states(shape: Shape, tune: Tune, trained: int, each: float) -> float:
 
 
 def _copies(devices: int, sharding: Sharding) -> int:
-    return (
-        2 if devices > 1 and sharding == "none" else 1
-    )  # DDP sums gradients in buckets of its own
+    return 2 if devices > 1 and sharding == "none" else 1  # DDP sums gradients in its own buckets
 
 
 def _weights(shape: Shape, tune: Tune, base_bytes: int) -> float:
@@ -237,21 +237,21 @@ def _operations(
     tokens: int,
     length: int,
     targets: int,
-    trained: int,
     *,
+    adapter: int,
     again: int,
 ) -> float:
     """Forward 2 per weight and token, attention's two products; backward the same for the inputs.
 
-    And once more for the weights that are trained, which adapters' base is not. A causal mask halves
-    attention's work.
+    And once more for the weights that are trained, which adapters' base is not. Rows are looked up, no
+    product. A causal mask halves attention's work.
     """
     head = 2 * shape.vocab * shape.hidden * targets
     attention = 2 * tokens * length * shape.heads * shape.head_dim * shape.layers
     forward = 2 * shape.linear * tokens + attention
     if tune == "full":
         return (3 + again) * forward + 3 * head
-    return (2 + again) * forward + attention + 3 * head + 6 * trained * tokens
+    return (2 + again) * forward + attention + 3 * head + 6 * adapter * tokens
 
 
 def _seconds(

@@ -34,21 +34,7 @@ from genrec.sid.quantizer import load_codebooks
 from genrec.stages.context import Context
 
 METRIC = "ndcg@10"  # chooses the checkpoint; recall alone is blind to the order
-_TRAINER_FIELDS = {
-    "epochs",
-    "tokens_per_batch",
-    "packing",
-    "lr",
-    "weight_decay",
-    "optimizer",
-    "gradient_checkpointing",
-    "warmup",
-    "scheduler",
-    "label_smoothing",
-    "ema",
-    "eval_every",
-    "patience",
-}
+_NOT_TRAINERS = {"model", "max_length", "eval_users"}  # of the section; what `train` is not told
 
 
 def run(context: Context) -> None:
@@ -74,7 +60,7 @@ def run(context: Context) -> None:
         encoded["train"].data,
         encoded["valid"].data,
         out=context.out,
-        **section.model_dump(include=_TRAINER_FIELDS),
+        **section.model_dump(exclude=_NOT_TRAINERS),
         max_logits=context.recipe.runtime.max_logits,
         save_every=context.recipe.runtime.save_every,
         seed=context.recipe.seed,
@@ -93,7 +79,7 @@ def run(context: Context) -> None:
         model = _reopened(context, sids, context.out / whole)
     summary["trimmed"] = {split: part.trimmed for split, part in encoded.items()}
     with room_for("the model", context.out):
-        if getattr(section.model, "tune", "full") != "full":
+        if section.model.tune != "full":
             save_adapter(model, context.out / "adapter")
         save_merged(model, tokenizer, context.out / "merged")
     for checkpoint in context.out.glob("checkpoint-*"):
@@ -105,7 +91,7 @@ def _reopened(context: Context, sids: np.ndarray, folder: Path) -> Any:
     """Loads the weights of a checkpoint into a whole model, where training left each process a part."""
     unset_hf_deepspeed_config()  # or ZeRO-3 would share out this one too, with processes that left
     model = context.section.model
-    if getattr(model, "tune", "full") == "full":
+    if model.tune == "full":
         return load_whole(folder)
     shape = {"levels": sids.shape[1], "codes": int(sids.max()) + 1}
     dtype = getattr(torch, model.dtype)

@@ -1,11 +1,14 @@
 """Peak memory and time of a training step: full, LoRA, DoRA and QLoRA, measured and on paper.
 
     python -m recipes.bench.memory            # a model of 34 million parameters, 1,024 tokens a step
+    python -m recipes.bench.memory --hidden 256 --layers 4 --tokens 2048 --speed 5e10   # foretold
     python -m recipes.bench.memory --table    # `genrec.lm.scale` for Qwen3 on GPUs; runs nothing
 
 Each variant trains in a process of its own by `genrec.lm.train.train` on made-up histories. Its memory
 is the most it held (ru_maxrss) less what it held before the model was loaded; its time is the median
-step. On paper: `genrec.lm.scale.estimate` at the speed of one large matrix product, measured beside it.
+step, in seconds of the processor (one thread), which other work on the machine inflates least. On paper:
+`genrec.lm.scale.estimate` at `--speed`, by default what the first variant's step reached, so that its
+own time on paper is no prediction and the others' are.
 """
 
 from __future__ import annotations
@@ -50,12 +53,22 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         make_base(Path(folder), hidden=args.hidden, layers=args.layers)
-        print("| variant | memory, MB | on paper | error | step, s | on paper |\n|" + "---|" * 6)
+        print(
+            "| variant | memory, MB | on paper | error | step, s | on paper | error |\n|"
+            + "---|" * 7
+        )
+        speed = args.speed
         for name in VARIANTS:
-            print(_row(name, folder, args), flush=True)
+            found = _in_a_process(name, folder, args)
+            speed = speed or found["operations"] / found["seconds"]
+            print(_row(name, found, speed), flush=True)
+    share = speed / found["product"]
+    print(
+        f"\nOn paper at {speed:.3g} operations per second, {share:.0%} of one large matrix product's."
+    )
 
 
-def _row(name: str, folder: str, args: argparse.Namespace) -> str:
+def _in_a_process(name: str, folder: str, args: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, "-m", "recipes.bench.memory", "--variant", name, "--base", folder]
     command += ["--tokens", str(args.tokens)]
     # glibc keeps what is freed in pieces; so told, it gives it back, and what is held is what is used.
@@ -63,14 +76,22 @@ def _row(name: str, folder: str, args: argparse.Namespace) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         raise RuntimeError(f"{name}: {done.stderr}")
-    found = json.loads(done.stdout.splitlines()[-1])
-    measured = f"| {name} | {found['mb']:.0f} | {{}} | {{}} | {found['seconds']:.2f} | {{}} |"
-    if name == "dora":  # what it keeps beside LoRA is not in the formulas
-        return measured.format("", "", "")
-    error = found["paper_mb"] / found["mb"] - 1
-    return measured.format(
-        f"{found['paper_mb']:.0f}", f"{error:+.0%}", f"{found['paper_seconds']:.2f}"
-    )
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _row(name: str, found: dict[str, float], speed: float) -> str:
+    cells = [name]
+    for measured, paper, form in (
+        (found["mb"], found["paper_mb"], ".0f"),
+        (found["seconds"], found["operations"] / speed, ".2f"),
+    ):
+        # What DoRA keeps and does beside LoRA is not in the formulas.
+        foretold = (
+            ["", ""] if name == "dora" else [f"{paper:{form}}", f"{paper / measured - 1:+.0%}"]
+        )
+        cells += [f"{measured:{form}}", *foretold]
+    return f"| {' | '.join(cells)} |"
 
 
 def make_base(folder: Path, *, hidden: int, layers: int) -> None:
@@ -95,7 +116,7 @@ def make_base(folder: Path, *, hidden: int, layers: int) -> None:
 
 
 def measure(name: str, base: Path, *, tokens: int) -> dict[str, float]:
-    """Trains one variant for a few steps; memory in MB, time in seconds, and both on paper."""
+    """Trains one variant for a few steps: memory in MB, seconds of a step, and what stands on paper."""
     import psutil
     import torch
 
@@ -128,9 +149,8 @@ def measure(name: str, base: Path, *, tokens: int) -> dict[str, float]:
             save_every=1000,
             metric="loss",
             device="cpu",
-            progress=lambda *_: clock.append(time.perf_counter()),
+            progress=lambda *_: clock.append(time.process_time()),
         )
-    speed = matmul_speed()
     steps = sorted(b - a for a, b in zip(clock[WARM - 1 :], clock[WARM:], strict=False))
     paper = estimate(
         Shape.of(model.config),
@@ -144,27 +164,27 @@ def measure(name: str, base: Path, *, tokens: int) -> dict[str, float]:
         precision="fp32",
         optimizer_bytes=2 if optimizer == "adamw_8bit" else 8,
         gpu=False,
-        speed=speed,
     )
     return {
         "mb": peak_memory(torch.device("cpu"))["memory_gb"] * 1e3 - before / 1e6,
         "paper_mb": paper.memory / 1e6,
         "seconds": steps[len(steps) // 2],
-        "paper_seconds": paper.seconds or 0.0,
+        "operations": paper.operations,
+        "product": product_speed(),
     }
 
 
-def matmul_speed(size: int = 1024, times: int = 5) -> float:
-    """Returns the operations per second of the best of some large products, one thread."""
+def product_speed(size: int = 1024, times: int = 9) -> float:
+    """Returns the operations per second of the median of some large matrix products."""
     import torch
 
     a, b = torch.randn(size, size), torch.randn(size, size)
-    best = float("inf")
+    spent = []
     for _ in range(times):
-        started = time.perf_counter()
+        started = time.process_time()
         torch.mm(a, b)
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
+        spent.append(time.process_time() - started)
+    return 2 * size**3 / sorted(spent)[times // 2]
 
 
 def histories(code_tokens: list[Any], rows: int) -> Any:
@@ -235,6 +255,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=1024, help="of a step")
+    parser.add_argument("--speed", type=float, help="operations per second, for the time on paper")
     parser.add_argument("--heap", action="store_true", help="leave glibc's allocator as it is")
     parser.add_argument("--table", action="store_true", help="print the table for GPUs")
     parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)

@@ -289,8 +289,7 @@ class Seen:
 def reached(curve: Sequence[Point], value: float, *, low: bool) -> float | None:
     """Returns the seconds of the first point that is as good as `value`; None where none is."""
     sign = -1 if low else 1
-    good = (point.seconds for point in curve if sign * point.value >= sign * value)
-    return next(good, None)
+    return next((point.seconds for point in curve if sign * point.value >= sign * value), None)
 
 
 def compare(results: Sequence[dict[str, Any]], *, low: bool) -> None:

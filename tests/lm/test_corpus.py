@@ -1,5 +1,6 @@
 """Corpora on disk: what `encode_examples` gives, encoded once, in parallel too, mapped not loaded."""
 
+import copy
 import logging
 
 import numpy as np
@@ -54,7 +55,7 @@ def test_a_file_is_encoded_like_its_examples(file, examples, tokens, tmp_path, p
 
 
 def test_what_was_encoded_is_only_opened(file, examples, tokens, tmp_path, monkeypatch):
-    tokenizer, codes = tokens
+    tokenizer, codes = copy.deepcopy(tokens[0]), tokens[1]
 
     def encode(**changes):
         given = {"max_length": 64, "folder": tmp_path / "tokens", "code_tokens": codes} | changes
@@ -71,6 +72,9 @@ def test_what_was_encoded_is_only_opened(file, examples, tokens, tmp_path, monke
     monkeypatch.setattr(corpora, "encoded_rows", spy)
     assert list(encode().data) == list(first.data)
     assert not made
+    tokenizer(["a", "b b"], padding=True, truncation=True, max_length=4)  # which it remembers
+    encode()
+    assert not made, "how it was last called says nothing of what it writes"
     encode(max_length=63)
     assert set(made) == {63}
     made.clear()

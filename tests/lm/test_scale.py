@@ -9,6 +9,7 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from genrec.lm.adapters import adapt
+from genrec.lm.loss import MAX_LOGITS
 from genrec.lm.scale import Shape, estimate
 
 SIZES = {
@@ -116,6 +117,8 @@ def test_operations_by_hand():
     lora = estimate(shape, tune="lora", **common)
     adapters = 6 * shape.adapter(2, 0) * 100
     assert lora.operations == 3 * forward - 2 * linear * 100 + 3 * head + adapters
+    rows = estimate(shape, tune="lora", new_rows=40, **common)
+    assert rows.operations == lora.operations, "rows are looked up"
     timed = estimate(shape, tune="full", devices=4, speed=1e3, link=1e2, **common)
     moved = 2 * 4 * shape.parameters * 3 / 4
     assert timed.seconds == pytest.approx(full.operations / 4 / 1e3 + moved / 1e2)
@@ -127,6 +130,15 @@ def test_four_bits_hold_the_matrices_only():
     lora, qlora = (estimate(shape, tune=tune, **common).weights for tune in ("lora", "qlora"))
     assert shape.parameters == pytest.approx(8.19e9, rel=0.001)
     assert (lora - qlora) / 1e9 == pytest.approx((4 - 0.516) * 6.945, rel=0.001)
+
+
+def test_logits_are_counted_up_to_the_bound_of_the_loss():
+    shape = Shape(8, 2, 2, 1, 4, 16, 2**20, True)
+    common = {"tune": "full", "tokens": 4096, "length": 8, "precision": "fp32"}
+    few, bound, more = (
+        estimate(shape, targets=int(n * MAX_LOGITS / 2**20), **common).logits for n in (0.5, 1, 3)
+    )
+    assert few * 2 == bound == more == 12 * MAX_LOGITS
 
 
 def test_the_table_in_the_docs_is_what_the_formulas_give():

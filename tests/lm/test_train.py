@@ -11,7 +11,6 @@ import torch
 
 from genrec.lm.callbacks import Average, read_log
 from genrec.lm.checkpoints import last_complete_checkpoint
-from genrec.lm.model import load_pretrained, save_merged
 from genrec.lm.train import train
 
 STEPS = 40
@@ -237,40 +236,6 @@ def test_early_stopping_and_its_count_survive_a_kill(scratch, tmp_path):
     assert_same(weights(whole), weights(model))
     # And a run that had stopped stays so.
     assert train(model, *rest, out=tmp_path / "b", validate=scripted([]), **settings) == expected
-
-
-def test_lora_trains_resumes_and_merges(scratch, examples, tmp_path):
-    base, tokenizer, train_data, valid_data = scratch()
-    save_merged(base, tokenizer, tmp_path / "base")
-    settings = SETTINGS | {"max_steps": STEPS, "lr": 3e-2}
-
-    def load():
-        size = {"levels": 2, "codes": 8, "rank": 4}
-        return load_pretrained(str(tmp_path / "base"), **size)[0], tokenizer, train_data, valid_data
-
-    model, *rest = load()
-    summary = train(model, *rest, out=tmp_path / "a", **settings)
-    assert summary["trainable"] < 0.5 * summary["parameters"]
-    log = [line["loss"] for line in log_of(tmp_path / "a") if "loss" in line]
-    assert log[-1] < 0.8 * log[0]
-
-    with pytest.raises(Killed):
-        train(*load(), out=tmp_path / "b", progress=killer(20), **settings)
-    again, *rest = load()
-    assert train(again, *rest, out=tmp_path / "b", **settings) == summary
-    assert_same(weights(model), weights(again))
-
-
-def test_a_4_bit_model_trains(scratch, tmp_path):
-    base, tokenizer, train_data, valid_data = scratch(hidden=64)
-    save_merged(base, tokenizer, tmp_path / "base")
-    model, tokenizer = load_pretrained(
-        str(tmp_path / "base"), levels=2, codes=8, tune="qlora", rank=4
-    )
-    settings = SETTINGS | {"max_steps": 12, "lr": 3e-2}
-    train(model, tokenizer, train_data, valid_data, out=tmp_path / "out", **settings)
-    log = [line["loss"] for line in log_of(tmp_path / "out") if "loss" in line]
-    assert log[-1] < 0.9 * log[0]
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
