@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -46,26 +47,36 @@ def mask(items: pl.DataFrame, filters: Mapping[str, Filter]) -> npt.NDArray[np.b
 
 
 def _holds(values: pl.Series, wanted: Filter) -> npt.NDArray[np.bool_]:
-    """A list column holds a word if one of its words does."""
-    if values.dtype == pl.List(pl.String):
-        values = values.list.join(" | ")
-    words = values.cast(pl.String).str.to_lowercase()
-    column = pl.DataFrame({"words": words, "number": values.cast(pl.Float64, strict=False)})
-    holds = pl.col("words").is_not_null()
+    """A list meets `any`, `contains` and the bounds by one of its values, and `none` by all."""
+    listed = isinstance(values.dtype, pl.List)
+    entries = values if listed else values.to_frame("one").select(pl.concat_list("one")).to_series()
+    words = entries.cast(pl.List(pl.String)).list.eval(_as_asked(pl.element()))
+    holds = values.is_not_null()
     if wanted.any is not None:
-        holds &= pl.col("words").is_in([_word(value) for value in wanted.any])
+        holds &= _one(words, pl.element().is_in([_word(value) for value in wanted.any]))
     if wanted.none is not None:
-        holds &= ~pl.col("words").is_in([_word(value) for value in wanted.none])
+        holds &= ~_one(words, pl.element().is_in([_word(value) for value in wanted.none]))
     if wanted.contains is not None:
-        holds &= pl.col("words").str.contains(wanted.contains.lower(), literal=True)
-    if wanted.min is not None:
-        holds &= pl.col("number") >= wanted.min
-    if wanted.max is not None:
-        holds &= pl.col("number") <= wanted.max
-    return column.select(holds.fill_null(False)).to_series().to_numpy()
+        holds &= _one(words, pl.element().str.contains(wanted.contains.lower(), literal=True))
+    if wanted.min is not None or wanted.max is not None:
+        least = -np.inf if wanted.min is None else wanted.min
+        most = np.inf if wanted.max is None else wanted.max
+        numbers = entries.cast(pl.List(pl.Float64), strict=False)
+        holds &= _one(numbers, pl.element().is_between(least, most))
+    return holds.to_numpy()
+
+
+def _one(entries: pl.Series, condition: pl.Expr) -> pl.Series:
+    """Whether one value of each list meets a condition, bool [N]; of none or of null, no."""
+    return entries.list.eval(condition).list.any().fill_null(False)
+
+
+def _as_asked(word: pl.Expr) -> pl.Expr:
+    """Writes values as `_word` does."""
+    return word.str.to_lowercase().str.replace(r"^(-?\d+)\.0$", "$1")
 
 
 def _word(value: Scalar) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value).lower()
+    return re.sub(r"^(-?\d+)\.0$", r"\1", str(value).lower())

@@ -16,8 +16,10 @@ ITEMS = pl.DataFrame(
         "stock": [0, 5, None, 2],
         "tags": [["Camping", "cup"], ["rain"], None, []],
         "sale": [True, False, None, True],
+        "weight": [0.5, 2.0, None, 1e3],
+        "sizes": [[38, 40], [42], None, []],
     },
-    schema_overrides={"tags": pl.List(pl.String)},
+    schema_overrides={"tags": pl.List(pl.String), "sizes": pl.List(pl.Int64)},
 )
 
 
@@ -34,6 +36,18 @@ def test_each_condition() -> None:
     assert rows(stock=Filter(any=[5, 2.0])) == [1, 3]
     assert rows(tags=Filter(contains="camp")) == [0]
     assert rows(sale=Filter(any=[True])) == [0, 3]
+    assert rows(weight=Filter(any=[2, 0.5])) == [0, 1]
+    assert rows(weight=Filter(any=["2.0", "1000"])) == [1, 3]
+
+
+def test_one_value_of_a_list_is_enough() -> None:
+    assert rows(tags=Filter(any=["camping", "x"])) == [0]
+    assert rows(tags=Filter(none=["CUP"])) == [1, 3]
+    assert rows(sizes=Filter(any=[40])) == [0]
+    assert rows(sizes=Filter(none=[42])) == [0, 3]
+    assert rows(sizes=Filter(min=39)) == [0, 1]
+    assert rows(sizes=Filter(min=41, max=41)) == []
+    assert rows(sizes=Filter(min=39, max=41)) == [0]
 
 
 def test_a_missing_value_meets_nothing_and_no_filter_is_no_condition() -> None:
