@@ -16,7 +16,7 @@ import polars as pl
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from genrec import schema
-from genrec.decode import BeamEngine
+from genrec.decode import BeamEngine, VLLMServerEngine
 from genrec.lm.batch import code_token_ids, encode_prompts
 from genrec.lm.quiet import quiet
 from genrec.processes import ALONE, Processes
@@ -207,8 +207,6 @@ def load_vllm_server(
     folder: str | Path, trie: SIDTrie, code_tokens: Sequence[npt.ArrayLike], **options: Any
 ) -> Any:
     """Asks a running vLLM server; `options` are `VLLMServerEngine`'s, the vocabulary is the folder's."""
-    from genrec.decode.vllm_server import VLLMServerEngine
-
     vocab_size = AutoConfig.from_pretrained(folder).get_text_config().vocab_size
     base_url = options.pop("base_url")
     return VLLMServerEngine(base_url, trie, code_tokens, vocab_size=vocab_size, **options)

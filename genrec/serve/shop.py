@@ -158,7 +158,7 @@ def _with_engine(recipe: Recipe, kind: str | None, options: Mapping[str, Any]) -
         wanted = {"dtype": getattr(used, "dtype", "float32")}
     wanted["kind"] = kind
     further = {}
-    if wanted["kind"] == "vllm":
+    if kind == "vllm":
         further = {k: v for k, v in options.items() if k not in VLLMEngine.model_fields}
         wanted["options"] = {**wanted.get("options", {}), **further}
     wanted |= {k: v for k, v in options.items() if k not in further}

@@ -10,9 +10,9 @@ import polars as pl
 from genrec.evaluate import evaluate
 from genrec.evaluate.complementarity import diagnose as compare
 from genrec.evaluate.complementarity_plots import plot_complementarity
-from genrec.retrieve import histories_of
+from genrec.retrieve import histories_of, training_sequences
+from genrec.retrieve.ranking import flatten, popularity
 from genrec.stages.context import Context, system_of
-from genrec.stages.items import training_popularity
 from genrec.stages.views import item_views
 
 
@@ -47,12 +47,14 @@ def _complementarity(
     context: Context, systems: dict[str, pl.DataFrame], targets: pl.DataFrame
 ) -> dict[str, Any]:
     """Every two systems; the fusion, which is made of the others, is not one of them."""
-    train = context.inputs["prepare"].load("train.parquet")
+    prepared = context.inputs["prepare"]
+    train, num_items = prepared.load("train.parquet"), len(prepared.load("items.parquet"))
+    counts = popularity(
+        flatten(training_sequences(train), num_items=num_items), num_items=num_items
+    )
     lengths = np.zeros(1 + max(targets["user"].max(), train["user"].max()), dtype=np.int64)
     lengths[train["user"].to_numpy()] = train["history"].list.len().to_numpy() + 1
-    return compare(
-        systems, targets, training_popularity(context), lengths, k=max(context.section.ks)
-    )
+    return compare(systems, targets, counts, lengths, k=max(context.section.ks))
 
 
 def _fusion(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from genrec import schema
+from genrec.retrieve import training_sequences
 from genrec.retrieve.fusion import Fusion, kept
+from genrec.retrieve.ranking import flatten, popularity
 from genrec.stages.context import EVALUATED, Context, system_of
-from genrec.stages.items import training_popularity
 
 
 def run(context: Context) -> None:
@@ -22,7 +23,10 @@ def run(context: Context) -> None:
     targets = {split: prepared.load(f"{split}.parquet") for split in EVALUATED}
     options = section.model_dump(exclude={"enabled", "sources", "k"})
     fusion = Fusion(**options, seed=context.recipe.seed)
-    fusion.fit(lists["valid"], targets["valid"], popularity=training_popularity(context))
+    sequences = training_sequences(prepared.load("train.parquet"))
+    num_items = len(prepared.load("items.parquet"))
+    shown = popularity(flatten(sequences, num_items=num_items), num_items=num_items)
+    fusion.fit(lists["valid"], targets["valid"], popularity=shown)
     fusion.save(context.out / "fusion")
     counts = {}
     for done, (split, tables) in enumerate(lists.items(), start=1):

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from genrec.config.embed import MADE_FIELDS
-from genrec.retrieve import training_sequences
 from genrec.stages.context import Context
 
 
@@ -31,10 +28,3 @@ def read_items(context: Context) -> pl.DataFrame:
             )
         items = items.with_columns(made[column].alias(column))
     return items
-
-
-def training_popularity(context: Context) -> npt.NDArray[np.int64]:
-    """Returns how often each item stands in the training sequences, int64 [N]."""
-    prepared = context.inputs["prepare"]
-    shown = np.concatenate(training_sequences(prepared.load("train.parquet")))
-    return np.bincount(shown, minlength=len(prepared.load("items.parquet")))

@@ -10,9 +10,10 @@ import polars as pl
 from genrec import schema
 from genrec.config import retrieve as sections
 from genrec.retrieve import histories_of, to_recommendations, training_sequences
+from genrec.retrieve.ranking import flatten, popularity
 from genrec.retrieve.registry import retriever_class
 from genrec.stages.context import EVALUATED, Context
-from genrec.stages.items import read_items, training_popularity
+from genrec.stages.items import read_items
 from genrec.stages.views import Floats, item_views, text_encoder
 
 _CONTENT = ("text", "image", "joint")  # views that are no behaviour
@@ -46,7 +47,7 @@ def run(context: Context) -> None:
     if isinstance(section, sections.AnchorRec) and section.use_features:
         stats["collapse"] = _collapse(retriever, views)
     if isinstance(section, sections.Magnitude):
-        stats |= _magnitudes(context, retriever, items)
+        stats |= _magnitudes(context, retriever, items, sequences)
     context.write_json("stats.json", stats)
 
 
@@ -116,7 +117,9 @@ def _collapse(retriever: Any, views: dict[str, Floats]) -> dict[str, Any]:
     return collapse(raw, retriever.views_)
 
 
-def _magnitudes(context: Context, retriever: Any, items: pl.DataFrame) -> dict[str, Any]:
+def _magnitudes(
+    context: Context, retriever: Any, items: pl.DataFrame, sequences: list[Any]
+) -> dict[str, Any]:
     """What was learned of norms; also writes the index and the vectors for other databases."""
     from genrec.retrieve.index import ItemIndex, export_vectors
     from genrec.retrieve.magnitude import norm_report
@@ -129,8 +132,8 @@ def _magnitudes(context: Context, retriever: Any, items: pl.DataFrame) -> dict[s
     valid = context.inputs["prepare"].load("valid.parquet")
     asked = retriever.query_vectors(histories_of(valid)[: context.section.valid_users])
     relevant = np.isin(np.arange(len(items)), valid["target"].to_numpy())
-    popularity = training_popularity(context)
-    found = norm_report(retriever.item_vectors(raw=True), relevant=relevant, popularity=popularity)
+    counts = popularity(flatten(sequences, num_items=len(items)), num_items=len(items))
+    found = norm_report(retriever.item_vectors(raw=True), relevant=relevant, popularity=counts)
     return {
         "gammas": dict(zip(("query", "document"), retriever.gammas_, strict=True)),
         "norms": {n: v if np.isfinite(v) else None for n, v in found._asdict().items()},
