@@ -200,6 +200,7 @@ def _stage_command(stage: str) -> Callable[..., Any]:
         with _console() as console:
             pipeline = Pipeline.load(recipe, *overrides, console=console)
             pipeline.run(only=stage, force=stage if force else None)
+        Processes.current().leave()
 
     verb.__doc__ = f"Run the {stage} stage alone; names the command for an input that is missing."
     return verb

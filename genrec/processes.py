@@ -7,6 +7,7 @@ Needs torch only where there is more than one process.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -72,6 +73,16 @@ class Processes:
             from accelerate import PartialState
 
             PartialState().wait_for_everyone()
+
+    def leave(self) -> None:
+        """Parts from the others, for good; to be called last, by what ends well.
+
+        A process that ends without it may be aborted, its work done: gloo's threads still hold tensors
+        when the interpreter is gone (pytorch/pytorch#179291), and the launcher calls that a failure.
+        """
+        distributed = sys.modules.get("torch.distributed")  # torchrun makes a group of one, too
+        if distributed and distributed.is_initialized():
+            distributed.destroy_process_group()
 
     def share(self, pieces: int) -> range:
         """Returns the numbers of this process's pieces: every `count`-th, from `rank`."""

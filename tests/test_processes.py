@@ -121,9 +121,10 @@ Flow.on_step_end = slow
 main()
 """
 # The second process is the last to read what the first clears away. Then both recommend, which spares
-# them to start again.
+# them to start again; only that ends their meeting.
 LATE = """
 import sys, time
+import torch.distributed
 from genrec.cli import main
 from genrec.lm.trainer import SidTrainer
 from genrec.processes import Processes
@@ -132,12 +133,19 @@ def late(trainer):
     time.sleep(0 if Processes.current().first else 2)
     load(trainer)
 SidTrainer._load_best_model = late
-for sys.argv[1] in ("train", "recommend"):
+leave, Processes.leave = Processes.leave, lambda processes: None
+def run(command):
+    sys.argv[1] = command
     try:
         main()
     except SystemExit as end:
         if end.code:
             raise
+run("train")
+Processes.leave = leave
+assert torch.distributed.is_initialized()
+run("recommend")
+assert not torch.distributed.is_initialized(), "who ends without leaving may be aborted"
 """
 
 
