@@ -11,7 +11,7 @@ import genrec
 
 PACKAGE = Path(genrec.__file__).parent
 LAYERS = [
-    {"schema", "resources", "weights"},
+    {"schema", "resources", "weights", "keys"},
     {"config", "recipe", "store", "graph", "prompts", "progress", "processes", "console"},
     {"data"},
     {"sid", "engines"},

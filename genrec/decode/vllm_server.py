@@ -7,7 +7,6 @@ what several processes ask. `recipes/vllm/serve.py` starts such a server.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from genrec.decode.next_code import Answers, NextCode, NextCodeSearch
+from genrec.keys import api_key
 from genrec.sid.trie import SIDTrie
 
 # JSON has no infinity: vLLM writes it as this, and nothing that is less.
@@ -157,12 +157,9 @@ def _client(base_url: str, key: str | None, **options: Any) -> Any:
         raise ImportError(
             "engine vllm-serve needs the openai package: pip install 'genrec[openai]'"
         ) from error
-    if key is not None and not os.environ.get(key):
-        raise ValueError(
-            f"engine vllm-serve: the environment variable {key} is not set; export the server's key "
-            "in it, or say key: null for a server that needs none"
-        )
-    return openai.OpenAI(base_url=base_url, api_key=os.environ[key] if key else "none", **options)
+    return openai.OpenAI(
+        base_url=base_url, api_key=api_key(key, whose="engine vllm-serve"), **options
+    )
 
 
 def _requests(asked: Sequence[NextCode]) -> Iterator[tuple[list[int], int]]:

@@ -11,7 +11,6 @@ import asyncio
 import base64
 import io
 import json
-import os
 import queue
 import threading
 import time
@@ -21,6 +20,7 @@ from typing import Any, TypeVar
 from genrec.engines.judge import listed_odds
 from genrec.engines.pictures import BadPicture, open_picture
 from genrec.engines.protocol import EngineError, Message, Reply, Request, Score
+from genrec.keys import api_key
 
 T = TypeVar("T")
 _LISTED = 20  # likeliest tokens that an endpoint lists at most
@@ -63,12 +63,8 @@ class OpenAIEngine:
         limit_name: str = "max_tokens",
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        if key is not None and not os.environ.get(key):
-            raise ValueError(
-                f"engine openai: the environment variable {key} is not set; export the key in it, "
-                "or say key: null for an endpoint that needs none"
-            )
-        self._url, self._model, self._key = base_url, model, key
+        self._key, self._key_name = api_key(key, whose="engine openai"), key
+        self._url, self._model = base_url, model
         self._concurrency, self._timeout, self._max_retries = concurrency, timeout, max_retries
         self._per_minute, self._strict, self._limit_name = per_minute, strict, limit_name
         self._extra = dict(extra or {})
@@ -145,7 +141,7 @@ class OpenAIEngine:
         hooks = {"request": [_Pace(self._per_minute).wait]} if self._per_minute else {}
         client = openai.AsyncOpenAI(
             base_url=self._url,
-            api_key=os.environ[self._key] if self._key else "none",
+            api_key=self._key,
             timeout=self._timeout,
             max_retries=self._max_retries,
             http_client=openai.DefaultAsyncHttpxClient(event_hooks=hooks, timeout=self._timeout),
@@ -183,7 +179,7 @@ class OpenAIEngine:
             if error.status_code in (401, 403, 404):
                 raise EngineError(
                     f"{self._url}, model {self._model}: {_status(error)}; "
-                    f"check base_url, model and the key in {self._key}"
+                    f"check base_url, model and the key (environment variable: {self._key_name})"
                 ) from error
             return Reply.failed(_status(error))
         except (openai.APIError, ValueError) as error:  # HTTP 200 and a body that is not JSON

@@ -236,7 +236,7 @@ def test_the_key_comes_from_the_environment_only(
     assert server.keys == ["Bearer s3cret", "Bearer none"]
     assert "s3cret" not in OpenAIEngine(server.url, "m", key="SHOP_KEY").identity
     monkeypatch.delenv("SHOP_KEY")
-    with pytest.raises(ValueError, match=r"SHOP_KEY is not set.*key: null"):
+    with pytest.raises(ValueError, match=r"engine openai: .* SHOP_KEY is not set.*\(null\)"):
         OpenAIEngine(server.url, "m", key="SHOP_KEY")
 
 

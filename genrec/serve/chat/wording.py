@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
+from genrec.keys import api_key
 from genrec.prompts import load_chat
 from genrec.serve.chat.lexicon import clean, load_lexicon
 from genrec.serve.chat.names import Names, words_of
@@ -81,15 +81,13 @@ class Endpoint:
     """
 
     def __init__(self, base_url: str, model: str, *, key: str | None = None) -> None:
-        if key is not None and not os.environ.get(key):
-            raise ValueError(f"--words-key: the environment variable {key} is not set")
         try:
             import openai
         except ImportError as error:
             raise ValueError("--words-url needs openai: pip install 'genrec[openai]'") from error
         self._model = model
         self._client = openai.AsyncOpenAI(
-            base_url=base_url, api_key=os.environ[key] if key else "none", max_retries=0
+            base_url=base_url, api_key=api_key(key, whose="--words-key"), max_retries=0
         )
 
     async def write(self, system: str, user: str) -> str:
