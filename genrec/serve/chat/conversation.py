@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from genrec.serve.chat.facets import Bools, Facets, Range, Trait
+from genrec.serve.chat.facets import Bools, Facets, Order, Range, Trait
 from genrec.serve.chat.messages import Message
 from genrec.serve.chat.reading import Parsed, Piece, Shown
 from genrec.serve.chat.titles import Titles
@@ -30,6 +30,8 @@ class State:
         firm: traits that every item must have.
         unwanted: traits that no item may have.
         ranges: bounds of numbers.
+        order: the number whose least or most come first.
+        count: how many items a list has; None leaves it to who asks.
         alike: items that others should be like.
         liked: items that were chosen in the chat, oldest first.
         dropped: items that were turned down.
@@ -43,6 +45,8 @@ class State:
     firm: tuple[Trait, ...] = ()
     unwanted: tuple[Trait, ...] = ()
     ranges: tuple[Range, ...] = ()
+    order: Order | None = None
+    count: int | None = None
     alike: tuple[int, ...] = ()
     liked: tuple[int, ...] = ()
     dropped: tuple[int, ...] = ()
@@ -53,7 +57,7 @@ class State:
     @property
     def wished(self) -> bool:
         """Whether something is looked for."""
-        limits = (self.wanted, self.firm, self.unwanted, self.ranges)
+        limits = (self.wanted, self.firm, self.unwanted, self.ranges, self.order)
         return any((self.pieces, self.alike, self.liked, *limits))
 
     @property
@@ -94,6 +98,7 @@ def converse(
 def taken_in(state: State, turn: Turn, facets: Facets) -> State:
     """Returns the state after a turn of the user."""
     parsed, items = turn.parsed, turn.items
+    state = State() if turn.anew else state
     if turn.kind is Kind.TALK:
         return state
     if turn.kind in (Kind.QUESTION, Kind.WHY):
@@ -109,6 +114,8 @@ def taken_in(state: State, turn: Turn, facets: Facets) -> State:
             firm=firm,
             unwanted=tuple(dict.fromkeys(parsed.unwanted)),
             ranges=tuple(parsed.ranges),
+            order=parsed.order,
+            count=parsed.count,
         )
     if turn.kind is Kind.ALIKE:
         state = replace(state, alike=items, pieces=())
@@ -142,6 +149,8 @@ def _refined(state: State, parsed: Parsed, facets: Facets) -> State:
         firm=tuple(firm[-_TRAITS:]),
         unwanted=_union(unwanted, parsed.unwanted)[-_TRAITS:],
         ranges=(*ranges, *parsed.ranges),
+        order=parsed.order or state.order,
+        count=parsed.count or state.count,
         dropped=_union(state.dropped, parsed.dropped),
     )
 

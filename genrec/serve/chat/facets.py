@@ -51,6 +51,13 @@ class Range(NamedTuple):
     strict: bool = False
 
 
+class Order(NamedTuple):
+    """The number by which items are put in order, from the least or from the most."""
+
+    column: str
+    least: bool
+
+
 class Facets:
     """The facets of one catalogue.
 
@@ -146,6 +153,11 @@ class Facets:
         if bounds.strict:
             return (numbers > bounds.low) & (numbers < bounds.high)
         return (numbers >= bounds.low) & (numbers <= bounds.high)
+
+    def sort_key(self, order: Order) -> npt.NDArray[np.float64]:
+        """Returns what items are sorted by; those without the number come last. float [N]."""
+        numbers = self.numbers[order.column] * (1 if order.least else -1)
+        return np.where(np.isnan(numbers), np.inf, numbers)
 
     def measured(self, measure: str) -> str | None:
         """Returns the column of numbers that a measure of the lexicon is, if there is one."""

@@ -14,12 +14,14 @@ from genrec.serve.chat.conversation import State
 from genrec.serve.chat.facets import Bools, Facets
 from genrec.serve.chat.guide import Guide
 from genrec.serve.chat.lexicon import clean
+from genrec.serve.chat.messages import MAX_K
 from genrec.serve.live import Edition
 from genrec.serve.recommend import Ask, Recommended
 from genrec.serve.shop import Shop
 
 _SEEN = 1000  # what was shown before comes after everything else
 _GROUPS = 3  # lists that are asked for at once
+_POOL = 4  # so many times the items of a list are put in order by a number
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,37 @@ async def listed(
     may[list(history)] = False
     # A shop whose embedding reads no words still has the traits that they name.
     text = wish_text(state, edition.shop) if edition.shop.encode is not None else None
+    k = length(state, asker)
     asks = [
-        Ask(history, asker.k, group, text=text or None, system=asker.system)
-        for group in groups(may, lacks, asker.k)
+        Ask(history, *_ahead(state, facets, group, k), text=text or None, system=asker.system)
+        for group in groups(may, lacks, k)
     ]
     lists = await asyncio.gather(*(edition.recommend(ask) for ask in asks))
-    return [one for found in lists for one in found][: asker.k]
+    if state.order is not None:
+        key = facets.sort_key(state.order)
+        lists = [sorted(found, key=lambda one: key[one.item]) for found in lists]
+    return [one for found in lists for one in found][:k]
+
+
+def length(state: State, asker: Asker) -> int:
+    """Returns how many items a list has: as many as was asked for, up to 20, or as is usual."""
+    return asker.k if state.count is None else min(state.count, MAX_K)
+
+
+def _ahead(state: State, facets: Facets, may: Bools, k: int) -> tuple[int, Bools]:
+    """Returns how many items to ask for, and among which, where a number puts them in order.
+
+    Words that are no traits, "for a hiker", only a ranking understands: its first items are put in
+    order. Else the order is that of all items that fit.
+    """
+    if state.order is None:
+        return k, may
+    if any(piece.trait is None for piece in state.pieces):
+        return _POOL * k, may
+    items = np.flatnonzero(may)
+    ahead = np.zeros_like(may)
+    ahead[items[np.argsort(facets.sort_key(state.order)[items], kind="stable")[:k]]] = True
+    return k, ahead
 
 
 def holds(state: State, facets: Facets) -> Bools:

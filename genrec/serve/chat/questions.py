@@ -10,7 +10,7 @@ import numpy as np
 
 from genrec.serve.chat.guide import Guide
 from genrec.serve.chat.lexicon import clean, tokens
-from genrec.serve.chat.sayings import Sayings
+from genrec.serve.chat.sayings import Sayings, spoken
 from genrec.serve.chat.turns import Turn
 from genrec.serve.shop import Shop
 
@@ -102,7 +102,7 @@ def _everything(row: Mapping[str, Any], say: Sayings) -> str:
     facts = [_fact(row.get("description")), _fact(row.get("caption"))]
     for column, value in row.items():
         if column not in (*_HIDDEN, "description", "caption") and value:
-            told = say("about", column=clean(column.replace("_", " "), 60), value=_fact(value))
+            told = say("about", column=spoken(column), value=_fact(value))
             facts.append(f"{told}.")
     return " ".join(fact for fact in facts if fact)
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from genrec.serve.chat.facets import Facets, Range, Trait
-from genrec.serve.chat.lexicon import Measure, Token
+from genrec.serve.chat.facets import Facets, Order, Range, Trait
+from genrec.serve.chat.lexicon import Token
+from genrec.serve.chat.quantities import read_count, read_order, read_range
 
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)")
 _MOST = 12  # traits and bounds of one message that are kept
-_NEAR = 0.2  # "around 30" is 24 to 36
 Mode = Literal["not", "alike", "choose"]
 
 
@@ -42,6 +39,8 @@ class Parsed:
         wanted: traits that items should have; `firm` says whether they must.
         unwanted: traits that no item may have.
         ranges: bounds of numbers.
+        order: the number whose least or most are asked for.
+        count: how many items are asked for.
         alike: items of the list that others should be like.
         chosen: items of the list that are liked.
         dropped: items of the list that are turned down.
@@ -52,6 +51,8 @@ class Parsed:
     wanted: list[Trait] = field(default_factory=list)
     unwanted: list[Trait] = field(default_factory=list)
     ranges: list[Range] = field(default_factory=list)
+    order: Order | None = None
+    count: int | None = None
     alike: list[int] = field(default_factory=list)
     chosen: list[int] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
@@ -60,8 +61,8 @@ class Parsed:
 
     @property
     def limits(self) -> bool:
-        """Whether it says anything that a filter can hold."""
-        return bool(self.wanted or self.unwanted or self.ranges or self.dropped)
+        """Whether it says anything that a filter can hold, or which come first."""
+        return bool(self.wanted or self.unwanted or self.ranges or self.dropped or self.order)
 
 
 class Reader:
@@ -76,6 +77,11 @@ class Reader:
     def __init__(self, facets: Facets, said: Sequence[Token], shown: Shown) -> None:
         self.facets, self.words, self.said, self.shown = facets, facets.lexicon, said, shown
         self.parsed = Parsed()
+        self._of_list: Mapping[Mode, list[int]] = {
+            "not": self.parsed.dropped,
+            "alike": self.parsed.alike,
+            "choose": self.parsed.chosen,
+        }
         self._mode: Mode | None = None
         self._negation = ""  # the phrase that began the mode "not"
         self._purpose = False  # within what an item is for, where words are no traits of it
@@ -83,7 +89,10 @@ class Reader:
     def read(self) -> Parsed:
         """Returns what was read; every step takes at least one token."""
         at = 0
-        steps = (self._number, self._comparison, self._operator, self._item, self._trait)
+        steps = (
+            *(self._number, self._count, self._extreme, self._comparison),
+            *(self._operator, self._item, self._trait),
+        )
         while at < len(self.said):
             taken = next((n for step in steps if (n := step(at))), 0)
             at += taken or self._rest(at)
@@ -100,6 +109,28 @@ class Reader:
         self.parsed.ranges.append(found[1])
         self._mode = None
         return found[0]
+
+    def _count(self, at: int) -> int:
+        """Reads "show me 3 mugs": the newest number counts."""
+        found = read_count(self.facets, self.said, at, listed=bool(self.shown.items))
+        if found is None or self._mode is not None:
+            return 0
+        self.parsed.count = found[1]
+        return found[0]
+
+    def _extreme(self, at: int) -> int:
+        """Reads "cheapest": which come first; after "not" or "like" the item of the list that is so."""
+        found = read_order(self.facets, self.said, at)
+        if found is None:
+            return 0
+        taken, order = found
+        if self._mode is None:
+            self.parsed.order = order
+        elif self.shown.items:
+            key = self.facets.sort_key(order)
+            self._of_list[self._mode].append(min(self.shown.items, key=lambda item: key[item]))
+        self._mode = None
+        return taken + self._one(at + taken)
 
     def _comparison(self, at: int) -> int:
         """Reads "cheaper": than the middle of the list, or than the item that is named."""
@@ -161,12 +192,7 @@ class Reader:
         taken, item = self._reference(at)
         if not taken:
             return 0
-        lists = {
-            "not": self.parsed.dropped,
-            "alike": self.parsed.alike,
-            "choose": self.parsed.chosen,
-        }
-        (lists[self._mode] if self._mode else self.parsed.named).append(item)
+        (self._of_list[self._mode] if self._mode else self.parsed.named).append(item)
         if not self._goes_on(at + taken):
             self._mode = None
         return taken
@@ -255,83 +281,3 @@ class Reader:
         self._mode = None
         self.parsed.pieces.append(Piece(word))
         return 1
-
-
-def read_range(facets: Facets, said: Sequence[Token], at: int) -> tuple[int, Range] | None:
-    """Returns how many tokens bound a number at a place, and the bounds; None if none do."""
-    words = facets.lexicon
-    if taken := words.starts(said, at, words.between):
-        low = _value(facets, said, at + taken)
-        if low and words.starts(said, at + taken + low.taken, words.number_joins):
-            high = _value(facets, said, at + taken + low.taken + 1)
-            if high and (column := high.column or low.column):
-                bounds = _between(column, low.value, high.value)
-                return taken + low.taken + 1 + high.taken, bounds
-    if (span := _SPAN.fullmatch(said[at].word)) and (column := _usual(facets)):
-        unit = _value(facets, [Token(span[2], span[2]), *said[at + 1 :]], 0)
-        if unit is not None:
-            return unit.taken, _between(unit.column or column, float(span[1]), float(span[2]))
-    for phrases, side in ((words.below, "high"), (words.above, "low"), (words.around, "near")):
-        taken = words.starts(said, at, phrases)
-        found = _value(facets, said, at + taken) if taken else None
-        if found and found.column:
-            return taken + found.taken, _bounds(found.column, found.value, side)
-    found = _value(facets, said, at)
-    if found and found.column and at + found.taken < len(said):
-        after = at + found.taken
-        taken = words.starts(said, after, [*_or(words.below), *_or(("less", "cheaper"))])
-        if taken:
-            return found.taken + taken, _bounds(found.column, found.value, "high")
-    return None
-
-
-class _Value(NamedTuple):
-    value: float
-    taken: int
-    column: str | None
-
-
-def _value(facets: Facets, said: Sequence[Token], at: int) -> _Value | None:
-    """A number with its unit, if it is one that items are measured by; 500 ml is none."""
-    start, column = at, None
-    for measured, _, measure in _measures(facets):
-        if start == at and at < len(said) and said[at].word in measure.units:
-            start, column = at + 1, measured
-    if start >= len(said) or not _NUMBER.fullmatch(said[start].word):
-        return None
-    end = start + 1
-    if end < len(said):
-        word = said[end].word
-        unit = next((c for c, _, measure in _measures(facets) if word in measure.units), None)
-        if unit is not None:
-            return _Value(float(said[start].word), end + 1 - at, unit)
-        known = word in facets.lexicon.filler or not word[0].isalnum()
-        limit = facets.lexicon.starts(said, end, facets.lexicon.below)
-        if not known and not limit and facets.find(said, end)[1] is None and column is None:
-            return None
-    return _Value(float(said[start].word), end - at, column or _usual(facets))
-
-
-def _measures(facets: Facets) -> Iterator[tuple[str, str, Measure]]:
-    for name, measure in facets.lexicon.measures.items():
-        if column := facets.measured(name):
-            yield column, name, measure
-
-
-def _usual(facets: Facets) -> str | None:
-    """The number that is meant where none is named: the first of the lexicon's that there is."""
-    return next((column for column, _, _ in _measures(facets)), None)
-
-
-def _bounds(column: str, value: float, side: str) -> Range:
-    if side == "near":
-        return Range(column, value * (1 - _NEAR), value * (1 + _NEAR))
-    return Range(column, high=value) if side == "high" else Range(column, low=value)
-
-
-def _between(column: str, one: float, other: float) -> Range:
-    return Range(column, min(one, other), max(one, other))
-
-
-def _or(words: Sequence[str]) -> list[str]:
-    return [*words, *(f"or {word}" for word in words)]

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from genrec.serve.chat.conversation import State, converse
 from genrec.serve.chat.guide import Guide, guide_of
 from genrec.serve.chat.lexicon import clean, tokens
-from genrec.serve.chat.listing import Asker, listed, matched
+from genrec.serve.chat.listing import Asker, length, listed, matched
 from genrec.serve.chat.messages import Message
 from genrec.serve.chat.questions import LONG, answered
 from genrec.serve.chat.sayings import Sayings, load_sayings
@@ -135,6 +135,7 @@ def sought(guide: Guide, say: Sayings, state: State) -> str:
     parts = [say.traits([trait]) for trait in (*state.wanted, *state.firm)]
     parts += [say("without", names=say.traits([trait])) for trait in state.unwanted]
     parts += [say.bounds(bounds) for bounds in state.ranges]
+    parts += [say.order(state.order)] if state.order is not None else []
     return ", ".join(dict.fromkeys(parts))
 
 
@@ -191,7 +192,7 @@ async def _reasons(
     edition: Edition, guide: Guide, say: Sayings, state: State, turn: Turn, asker: Asker
 ) -> str:
     """Why each of the turn's items came: traits, pictures, interests, systems, the history."""
-    items = turn.items[: asker.k]
+    items = turn.items[: length(state, asker)]
     history = (*asker.history, *state.liked)
     whole = Asker(asker.history, max(50, asker.k), asker.allowed, asker.system)
     found, influences = await asyncio.gather(

@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from genrec.prompts import TemplateError, pieces
 from genrec.resources import find
-from genrec.serve.chat.facets import Range, Trait
+from genrec.serve.chat.facets import Order, Range, Trait
 from genrec.serve.chat.lexicon import clean
 
 # Every sentence, and what it is filled with.
 _NEEDS: Mapping[str, str] = {
-    **dict.fromkeys(("greeting", "thanks", "farewell", "abilities", "unclear"), ""),
+    **dict.fromkeys(("greeting", "thanks", "farewell", "abilities", "unclear", "anew"), ""),
     **dict.fromkeys(
         ("fits_unnamed", "for_history", "anything", "no_more", "unnamed", "which_one"), ""
     ),
@@ -29,6 +29,7 @@ _NEEDS: Mapping[str, str] = {
     "alike": "limits names",
     "more": "limits",
     "between": "column high low",
+    **dict.fromkeys(("least_first", "most_first"), "column"),
     "line": "facts place",
     "for_interest": "interest",
     "answer": "facts name",
@@ -73,12 +74,21 @@ class Sayings(BaseModel):
     def bounds(self, bounds: Range) -> str:
         """Returns a range in words."""
         low, high = f"{bounds.low:.6g}", f"{bounds.high:.6g}"
-        column = clean(bounds.column.replace("_", " "), 60)
+        column = spoken(bounds.column)
         if bounds.low > float("-inf") and bounds.high < float("inf"):
             return self("between", column=column, low=low, high=high)
         if bounds.high < float("inf"):
             return self("below" if bounds.strict else "at_most", column=column, bound=high)
         return self("above" if bounds.strict else "at_least", column=column, bound=low)
+
+    def order(self, order: Order) -> str:
+        """Returns in words what comes first."""
+        return self("least_first" if order.least else "most_first", column=spoken(order.column))
+
+
+def spoken(column: str) -> str:
+    """Returns a column's name as an answer says it."""
+    return clean(column.replace("_", " "), 60)
 
 
 @lru_cache

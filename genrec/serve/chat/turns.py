@@ -7,10 +7,10 @@ the same: the server keeps no conversation, it reads it again at each request.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from genrec.serve.chat.facets import Facets
+from genrec.serve.chat.facets import Facets, Trait
 from genrec.serve.chat.lexicon import Lexicon, Token, tokens
 from genrec.serve.chat.reading import Parsed, Reader, Shown
 
@@ -41,6 +41,7 @@ class Turn:
         items: the items of the last list that it is about.
         topic: of small talk; or of a question, as `price`, or `price.least` for which is cheapest.
         said: its words.
+        anew: what was said before counts no more.
     """
 
     kind: Kind
@@ -48,6 +49,7 @@ class Turn:
     items: tuple[int, ...] = ()
     topic: str | None = None
     said: tuple[Token, ...] = ()
+    anew: bool = False
 
 
 def read_turn(text: str, facets: Facets, shown: Shown, *, wished: bool) -> Turn:
@@ -60,10 +62,18 @@ def read_turn(text: str, facets: Facets, shown: Shown, *, wished: bool) -> Turn:
         wished: an earlier turn said what is looked for.
     """
     said, words = tuple(tokens(text)), facets.lexicon
+    if taken := words.starts(said, 0, words.anew):
+        turn = _read(said[taken:], facets, Shown(), wished=False)
+        return replace(turn, anew=True, topic="anew" if turn.topic == "unclear" else turn.topic)
+    return _read(said, facets, shown, wished=wished)
+
+
+def _read(said: tuple[Token, ...], facets: Facets, shown: Shown, *, wished: bool) -> Turn:
+    words = facets.lexicon
     if topic := _small_talk(said, words):
         return Turn(Kind.TALK, Parsed(), topic=topic, said=said)
     parsed = Reader(facets, said, shown).read()
-    kind, items, topic = _about_items(said, words, shown, parsed)
+    kind, items, topic = _about_items(said, facets, shown, parsed)
     if kind is None:
         kind = _about_the_shop(said, facets, parsed, wished=wished)
         topic = "unclear" if kind is Kind.TALK else None
@@ -87,9 +97,10 @@ def _small_talk(said: Sequence[Token], words: Lexicon) -> str | None:
 
 
 def _about_items(
-    said: Sequence[Token], words: Lexicon, shown: Shown, parsed: Parsed
+    said: Sequence[Token], facets: Facets, shown: Shown, parsed: Parsed
 ) -> tuple[Kind | None, Sequence[int], str | None]:
     """A turn about items of the list: more like it, I take it, why, or a question."""
+    words = facets.lexicon
     if not shown.items:
         return None, (), None
     asks = words.has(said[:2], words.asking) or words.has(said, ("about",))
@@ -100,13 +111,20 @@ def _about_items(
     if parsed.chosen:
         return Kind.LIKE, parsed.chosen, None
     if asks and (ranked := _superlative(said, words)):
-        return Kind.QUESTION, shown.items, ranked
+        meant = _having(shown.items, parsed.wanted, facets)
+        if meant:  # else it is of the shop that "the cheapest lamp" is asked
+            return Kind.QUESTION, meant, ranked
     nothing_else = not parsed.limits and not parsed.pieces
     if parsed.named and (asks or nothing_else):
         return Kind.QUESTION, parsed.named, _question(said, words)
     if asks and not parsed.named and (items := _spoken_of(said, words, shown)):
         return Kind.QUESTION, items, _question(said, words)
     return None, (), None
+
+
+def _having(items: Sequence[int], traits: Sequence[Trait], facets: Facets) -> list[int]:
+    """The items that have all traits."""
+    return [item for item in items if all(facets.having(trait)[item] for trait in traits)]
 
 
 def _spoken_of(said: Sequence[Token], words: Lexicon, shown: Shown) -> tuple[int, ...]:
@@ -137,6 +155,8 @@ def _about_the_shop(said: Sequence[Token], facets: Facets, parsed: Parsed, *, wi
     if not parsed.limits and all(piece.word in words.more for piece in parsed.pieces):
         if more and wished:
             return Kind.MORE
+        if parsed.count:
+            return Kind.REFINE if wished else Kind.WISH
         return Kind.WISH if words.has(said, words.anything) else Kind.TALK
     if not wished:
         return Kind.WISH
@@ -145,7 +165,9 @@ def _about_the_shop(said: Sequence[Token], facets: Facets, parsed: Parsed, *, wi
     refines = words.has(said, words.refining) or bool(
         parsed.unwanted or parsed.ranges or parsed.dropped or parsed.firm
     )
-    if kind_named and (free or words.has(said, words.wishing) or said[0].word in ("a", "an")):
+    a_list = parsed.order is not None or parsed.count is not None  # "the cheapest tent", "5 tents"
+    asked = words.has(said, words.wishing) or said[0].word in ("a", "an")
+    if kind_named and (free or a_list or asked):
         return Kind.REFINE if parsed.firm or words.has(said, ("instead",)) else Kind.WISH
     if refines or len(free) < _A_WISH:
         return Kind.REFINE

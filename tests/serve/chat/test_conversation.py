@@ -54,6 +54,15 @@ def test_the_newest_word_counts(facets: Facets, titles: Titles) -> None:
     assert cheaper.ranges == (Range("price", high=30, strict=True),)
 
 
+def test_start_over(facets: Facets, titles: Titles) -> None:
+    said = ("a red mug under 30", [0, 2], "I like the first", [1, 2])
+    assert state_after(facets, titles, *said).liked == (0,)
+    assert state_after(facets, titles, *said, "start over") == State()
+    state = state_after(facets, titles, *said, "start over: something striped")
+    assert names(state.wanted) == ["stripe"]
+    assert (state.ranges, state.liked, state.shown) == ((), (), ())
+
+
 def test_a_new_wish_begins_anew(facets: Facets, titles: Titles) -> None:
     state = state_after(
         *(

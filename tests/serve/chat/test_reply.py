@@ -10,6 +10,7 @@ import pytest
 
 from genrec.serve.chat.guide import guide_of
 from genrec.serve.chat.listing import Asker, groups
+from genrec.serve.chat.messages import MAX_K
 from genrec.serve.chat.reply import Reply
 from genrec.serve.chat.turns import Kind
 from genrec.serve.shop import Shop
@@ -63,6 +64,36 @@ def test_more_shows_others_until_there_are_none(shop: Shop, conversation: Conver
     assert sorted(shown) == np.flatnonzero(shop.items["category"] == "lamp").tolist()[: len(shown)]
 
 
+def test_as_many_as_are_asked_for(shop: Shop, conversation: Conversation) -> None:
+    two, cheaper, further, fresh = conversation(
+        shop, "show me two mugs", "not so expensive", "3 more", "a lamp"
+    )
+    (all_of_them,) = conversation(shop, "show me 500 things")
+    assert len(items(two)) == 2
+    assert len(items(cheaper)) <= 2
+    assert len(items(further)) <= 3
+    assert len(items(fresh)) == min(5, (shop.items["category"] == "lamp").sum())
+    assert len(items(all_of_them)) == min(MAX_K, len(shop))
+
+
+def test_the_cheapest_are_the_cheapest(shop: Shop, conversation: Conversation) -> None:
+    table = shop.items.with_columns(pl.col("price").cast(float)).sort("price")
+    mugs = table.filter(category="mug")["price"].to_list()
+    lamps = table.filter(category="lamp")["price"].to_list()
+    cheapest, further, dearest, words = conversation(
+        *(shop, "the three cheapest mugs", "more", "the most expensive lamp"),
+        "the cheapest thing for a stormy evening",
+        asker=Asker(k=3),
+    )
+    assert list(map(float, values(shop, cheapest, "price"))) == mugs[:3]
+    assert "the lowest price first" in cheapest.intro
+    assert list(map(float, values(shop, further, "price"))) == mugs[3:6]
+    assert list(map(float, values(shop, dearest, "price"))) == lamps[::-1][:3]
+    prices = [float(price) for price in values(shop, words, "price")]
+    assert prices == sorted(prices)  # of those that fit the words best
+    assert len(prices) == 3
+
+
 def test_who_asks_counts(shop: Shop, conversation: Conversation) -> None:
     allowed = np.arange(len(shop)) % 2 == 0
     asker = Asker(history=(0, 2), k=5, allowed=allowed)
@@ -103,6 +134,13 @@ def test_more_like_one_is_near_it(shop: Shop, conversation: Conversation) -> Non
     assert alike.turn is Kind.ALIKE
     assert items(wish)[1] not in items(alike)
     assert set(values(shop, alike, "category")) == {"lamp"}
+
+
+def test_out_of_a_dead_end(shop: Shop, conversation: Conversation) -> None:
+    _, dead, forgotten, fresh = conversation(shop, "a mug", "under 1", "start over", "lamps")
+    assert (dead.found, forgotten.found) == ((), ())
+    assert forgotten.text.startswith("All forgotten")
+    assert fresh.found
 
 
 def test_small_talk_shows_nothing(shop: Shop, conversation: Conversation) -> None:

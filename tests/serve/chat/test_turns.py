@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genrec.serve.chat.facets import Facets, Range
+from genrec.serve.chat.facets import Facets, Order, Range
 from genrec.serve.chat.reading import Shown
 from genrec.serve.chat.turns import Kind, Turn, read_turn
 
@@ -52,6 +52,9 @@ WORDS = (
         "instead",
         "stars",
         "don't",
+        "show",
+        "three",
+        "cheapest",
     ),
 )
 MUGS = Shown((0, 1, 2, 3, 4))  # prices 10 to 50
@@ -80,6 +83,12 @@ def unwanted(turn: Turn) -> list[str]:
         ("striped please", Kind.REFINE),
         ("only lamps", Kind.REFINE),
         ("lamps instead", Kind.REFINE),
+        ("the cheapest lamp", Kind.WISH),
+        ("show me 3 lamps", Kind.WISH),
+        ("show me 3 striped ones", Kind.REFINE),
+        ("only 3 lamps", Kind.REFINE),
+        ("start over", Kind.TALK),
+        ("start over, something striped", Kind.WISH),
         ("recommend something", Kind.WISH),
         ("surprise me", Kind.WISH),
         ("in wool", Kind.REFINE),
@@ -197,6 +206,74 @@ def test_numbers_that_are_no_price(facets: Facets, text: str) -> None:
 def test_items_of_the_list(facets: Facets, text: str, items: tuple[int, ...]) -> None:
     turn = after_mugs(facets, text)
     assert turn.items == items
+
+
+@pytest.mark.parametrize(
+    ("text", "listed", "count"),
+    [
+        ("show me 3 mugs", True, 3),
+        ("show me three striped mugs under 30", True, 3),
+        ("5 ideas", True, 5),
+        ("two more", True, 2),
+        ("one more", True, 1),
+        ("a dozen suggestions please", True, 12),
+        ("your top 3 please", True, 3),
+        ("the best 4 under 30", True, 4),
+        ("the 2 cheapest mugs", True, 2),
+        ("give me 7", False, 7),
+        ("give me 7", True, None),  # the seventh of the list, if it were as long
+        ("show me 3", True, None),
+        ("show me 50 euros mugs", True, None),
+        ("find me 2 person tents", True, None),
+        ("the best 1999 mugs", True, None),
+        ("a mug with 2 handles", True, None),
+        ("I need 6 mugs", True, None),  # to buy, not to look at
+        ("not 3 mugs", True, None),
+        ("show me 0 mugs", True, None),
+    ],
+)
+def test_how_many_are_asked_for(facets: Facets, text: str, listed: bool, count: int | None) -> None:
+    shown = MUGS if listed else Shown()
+    assert read_turn(text, facets, shown, wished=listed).parsed.count == count
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "least"),
+    [
+        ("the cheapest mug", Kind.WISH, True),
+        ("what are the most expensive lamps you have", Kind.WISH, False),
+        ("which is the cheapest?", Kind.QUESTION, True),  # of the list
+        ("the cheapest ones", Kind.REFINE, True),
+        ("cheapest first", Kind.REFINE, True),
+        ("cheaper", Kind.REFINE, None),
+        ("newest", Kind.REFINE, None),  # the shop knows no year
+    ],
+)
+def test_extremes_put_in_order(facets: Facets, text: str, kind: Kind, least: bool | None) -> None:
+    turn = after_mugs(facets, text)
+    assert turn.kind is kind
+    assert turn.parsed.order == (None if least is None else Order("price", least))
+
+
+@pytest.mark.parametrize(
+    ("text", "items", "dropped"),
+    [
+        ("more like the cheapest", (0,), []),
+        ("I'll take the most expensive one", (4,), []),
+        ("not the cheapest one", (), [0]),
+    ],
+)
+def test_the_extreme_of_the_list(
+    facets: Facets, text: str, items: tuple[int, ...], dropped: list[int]
+) -> None:
+    turn = after_mugs(facets, text)
+    assert (turn.items, turn.parsed.dropped, turn.parsed.order) == (items, dropped, None)
+
+
+def test_which_of_the_list_or_of_the_shop(facets: Facets) -> None:
+    assert after_mugs(facets, "which is the most expensive?").items == MUGS.items
+    assert after_mugs(facets, "which is the most expensive striped one?").items == (0, 1)
+    assert after_mugs(facets, "which jacket is the most expensive?").kind is not Kind.QUESTION
 
 
 def test_it_is_what_was_spoken_of(facets: Facets) -> None:
