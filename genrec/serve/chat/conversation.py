@@ -32,6 +32,7 @@ class State:
         ranges: bounds of numbers.
         order: the number whose least or most come first.
         count: how many items a list has; None leaves it to who asks.
+        called: items that the wish calls by their names.
         alike: items that others should be like.
         liked: items that were chosen in the chat, oldest first.
         dropped: items that were turned down.
@@ -47,6 +48,7 @@ class State:
     ranges: tuple[Range, ...] = ()
     order: Order | None = None
     count: int | None = None
+    called: tuple[int, ...] = ()
     alike: tuple[int, ...] = ()
     liked: tuple[int, ...] = ()
     dropped: tuple[int, ...] = ()
@@ -114,11 +116,12 @@ def taken_in(state: State, turn: Turn, facets: Facets) -> State:
             firm=firm,
             unwanted=tuple(dict.fromkeys(parsed.unwanted)),
             ranges=tuple(parsed.ranges),
+            called=tuple(dict.fromkeys(parsed.called)),
             order=parsed.order,
             count=parsed.count,
         )
     if turn.kind is Kind.ALIKE:
-        state = replace(state, alike=items, pieces=())
+        state = replace(state, alike=items, called=(), pieces=())
     if turn.kind is Kind.LIKE:
         state = replace(state, liked=_union(state.liked, items))
     return _refined(state, parsed, facets)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import polars as pl
 from scipy.sparse import csc_matrix
 
+from genrec.serve.chat.calling import Callings
 from genrec.serve.chat.lexicon import Lexicon, Token, clean, stem, tokens
 
 Bools = npt.NDArray[np.bool_]
@@ -68,6 +69,7 @@ class Facets:
 
     def __init__(self, items: pl.DataFrame, lexicon: Lexicon) -> None:
         self.lexicon, self.size = lexicon, len(items)
+        self.callings = Callings(items, lexicon)
         self.numbers = {
             name: numbers
             for name in items.columns
@@ -97,9 +99,11 @@ class Facets:
         for value, (part, rows) in found.items():
             trait = Trait(clean(part, 60), name, value)
             self._rows[trait] = np.array(sorted(set(rows)))
-            stems = tuple(token.stem for token in tokens(part) if token.word != ",")
-            if 0 < len(stems) <= _LONGEST:
-                self._phrases.setdefault(stems, []).append(trait)
+            words = [token for token in tokens(part) if token.word != ","]
+            apart = [stem(one) for token in words for one in token.word.split("-") if one]
+            for stems in {tuple(token.stem for token in words), tuple(apart)}:  # "sci-fi", "sci fi"
+                if 0 < len(stems) <= _LONGEST:
+                    self._phrases.setdefault(stems, []).append(trait)
 
     def find(
         self, said: Sequence[Token], at: int, *, any_word: bool = False
@@ -161,7 +165,8 @@ class Facets:
 
     def measured(self, measure: str) -> str | None:
         """Returns the column of numbers that a measure of the lexicon is, if there is one."""
-        named = self.lexicon.measures[measure].columns
+        known = self.lexicon.measures.get(measure)
+        named = known.columns if known is not None else ()
         return next((column for column in named if column in self.numbers), None)
 
 

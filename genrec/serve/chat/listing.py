@@ -63,6 +63,7 @@ async def listed(
     """
     facets = guide.facets
     may, lacks = holds(state, facets), missing(state, facets)
+    lacks[list(state.called)] = -1  # before all others
     if asker.allowed is not None:
         may &= asker.allowed
     may[[*state.dropped, *state.alike]] = False

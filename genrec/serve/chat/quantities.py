@@ -11,6 +11,8 @@ from genrec.serve.chat.lexicon import Measure, Token
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)")
+_DECADE = re.compile(r"(1\d|20)?(\d)0(?:'?s)")
+_YEAR = re.compile(r"(?:1[89]|20)\d\d")
 _NEAR = 0.2  # "around 30" is 24 to 36
 _MANY = 999  # "the best 1999 films" are not so many
 
@@ -41,6 +43,8 @@ def read_count(
     top = words.starts(said, at, words.tops)
     lead = top or words.starts(said, at, words.showing)
     start = at + lead
+    if start < len(said) and facets.callings.find(said, start, one_word=False)[0]:
+        return None  # "show me 12 monkeys", the film
     counts = ((words.starts(said, start, phrases), n) for n, phrases in words.counts.items())
     taken, count = max(counts)
     if not taken and start < len(said) and said[start].word.isdecimal():
@@ -82,6 +86,8 @@ def read_range(facets: Facets, said: Sequence[Token], at: int) -> tuple[int, Ran
         unit = _value(facets, [Token(span[2], span[2]), *said[at + 1 :]], 0)
         if unit is not None:
             return unit.taken, _between(unit.column or column, float(span[1]), float(span[2]))
+    if years := _years(facets, said, at):
+        return years
     for phrases, side in ((words.below, "high"), (words.above, "low"), (words.around, "near")):
         taken = words.starts(said, at, phrases)
         found = _value(facets, said, at + taken) if taken else None
@@ -93,6 +99,21 @@ def read_range(facets: Facets, said: Sequence[Token], at: int) -> tuple[int, Ran
         taken = words.starts(said, after, [*_or(words.below), *_or(("less", "cheaper"))])
         if taken:
             return found.taken + taken, _bounds(found.column, found.value, "high")
+    return None
+
+
+def _years(facets: Facets, said: Sequence[Token], at: int) -> tuple[int, Range] | None:
+    """Reads "90s" and "from 1995", where items have a year."""
+    column = facets.measured("year")
+    if column is None:
+        return None
+    if found := _DECADE.fullmatch(said[at].word):
+        century, tens = found.groups()
+        first = int(century or ("19" if tens > "1" else "20")) * 100 + int(tens) * 10
+        return 1, Range(column, first, first + 9)
+    dated = said[at].word in ("in", "from", "of") and at + 1 < len(said)
+    if dated and _YEAR.fullmatch(said[at + 1].word):
+        return 2, Range(column, int(said[at + 1].word), int(said[at + 1].word))
     return None
 
 

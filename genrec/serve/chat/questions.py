@@ -84,8 +84,8 @@ def _asked_words(turn: Turn, guide: Guide) -> set[str]:
     """The stems that a question without a topic is about, such as waterproof."""
     words = guide.facets.lexicon
     silent = {*words.asking, *(w for phrases in words.ordinals.values() for w in phrases)}
-    free = [p.word for p in turn.parsed.pieces if p.trait is None and p.word not in silent]
-    return {token.stem for word in free for token in tokens(word)}
+    free = [p.word for p in turn.parsed.pieces if p.trait is None and not p.called]
+    return {token.stem for word in free if word not in silent for token in tokens(word)}
 
 
 def _quoted(row: Mapping[str, Any], say: Sayings, name: str, asked: set[str]) -> str:

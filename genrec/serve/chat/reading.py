@@ -24,10 +24,11 @@ class Shown(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A word of a wish, and the trait that it is part of."""
+    """A word of a wish, and the trait that it is part of; or whether it is part of an item's name."""
 
     word: str
     trait: Trait | None = None
+    called: bool = False
 
 
 @dataclass
@@ -41,10 +42,11 @@ class Parsed:
         ranges: bounds of numbers.
         order: the number whose least or most are asked for.
         count: how many items are asked for.
-        alike: items of the list that others should be like.
-        chosen: items of the list that are liked.
-        dropped: items of the list that are turned down.
+        alike: items, of the list or called by their names, that others should be like.
+        chosen: those that are liked.
+        dropped: those that are turned down.
         named: items of the list that are just named.
+        called: items of the shop that are called by their names.
     """
 
     pieces: list[Piece] = field(default_factory=list)
@@ -57,6 +59,7 @@ class Parsed:
     chosen: list[int] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
     named: list[int] = field(default_factory=list)
+    called: list[int] = field(default_factory=list)
     firm: bool = False
 
     @property
@@ -82,6 +85,8 @@ class Reader:
             "alike": self.parsed.alike,
             "choose": self.parsed.chosen,
         }
+        self.asks = self.words.has(said[:2], self.words.asking) or self.words.has(said, ("about",))
+        self._telling = [at for at in range(len(said)) if not self._silent(at)]
         self._mode: Mode | None = None
         self._negation = ""  # the phrase that began the mode "not"
         self._purpose = False  # within what an item is for, where words are no traits of it
@@ -90,7 +95,7 @@ class Reader:
         """Returns what was read; every step takes at least one token."""
         at = 0
         steps = (
-            *(self._number, self._count, self._extreme, self._comparison),
+            *(self._called, self._number, self._count, self._extreme, self._comparison),
             *(self._operator, self._item, self._trait),
         )
         while at < len(self.said):
@@ -101,6 +106,28 @@ class Reader:
         return self.parsed
 
     # Each step returns how many tokens it took from a place, 0 if what stands there is not its own.
+
+    def _called(self, at: int) -> int:
+        """Reads "toy story"; a name of one word, "fargo", in a question, alone, or after "like"."""
+        marked = self._mode is not None or self.asks or self._telling == [at]
+        one_word = marked and self.facets.find(self.said, at)[1] is None
+        taken, items = self.facets.callings.find(self.said, at, one_word=one_word)
+        if not taken:
+            return 0
+        if self._mode is None:
+            self.parsed.called += items
+            words = (token.word for token in self.said[at : at + taken] if token.word[0].isalnum())
+            self.parsed.pieces += [Piece(word, called=True) for word in words]
+        else:
+            self._of_list[self._mode].extend(items)
+            if not self._goes_on(at + taken):
+                self._mode = None
+        return taken
+
+    def _silent(self, at: int) -> bool:
+        """Whether a token tells nothing."""
+        word = self.said[at].word
+        return word in self.words.filler or not word[0].isalnum()
 
     def _number(self, at: int) -> int:
         found = read_range(self.facets, self.said, at)
@@ -271,7 +298,7 @@ class Reader:
 
     def _rest(self, at: int) -> int:
         word = self.said[at].word
-        if word in self.words.filler or not word[0].isalnum():
+        if self._silent(at):
             if word == ",":
                 self._mode = self._mode if at and self._goes_on(at) else None
             return 1

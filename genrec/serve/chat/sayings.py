@@ -21,7 +21,7 @@ _NEEDS: Mapping[str, str] = {
         ("fits_unnamed", "for_history", "anything", "no_more", "unnamed", "which_one"), ""
     ),
     **dict.fromkeys(("fits", "nearest", "none", "limits"), "sought"),
-    **dict.fromkeys(("below", "at_most", "above", "at_least"), "column bound"),
+    **dict.fromkeys(("below", "at_most", "above", "at_least", "exactly"), "column bound"),
     **dict.fromkeys(("liked", "without"), "names"),
     **dict.fromkeys(("why_has", "why_alike", "why_interest"), "names"),
     **dict.fromkeys(("why_places", "why_history"), "names"),
@@ -75,6 +75,8 @@ class Sayings(BaseModel):
         """Returns a range in words."""
         low, high = f"{bounds.low:.6g}", f"{bounds.high:.6g}"
         column = spoken(bounds.column)
+        if bounds.low == bounds.high:
+            return self("exactly", column=column, bound=low)
         if bounds.low > float("-inf") and bounds.high < float("inf"):
             return self("between", column=column, low=low, high=high)
         if bounds.high < float("inf"):

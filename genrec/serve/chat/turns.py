@@ -72,8 +72,9 @@ def _read(said: tuple[Token, ...], facets: Facets, shown: Shown, *, wished: bool
     words = facets.lexicon
     if topic := _small_talk(said, words):
         return Turn(Kind.TALK, Parsed(), topic=topic, said=said)
-    parsed = Reader(facets, said, shown).read()
-    kind, items, topic = _about_items(said, facets, shown, parsed)
+    reader = Reader(facets, said, shown)
+    parsed = reader.read()
+    kind, items, topic = _about_items(said, facets, shown, parsed, asks=reader.asks)
     if kind is None:
         kind = _about_the_shop(said, facets, parsed, wished=wished)
         topic = "unclear" if kind is Kind.TALK else None
@@ -97,19 +98,21 @@ def _small_talk(said: Sequence[Token], words: Lexicon) -> str | None:
 
 
 def _about_items(
-    said: Sequence[Token], facets: Facets, shown: Shown, parsed: Parsed
+    said: Sequence[Token], facets: Facets, shown: Shown, parsed: Parsed, *, asks: bool
 ) -> tuple[Kind | None, Sequence[int], str | None]:
-    """A turn about items of the list: more like it, I take it, why, or a question."""
+    """A turn about items of the list, or called by name: more like it, I take it, why, or a question."""
     words = facets.lexicon
-    if not shown.items:
-        return None, (), None
-    asks = words.has(said[:2], words.asking) or words.has(said, ("about",))
-    if words.starts(said, 0, words.why):
+    if shown.items and words.starts(said, 0, words.why):
         return Kind.WHY, parsed.named or _spoken_of(said, words, shown) or shown.items, None
     if parsed.alike:
         return Kind.ALIKE, parsed.alike, None
     if parsed.chosen:
         return Kind.LIKE, parsed.chosen, None
+    if asks and parsed.called and not parsed.named:
+        ranked = _superlative(said, words)
+        return Kind.QUESTION, parsed.called, ranked or _question(said, words)
+    if not shown.items:
+        return None, (), None
     if asks and (ranked := _superlative(said, words)):
         meant = _having(shown.items, parsed.wanted, facets)
         if meant:  # else it is of the shop that "the cheapest lamp" is asked
@@ -158,7 +161,7 @@ def _about_the_shop(said: Sequence[Token], facets: Facets, parsed: Parsed, *, wi
         if parsed.count:
             return Kind.REFINE if wished else Kind.WISH
         return Kind.WISH if words.has(said, words.anything) else Kind.TALK
-    if not wished:
+    if not wished or parsed.called:
         return Kind.WISH
     kind_named = facets.kind is not None and any(t.column == facets.kind for t in parsed.wanted)
     free = [piece for piece in parsed.pieces if piece.trait is None]

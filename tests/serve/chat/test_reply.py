@@ -136,6 +136,18 @@ def test_more_like_one_is_near_it(shop: Shop, conversation: Conversation) -> Non
     assert set(values(shop, alike, "category")) == {"lamp"}
 
 
+def test_what_is_called_by_its_name_comes_first(shop: Shop, conversation: Conversation) -> None:
+    name = shop.items["title"][7].split(",")[0]
+    wish, like, question = conversation(
+        shop, f"a {name.lower()}", f"I have seen the {name}", f"how much is the {name}?"
+    )
+    assert items(wish)[0] == 7
+    assert len(items(wish)) == 5
+    assert 7 not in items(like)
+    assert like.state.liked == (7,)
+    assert shop.items["price"][7] in question.text
+
+
 def test_out_of_a_dead_end(shop: Shop, conversation: Conversation) -> None:
     _, dead, forgotten, fresh = conversation(shop, "a mug", "under 1", "start over", "lamps")
     assert (dead.found, forgotten.found) == ((), ())
