@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import islice
 
 import polars as pl
 
@@ -16,7 +17,7 @@ _ALIAS = re.compile(r"\((?:a\.?k\.?a\.?|also known as) ([^()]+)\)", re.IGNORECAS
 _ARTICLES = ("a", "an", "the")
 _END = re.compile(r":\s|\s[-\u2013\u2014|]\s|,\s")  # "Star Wars: Episode IV" is called Star Wars
 _LONGEST = 12  # words of a name
-_SHARED = 12  # a name that more items share is a brand's or a kind's
+_SHARED = 5  # a name that more items share is a brand's or a kind's
 
 Name = tuple[str, ...]
 
@@ -40,6 +41,7 @@ class Callings:
             for index, names in ((self._whole, whole), (self._short, short)):
                 for name in names - {()}:
                     index.setdefault(name, []).append(row)
+        self._first = {name[0] for name in (*self._whole, *self._short)}
 
     def find(self, said: Sequence[Token], at: int, *, one_word: bool) -> tuple[int, list[int]]:
         """Returns how many tokens call items by name at a place, and the items; (0, []) for none.
@@ -47,20 +49,22 @@ class Callings:
         Args:
             said: a message.
             at: the place.
-            one_word: a single word is enough, beside those that tell nothing.
+            one_word: a whole title may be one word, beside those that tell nothing.
         """
-        if not said[at].word[0].isalnum():
+        first = plain(said[at].word)
+        if first not in self._first and first not in _ARTICLES:
             return 0, []
-        words = [
-            (n, plain(said[n].word)) for n in range(at, len(said)) if said[n].word[0].isalnum()
-        ]
-        for length in range(min(_LONGEST, len(words)), 0, -1):
-            name = tuple(word for _, word in words[:length])
-            bare = _without_article(name)
-            rows = self._whole.get(bare) or self._short.get(bare, [])
+        spoken = (n for n in range(at, len(said)) if said[n].word[0].isalnum())
+        ends = list(islice(spoken, _LONGEST))
+        words = tuple(plain(said[n].word) for n in ends)
+        for length in range(len(words), 0, -1):
+            name = _without_article(words[:length])
             telling = sum(word not in self._lexicon.filler for word in name)
-            if 0 < len(rows) <= _SHARED and telling > (0 if one_word else 1):
-                return words[length - 1][0] + 1 - at, rows
+            rows = self._whole.get(name, []) if telling > 1 or one_word else []
+            if telling > 1 and not rows:
+                rows = self._short.get(name, [])
+            if telling and 0 < len(rows) <= _SHARED:
+                return ends[length - 1] + 1 - at, rows
         return 0, []
 
     def _name(self, text: str) -> Name:

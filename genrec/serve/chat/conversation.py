@@ -11,6 +11,7 @@ from genrec.serve.chat.messages import Message
 from genrec.serve.chat.reading import Parsed, Piece, Shown
 from genrec.serve.chat.titles import Titles
 from genrec.serve.chat.turns import Kind, Turn, read_turn
+from genrec.serve.schemas import MAX_HISTORY
 
 T = TypeVar("T")
 # Two traits exclude one another if items have both so much more rarely than by chance.
@@ -123,7 +124,7 @@ def taken_in(state: State, turn: Turn, facets: Facets) -> State:
     if turn.kind is Kind.ALIKE:
         state = replace(state, alike=items, called=(), pieces=())
     if turn.kind is Kind.LIKE:
-        state = replace(state, liked=_union(state.liked, items))
+        state = replace(state, liked=_union(state.liked, items)[-MAX_HISTORY:])
     return _refined(state, parsed, facets)
 
 

@@ -88,6 +88,7 @@ class Lexicon(BaseModel):
     anything: tuple[str, ...]
     why: tuple[str, ...]
     asking: tuple[str, ...]
+    offering: tuple[str, ...]
     greeting: tuple[str, ...]
     thanks: tuple[str, ...]
     farewell: tuple[str, ...]

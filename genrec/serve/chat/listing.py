@@ -14,7 +14,7 @@ from genrec.serve.chat.conversation import State
 from genrec.serve.chat.facets import Bools, Facets
 from genrec.serve.chat.guide import Guide
 from genrec.serve.chat.lexicon import clean
-from genrec.serve.chat.messages import MAX_K
+from genrec.serve.chat.messages import MAX_LISTED
 from genrec.serve.live import Edition
 from genrec.serve.recommend import Ask, Recommended
 from genrec.serve.shop import Shop
@@ -89,7 +89,7 @@ async def listed(
 
 def length(state: State, asker: Asker) -> int:
     """Returns how many items a list has: as many as was asked for, up to 20, or as is usual."""
-    return asker.k if state.count is None else min(state.count, MAX_K)
+    return asker.k if state.count is None else min(state.count, MAX_LISTED)
 
 
 def _ahead(state: State, facets: Facets, may: Bools, k: int) -> tuple[int, Bools]:

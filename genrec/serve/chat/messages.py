@@ -16,7 +16,7 @@ from genrec.serve.filters import Filter
 from genrec.serve.schemas import MAX_HISTORY, Id, Recommendation
 
 MAX_MESSAGES, MAX_CHARS, MAX_SHOWN, MAX_TOOLS = 200, 32_000, 50, 64
-MAX_K = 20  # items in a list
+MAX_LISTED = 20  # items in a list
 TOOLS = ("recommend", "show_recommendations")  # the tools that we call
 Words = Annotated[str, StringConstraints(max_length=MAX_CHARS)]
 
@@ -192,7 +192,7 @@ class ChatRequest(BaseModel):
     history: list[Id] | None = Field(
         None, max_length=MAX_HISTORY, description="ours: item ids, oldest first"
     )
-    k: int = Field(5, ge=1, le=MAX_K, description="ours: items in a list")
+    k: int = Field(5, ge=1, le=MAX_LISTED, description="ours: items in a list")
     filters: dict[str, Filter] = Field({}, max_length=20, description="ours: as in recommendations")
     explain: bool = Field(False, description="ours: also say what the history's items added")
 

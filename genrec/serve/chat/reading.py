@@ -10,6 +10,7 @@ import numpy as np
 
 from genrec.serve.chat.facets import Facets, Order, Range, Trait
 from genrec.serve.chat.lexicon import Token
+from genrec.serve.chat.messages import MAX_SHOWN
 from genrec.serve.chat.quantities import read_count, read_order, read_range
 
 _MOST = 12  # traits and bounds of one message that are kept
@@ -103,6 +104,8 @@ class Reader:
             at += taken or self._rest(at)
         for limits in (self.parsed.wanted, self.parsed.unwanted, self.parsed.ranges):
             del limits[_MOST:]
+        for items in (*self._of_list.values(), self.parsed.named, self.parsed.called):
+            del items[MAX_SHOWN:]
         return self.parsed
 
     # Each step returns how many tokens it took from a place, 0 if what stands there is not its own.

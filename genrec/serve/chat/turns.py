@@ -108,7 +108,8 @@ def _about_items(
         return Kind.ALIKE, parsed.alike, None
     if parsed.chosen:
         return Kind.LIKE, parsed.chosen, None
-    if asks and parsed.called and not parsed.named:
+    offered = words.starts(said, 0, words.offering)  # "do you have", which is a wish
+    if asks and parsed.called and not parsed.named and not offered:
         ranked = _superlative(said, words)
         return Kind.QUESTION, parsed.called, ranked or _question(said, words)
     if not shown.items:

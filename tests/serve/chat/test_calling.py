@@ -27,6 +27,7 @@ FILMS = [
     ("Alien: Resurrection (1997)", "space"),
     ("Crime (1983)", "crime"),
     ("It (1990)", "horror"),
+    ("Stanley - Wood Plane", "horror"),
     *((f"Thirteen Ghosts: Part {n}", "horror") for n in range(13)),
 ]
 
@@ -69,6 +70,8 @@ def cinema(films: pl.DataFrame) -> Facets:
         ("alien", True, 1, [8]),  # the whole title before the beginning of another
         ("it", True, 0, []),
         ("thirteen ghosts", False, 0, []),  # so many are no name
+        ("alien resurrection", False, 2, [9]),
+        ("stanley", True, 0, []),  # a brand: of a title's beginning one word is not enough
         ("story of toys", False, 0, []),
         (", toy story", False, 0, []),
     ],
@@ -83,7 +86,8 @@ def test_names(cinema: Facets, text: str, one_word: bool, taken: int, rows: list
         ("something like Toy Story", Kind.ALIKE, (0,)),
         ("films like fargo or star wars", Kind.ALIKE, (5, 2, 3)),
         ("I loved Fargo, Toy Story 2 and The Iron Giant", Kind.LIKE, (5, 1, 4)),
-        ("do you have star wars?", Kind.QUESTION, (2, 3)),
+        ("do you have star wars?", Kind.WISH, ()),
+        ("tell me about star wars", Kind.QUESTION, (2, 3)),
         ("what is fargo about?", Kind.QUESTION, (5,)),
         ("what is crime?", Kind.WISH, ()),  # a genre, though a film is called so
         ("star wars", Kind.WISH, ()),

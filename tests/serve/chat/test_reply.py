@@ -10,7 +10,7 @@ import pytest
 
 from genrec.serve.chat.guide import guide_of
 from genrec.serve.chat.listing import Asker, groups
-from genrec.serve.chat.messages import MAX_K
+from genrec.serve.chat.messages import MAX_LISTED
 from genrec.serve.chat.reply import Reply
 from genrec.serve.chat.turns import Kind
 from genrec.serve.shop import Shop
@@ -73,7 +73,7 @@ def test_as_many_as_are_asked_for(shop: Shop, conversation: Conversation) -> Non
     assert len(items(cheaper)) <= 2
     assert len(items(further)) <= 3
     assert len(items(fresh)) == min(5, (shop.items["category"] == "lamp").sum())
-    assert len(items(all_of_them)) == min(MAX_K, len(shop))
+    assert len(items(all_of_them)) == min(MAX_LISTED, len(shop))
 
 
 def test_the_cheapest_are_the_cheapest(shop: Shop, conversation: Conversation) -> None:
