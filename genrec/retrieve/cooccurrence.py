@@ -15,7 +15,13 @@ from scipy import sparse
 
 from genrec.progress import Progress, silent
 from genrec.retrieve.base import Ranked, Sequences
-from genrec.retrieve.files import load_retriever, save_retriever
+from genrec.retrieve.files import (
+    csr_arrays,
+    csr_matrix,
+    load_retriever,
+    save_retriever,
+    settings_of,
+)
 from genrec.retrieve.popular import fitted
 from genrec.retrieve.ranking import (
     Flat,
@@ -105,16 +111,8 @@ class Cooccurrence:
 
     def save(self, folder: str | Path) -> None:
         """Writes settings, counts and similarities; see `Retriever.save`."""
-        counts = fitted(self)
-        settings = {"window": self.window, "recent": self.recent, "decay": self.decay}
-        csr = self.similarity_
-        arrays = {
-            "popularity": counts,
-            "similarity.data": csr.data,
-            "similarity.indices": csr.indices,
-            "similarity.indptr": csr.indptr,
-        }
-        save_retriever(folder, self.kind, settings=settings, arrays=arrays)
+        arrays = {"popularity": fitted(self), **csr_arrays("similarity", self.similarity_)}
+        save_retriever(folder, self.kind, settings=settings_of(self), arrays=arrays)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -122,11 +120,7 @@ class Cooccurrence:
         settings, arrays = load_retriever(folder, cls.kind)
         self = cls(**settings)
         self.popularity_ = arrays["popularity"]
-        num_items = len(self.popularity_)
-        self.similarity_ = sparse.csr_array(
-            tuple(arrays[f"similarity.{part}"] for part in ("data", "indices", "indptr")),
-            shape=(num_items, num_items),
-        )
+        self.similarity_ = csr_matrix("similarity", arrays, len(self.popularity_))
         return self
 
 

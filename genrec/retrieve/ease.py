@@ -12,7 +12,7 @@ from scipy.linalg import get_lapack_funcs
 
 from genrec.progress import Progress, silent
 from genrec.retrieve.base import Ranked, Sequences
-from genrec.retrieve.files import load_retriever, save_retriever
+from genrec.retrieve.files import load_retriever, save_retriever, settings_of
 from genrec.retrieve.linear import binary, rank
 from genrec.retrieve.popular import fitted
 from genrec.retrieve.ranking import flatten, popularity
@@ -89,10 +89,8 @@ class EASE:
 
     def save(self, folder: str | Path) -> None:
         """Writes settings, counts and the dense weights; see `Retriever.save`."""
-        arrays: dict[str, npt.NDArray[Any]] = {"popularity": fitted(self)}
-        arrays["weights"] = self.weights_
-        settings = {"l2": self.l2, "max_items": self.max_items}
-        save_retriever(folder, self.kind, settings=settings, arrays=arrays)
+        arrays: dict[str, npt.NDArray[Any]] = {"popularity": fitted(self), "weights": self.weights_}
+        save_retriever(folder, self.kind, settings=settings_of(self), arrays=arrays)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:

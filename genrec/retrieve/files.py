@@ -12,14 +12,27 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
+from scipy import sparse
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+_CSR = ("data", "indices", "indptr")
 
 
 def settings_of(retriever: Any) -> dict[str, Any]:
     """Returns the constructor's arguments of a dataclass, without `device`: that is the machine's."""
     named = (f.name for f in fields(retriever) if f.init and f.name != "device")
     return {name: getattr(retriever, name) for name in named}
+
+
+def csr_arrays(name: str, matrix: sparse.csr_array) -> dict[str, npt.NDArray[Any]]:
+    """Returns the three arrays of a sparse matrix, to be saved as `name.data` and so on."""
+    return {f"{name}.{part}": getattr(matrix, part) for part in _CSR}
+
+
+def csr_matrix(name: str, arrays: Arrays, size: int) -> sparse.csr_array:
+    """Returns the sparse matrix [size, size] that `csr_arrays` took apart."""
+    parts = tuple(arrays[f"{name}.{part}"] for part in _CSR)
+    return sparse.csr_array(parts, shape=(size, size))
 
 
 def save_retriever(

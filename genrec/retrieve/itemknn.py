@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,13 @@ from scipy import sparse
 
 from genrec.progress import Progress, silent
 from genrec.retrieve.base import Ranked, Sequences
-from genrec.retrieve.files import load_retriever, save_retriever
+from genrec.retrieve.files import (
+    csr_arrays,
+    csr_matrix,
+    load_retriever,
+    save_retriever,
+    settings_of,
+)
 from genrec.retrieve.linear import binary, rank
 from genrec.retrieve.popular import fitted
 from genrec.retrieve.ranking import chunks, flatten, popularity
@@ -89,11 +95,8 @@ class ItemKNN:
 
     def save(self, folder: str | Path) -> None:
         """Writes settings, counts and similarities; see `Retriever.save`."""
-        counts, csr = fitted(self), self.similarity_
-        arrays: dict[str, Any] = {"popularity": counts}
-        arrays |= {f"similarity.{part}": getattr(csr, part) for part in _PARTS}
-        settings = {"neighbours": self.neighbours, "shrink": self.shrink}
-        save_retriever(folder, self.kind, settings=settings, arrays=arrays)
+        arrays = {"popularity": fitted(self), **csr_arrays("similarity", self.similarity_)}
+        save_retriever(folder, self.kind, settings=settings_of(self), arrays=arrays)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -101,14 +104,8 @@ class ItemKNN:
         settings, arrays = load_retriever(folder, cls.kind)
         self = cls(**settings)
         self.popularity_ = arrays["popularity"]
-        num_items = len(self.popularity_)
-        self.similarity_ = sparse.csr_array(
-            tuple(arrays[f"similarity.{part}"] for part in _PARTS), shape=(num_items, num_items)
-        )
+        self.similarity_ = csr_matrix("similarity", arrays, len(self.popularity_))
         return self
-
-
-_PARTS = ("data", "indices", "indptr")
 
 
 def _nearest(
