@@ -196,7 +196,7 @@ async def _reasons(
     history = (*asker.history, *state.liked)
     whole = Asker(asker.history, max(50, asker.k), asker.allowed, asker.system)
     found, influences = await asyncio.gather(
-        listed(edition, guide, state, whole),
+        listed(edition, guide, replace(state, count=None), whole),
         edition.influence(history, items) if history else _nothing(),
     )
     places = {one.item: one.places for one in found}

@@ -76,6 +76,11 @@ def test_as_many_as_are_asked_for(shop: Shop, conversation: Conversation) -> Non
     assert len(items(all_of_them)) == min(MAX_LISTED, len(shop))
 
 
+def test_reasons_of_a_short_list(shop: Shop, conversation: Conversation) -> None:
+    _, _, why = conversation(shop, "show me two mugs", "more", "why the second?")
+    assert "it was found by" in why.text
+
+
 def test_the_cheapest_are_the_cheapest(shop: Shop, conversation: Conversation) -> None:
     table = shop.items.with_columns(pl.col("price").cast(float)).sort("price")
     mugs = table.filter(category="mug")["price"].to_list()
