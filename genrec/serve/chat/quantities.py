@@ -58,6 +58,8 @@ def read_count(
         return end - at, count
     if not lead:
         return None
+    if words.starts(said, end, words.alike):  # "show me 3 like the second"
+        return end - at, count
     if end == len(said) or said[end].word in words.filler or read_range(facets, said, end):
         return (end - at, count) if top or not listed else None
     return (end - at, count) if _several(facets, said, end) else None

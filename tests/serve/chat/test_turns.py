@@ -217,6 +217,7 @@ def test_items_of_the_list(facets: Facets, text: str, items: tuple[int, ...]) ->
         ("two more", True, 2),
         ("one more", True, 1),
         ("a dozen suggestions please", True, 12),
+        ("show me 3 like the second", True, 3),
         ("your top 3 please", True, 3),
         ("the best 4 under 30", True, 4),
         ("the 2 cheapest mugs", True, 2),
