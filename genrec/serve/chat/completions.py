@@ -137,6 +137,7 @@ class _Completion:
             words = words[: body.limit]
             self._finish = "length" if self._calls is None else self._finish
         self._words = words
+        self._liked = [present.item(shop, number) for number in reply.liked]
         self._listed = [Listed(id=one.item.id, title=one.item.title) for one in self._found]
 
     @property
@@ -160,6 +161,7 @@ class _Completion:
             usage=self._usage,
             system_fingerprint=self._version,
             recommendations=self._found,
+            liked=self._liked,
             turn=self._reply.turn.value,
             worded_by=self._reply.worded_by,
         )
@@ -182,7 +184,11 @@ class _Completion:
             yield shown.model_copy(update={"recommendations": self._found})
         last = self._chunk(Answer(role=None), self._finish)
         yield last.model_copy(
-            update={"turn": self._reply.turn.value, "worded_by": self._reply.worded_by}
+            update={
+                "liked": self._liked or None,
+                "turn": self._reply.turn.value,
+                "worded_by": self._reply.worded_by,
+            }
         )
         if self._body.stream_options is not None and self._body.stream_options.include_usage:
             yield last.model_copy(update={"choices": [], "usage": self._usage})

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from genrec.serve.filters import Filter
-from genrec.serve.schemas import MAX_HISTORY, Id, Recommendation
+from genrec.serve.schemas import MAX_HISTORY, Id, Item, Recommendation
 
 MAX_MESSAGES, MAX_CHARS, MAX_SHOWN, MAX_TOOLS = 200, 32_000, 50, 64
 MAX_LISTED = 20  # items in a list
@@ -293,6 +293,7 @@ class ChatResponse(BaseModel):
     usage: Usage
     system_fingerprint: str = Field(description="version of the artifacts that answered")
     recommendations: list[Recommendation] = Field(description="ours: the items in full")
+    liked: list[Item] = Field(description="ours: what the last message said it likes")
     turn: str = Field(description="ours: how the last message was understood")
     worded_by: str = Field(description="ours: `template` or `model`; or why not by the model")
 
@@ -317,5 +318,6 @@ class Chunk(BaseModel):
     usage: Usage | None = None
     system_fingerprint: str
     recommendations: list[Recommendation] | None = None
+    liked: list[Item] | None = None
     turn: str | None = None
     worded_by: str | None = None

@@ -46,6 +46,7 @@ class Reply:
         cells: each item's name, price, looks and interest, as the list says them; or empty words.
         found: the items of the list, best first; none where the answer shows no list.
         state: of the conversation, the last message taken in.
+        liked: items that the last message says are liked.
         worded_by: `template` or `model`; or `template`, and what the model gave instead.
     """
 
@@ -54,6 +55,7 @@ class Reply:
     cells: tuple[Cells, ...] = ()
     found: tuple[Recommended, ...] = ()
     state: State = field(default_factory=State)
+    liked: tuple[int, ...] = ()
     worded_by: str = TEMPLATE
 
     @property
@@ -100,7 +102,8 @@ async def respond(
     found = await listed(edition, guide, state, asker, seen=_SEEN.get(turn.kind, "as good"))
     cells = tuple(cells_of(edition.shop, guide, say, state, one.item) for one in found)
     intro = _intro(guide, say, state, turn, found, history=bool(asker.history or state.liked))
-    reply = Reply(turn.kind, intro, cells, tuple(found), state)
+    liked = turn.items if turn.kind is Kind.LIKE else ()
+    reply = Reply(turn.kind, intro, cells, tuple(found), state, liked)
     if wording is None or not found:
         return reply
     left = edition.timeout - (time.monotonic() - begun)

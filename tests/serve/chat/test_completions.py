@@ -103,6 +103,15 @@ def test_a_stream_is_the_same_answer_in_pieces(endpoint: openai.OpenAI) -> None:
     assert found == (whole.model_extra or {})["recommendations"]
 
 
+def test_what_is_liked_is_told_apart(endpoint: openai.OpenAI, shop: Shop) -> None:
+    said = f"I have seen the {shop.items['title'][7].split(',')[0]}"
+    asked: Any = {"model": "", "messages": [{"role": "user", "content": said}]}
+    liked = (endpoint.chat.completions.create(**asked).model_extra or {})["liked"]
+    assert [one["id"] for one in liked] == [shop.items["item_id"][7]]
+    chunks = [c.model_extra or {} for c in endpoint.chat.completions.create(**asked, stream=True)]
+    assert [extra["liked"] for extra in chunks if "liked" in extra] == [liked]
+
+
 SCHEMAS: list[tuple[dict[str, Any], str, set[str]]] = [
     ({}, "recommendations", {"id", "title", "place", "price"}),
     (

@@ -149,7 +149,8 @@ def test_what_is_called_by_its_name_comes_first(shop: Shop, conversation: Conver
     assert items(wish)[0] == 7
     assert len(items(wish)) == 5
     assert 7 not in items(like)
-    assert like.state.liked == (7,)
+    assert like.state.liked == like.liked == (7,)
+    assert (wish.liked, question.liked) == ((), ())
     assert shop.items["price"][7] in question.text
 
 

@@ -135,6 +135,22 @@ def test_clicks_edit_the_history_and_the_list_follows(opens: Opens, shop: Shop) 
     page.locator(".strip li").nth(1).wait_for()
 
 
+def test_what_is_liked_in_words_is_history(opens: Opens, shop: Shop) -> None:
+    page = opens()
+    say(page, "something with stripes")
+    second = cards(page)[1]
+    say(page, "I like the second")
+    until(page, "document.querySelectorAll('.strip li').length === 1")
+    assert history(page) == [second]
+    assert f"h={second}" in page.url
+    title = shop.items["title"][5].split(",")[0]
+    say(page, f"I have seen the {title}")
+    until(page, "document.querySelectorAll('.strip li').length === 2")
+    assert history(page) == [second, shop.items["item_id"][5]]
+    page.reload()
+    assert len(history(page)) == 2
+
+
 def test_it_works_without_javascript(opens: Opens, shop: Shop) -> None:
     page = opens(java_script_enabled=False)
     first = cards_of(page)[1]

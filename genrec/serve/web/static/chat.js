@@ -9,7 +9,7 @@ const ITEMS = 8; // of a list
 const GOES_ON = ["refine", "more", "alike", "like"]; // turns about the list before
 
 /** Starts the pane, if the page has one; returns `leave`, which lets the list of the last turn go. */
-export function startChat({ items, answered, left }) {
+export function startChat({ items, likes, answered, left }) {
   const pane = $("chat");
   if (!pane) return { leave() {} };
   const [form, log, wish, send] = [$("chat-form"), $("chat-log"), $("wish"), $("chat-send")];
@@ -79,6 +79,7 @@ export function startChat({ items, answered, left }) {
         put(root, "words", reply.content);
         read();
         reply.turn = part.turn;
+        reply.liked = part.liked;
         if (part.recommendations?.length) reply.found = part.recommendations;
       }
     } catch (error) {
@@ -94,6 +95,7 @@ export function startChat({ items, answered, left }) {
 
   function finish(reply, root) {
     state.turns.push(reply);
+    likes(reply.liked ?? []);
     if (reply.found) {
       state.shown = true;
       picture(root, reply);

@@ -195,6 +195,12 @@ document.addEventListener("keydown", (event) => {
 
 const chat = startChat({
   items,
+  likes(more) {
+    const news = more.filter(({ id }) => !items().includes(id));
+    if (!news.length) return;
+    strip.append(...news.map(seen));
+    remember();
+  },
   answered(recommendations, words) {
     asking?.abort();
     wished = true;
