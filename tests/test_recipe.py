@@ -82,6 +82,12 @@ def test_mistakes_name_the_key_and_the_mend(tmp_path: Path, override: str, messa
         ("fuse: {sources: [sasrec]}\n", r"fuse\.sources: \['sasrec'\] not among .*'generative'"),
         ("fuse: {method: gate, weights: {popular: 1}}\n", "the gate learns its own"),
         ("fuse: {sources: [popular], weights: {generative: 1}}\n", "one weight for each"),
+        (
+            "fuse: {weights: {popular: 1}}\n",
+            r"what is fused is .*'generative'.*one weight for each",
+        ),
+        ("fuse: {sources: [popular], weights: {popular: 0}}\n", "one above 0"),
+        ("fuse: {sources: [popular], weights: {popular: -1}}\n", "greater than or equal to 0"),
         ("recommend: {candidates: {mode: restrict}}\n", "needs `from`"),
         (
             "recommend: {candidates: {mode: restrict, from: [popular], size: 101}}\n",

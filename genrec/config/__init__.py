@@ -226,6 +226,7 @@ class Recipe(Section):
                     f"{where}: {missing} not among the recipe's systems {list(known)}; add the "
                     "retriever, or take the name out"
                 )
+        self._check_weights((*lengths, *llm))
         self._check_lengths(lengths)
         if self.probe.enabled and not self.recommend.enabled:
             raise ValueError(
@@ -248,6 +249,17 @@ class Recipe(Section):
         if self.quantize.kind == "published" and getattr(source, "index", None) is None:
             raise ValueError("quantize.kind=published needs prepare.source.index, an *.index.json")
         return self
+
+    def _check_weights(self, systems: tuple[str, ...]) -> None:
+        """Checks now what the fusion, after all the training, would refuse."""
+        weights, fused = self.fuse.weights, self.fuse.sources or systems
+        if not self.fuse.enabled or weights is None:
+            return
+        if set(weights) != set(fused) or not any(weights.values()):
+            raise ValueError(
+                f"fuse.weights: {weights}, and what is fused is {sorted(fused)}; expected one weight "
+                "for each, and one above 0"
+            )
 
     def _check_lengths(self, lengths: dict[str, int]) -> None:
         """Checks that every list is as long as what draws on it."""

@@ -20,6 +20,7 @@ from sklearn.metrics import r2_score
 from torch import nn
 from torch.nn import functional
 
+from genrec.evaluate.content import unit
 from genrec.progress import Progress, silent
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -93,7 +94,7 @@ def probe_alignment(
         probes: widths of the hidden layers by name.
         training: how they are trained.
         k: neighbours, and length of the lists.
-        anchors: at most so many seen items for `spearman`.
+        anchors: at most so many seen items for `spearman`, two or more.
         max_users: at most so many users for `jaccard`, the first ones.
         progress: told how many epochs are done.
 
@@ -106,14 +107,20 @@ def probe_alignment(
         - `geojac`: mean Jaccard of the k nearest unseen items, by cosine, before and after;
         - `spearman`: of an item's cosines to the anchors, before and after, mean over items (ours: the
           anchors are seen items, and mapped too);
-        - `jaccard`: of the users' top k of all items, by true and by mapped item vectors;
+        - `jaccard`: of the users' top k of all items, by true and by mapped item vectors, histories
+          masked (0 for a user who has seen all);
         - `recall_true`, `recall_mapped`: recall@k of unseen targets, candidates all items (ours: all
           of them mapped), histories masked; `drop` = (true - mapped) / true in percent, null where
           there is nothing to lose.
 
     Raises:
-        ValueError: shapes do not fit, values are not finite, or there are too few items.
+        ValueError: shapes do not fit, values are not finite, an item is outside 0..N-1, or there are too
+            few items.
     """
+    if k < 1 or anchors < 2 or max_users < 1:
+        raise ValueError(
+            f"k={k}, anchors={anchors}, max_users={max_users}; expected 1, 2 and 1 or more"
+        )
     training = training or Training()
     known = _known(semantic, collaborative)
     order = np.random.default_rng(training.seed).permutation(known)
@@ -130,16 +137,8 @@ def probe_alignment(
     found: dict[str, dict[str, float | None]] = {}
     for name, hidden in probes.items():
         mapped = _train(semantic, collaborative, seen, tuple(hidden), training, name, progress)
-        true, after = collaborative[unseen], mapped[unseen]
-        measured: dict[str, float | None] = {
-            "r2": r2_score(true, after),
-            "r2_train": r2_score(collaborative[seen], mapped[seen]),
-            "cosine": float((_unit(true) * _unit(after)).sum(axis=1).mean()),
-            "geojac": _geojac(_unit(true), _unit(after), size),
-            "spearman": _spearman(
-                _unit(true) @ _unit(collaborative[drawn]).T, _unit(after) @ _unit(mapped[drawn]).T
-            ),
-        }
+        measured = _fit(collaborative, mapped, unseen, drawn, size)
+        measured["r2_train"] = r2_score(collaborative[seen], mapped[seen])
         measured |= judged.measure(mapped) if judged else {}
         found[name] = {
             n: None if v is None else round(float(v), _DECIMALS) for n, v in measured.items()
@@ -159,11 +158,28 @@ def _known(semantic: Floats, collaborative: Floats) -> Ints:
         raise ValueError(
             f"semantic {semantic.shape}, collaborative {collaborative.shape}: expected [N, D], [N, d]"
         )
-    for name, values in (("semantic", semantic), ("collaborative", collaborative)):
-        if not np.isfinite(values).all():
-            item = int(np.argmin(np.isfinite(values).all(axis=1)))
-            raise ValueError(f"{name}: item {item} holds NaN or infinity")
+    _check_finite(semantic, "semantic: item")
+    _check_finite(collaborative, "collaborative: item")
     return np.flatnonzero(np.any(semantic != 0, axis=1) & np.any(collaborative != 0, axis=1))
+
+
+def _check_finite(values: Floats, what: str) -> None:
+    if not np.isfinite(values).all():
+        row = int(np.argmin(np.isfinite(values).all(axis=1)))
+        raise ValueError(f"{what} {row} holds NaN or infinity")
+
+
+def _fit(
+    true: Floats, mapped: Floats, unseen: Ints, anchors: Ints, k: int
+) -> dict[str, float | None]:
+    """How well mapped vectors [N, d] stand for the true ones, on unseen items."""
+    before, after = unit(true[unseen]), unit(mapped[unseen])
+    return {
+        "r2": r2_score(true[unseen], mapped[unseen]),
+        "cosine": float((before * after).sum(axis=1).mean()),
+        "geojac": _geojac(before, after, k),
+        "spearman": _spearman(before @ unit(true[anchors]).T, after @ unit(mapped[anchors]).T),
+    }
 
 
 def _train(
@@ -214,6 +230,12 @@ class _Judged:
                 f"users: vectors {users.vectors.shape}, {counts[1]} histories, {counts[2]} targets; "
                 f"expected one of each per user, and vectors of width {items.shape[1]}"
             )
+        _check_finite(users.vectors, "users: user")
+        for named in (*users.histories, *users.targets):
+            found = np.asarray(named, dtype=np.int64)
+            if ((found < 0) | (found >= len(items))).any():
+                unknown = found[(found < 0) | (found >= len(items))][0]
+                raise ValueError(f"users: item {unknown} is unknown; expected 0..{len(items) - 1}")
         self._users, self._k = users, min(k, len(items))
         held = [np.intersect1d(np.asarray(t, dtype=np.int64), unseen) for t in users.targets]
         self._rows = np.array([u for u, t in enumerate(held) if len(t)], dtype=np.int64)
@@ -230,9 +252,11 @@ class _Judged:
     def measure(self, mapped: Floats) -> dict[str, float | None]:
         """Compares the lists by mapped item vectors with those by true ones."""
         shares = [
-            len(set(a) & set(b)) / len(set(a) | set(b))
+            len((a & b) - {-1}) / max(1, len((a | b) - {-1}))
             for a, b in zip(
-                self._tops.tolist(), self._top(mapped, self._sample).tolist(), strict=True
+                map(set, self._tops.tolist()),
+                map(set, self._top(mapped, self._sample).tolist()),
+                strict=True,
             )
         ]
         true, found = self._recall_true, self._recall(mapped)
@@ -252,7 +276,10 @@ class _Judged:
         return float(np.mean(shares))
 
     def _top(self, items: Floats, rows: Ints) -> Ints:
-        """The first k items of each user, int64 [len(rows), k]; equal scores by item number."""
+        """The first k items of each user, int64 [len(rows), k]; equal scores by item number.
+
+        -1 where a user has seen all but fewer than k.
+        """
         found = [np.zeros((0, self._k), dtype=np.int64)]
         step = max(1, _MAX_CELLS // len(items))
         for start in range(0, len(rows), step):
@@ -260,7 +287,9 @@ class _Judged:
             scores = self._users.vectors[part] @ items.T
             for line, user in zip(scores, part, strict=True):
                 line[np.asarray(self._users.histories[user], dtype=np.int64)] = -np.inf
-            found.append(np.argsort(-scores, axis=1, kind="stable")[:, : self._k])
+            first = np.argsort(-scores, axis=1, kind="stable")[:, : self._k]
+            masked = np.isneginf(np.take_along_axis(scores, first, axis=1))
+            found.append(np.where(masked, -1, first))
         return np.concatenate(found)
 
 
@@ -291,8 +320,3 @@ def _spearman(before: Floats, after: Floats) -> float:
     a, b = (x - x.mean(axis=1, keepdims=True) for x in (a, b))
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(((a * b).sum(axis=1) / np.where(norms > 0, norms, 1.0)).mean())
-
-
-def _unit(vectors: Floats) -> Floats:
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(norms > 0, norms, 1)

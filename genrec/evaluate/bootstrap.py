@@ -31,9 +31,14 @@ def resampled_means(
 
     Returns:
         float64 [R, C].
+
+    Raises:
+        ValueError: no users or no samples.
     """
-    rng = np.random.default_rng(seed)
     users = len(values)
+    if users < 1 or samples < 1:
+        raise ValueError(f"users are {users}, samples is {samples}; expected 1 or more of each")
+    rng = np.random.default_rng(seed)
     means = np.empty((samples, values.shape[1]))
     step = max(1, _MAX_DRAWS // users)
     for start in range(0, samples, step):

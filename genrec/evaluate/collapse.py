@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from genrec.evaluate.content import Floats, neighbour_overlap
+from genrec.evaluate.content import Floats, neighbour_overlap, unit
 from genrec.evaluate.probes import ABSENT
 
 
@@ -103,12 +103,7 @@ def _distances(a: Floats, b: Floats) -> dict[str, float | None]:
 def _known(a: Floats, b: Floats) -> tuple[tuple[Floats, Floats], int]:
     """The rows that are no zeros in both, of length 1, and their number."""
     known = np.any(a != 0, axis=1) & np.any(b != 0, axis=1)
-    first, second = (_unit(view[known]) for view in (a, b))
-    return (first, second), int(known.sum())
-
-
-def _unit(vectors: Floats) -> Floats:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (unit(a[known]), unit(b[known])), int(known.sum())
 
 
 def _check(raw: Mapping[str, Floats], learned: Mapping[str, Floats], k: int, queries: int) -> None:

@@ -59,7 +59,7 @@ def diagnose(
         tables: schema `RECOMMENDATIONS` by system; users outside `targets` are ignored.
         targets: schema `SPLIT`; a user may stand in several rows, one per chosen item.
         popularity: int [N], interactions per item; also says that items are 0..N-1.
-        history_lengths: int, training interactions of user u on place u.
+        history_lengths: int [V], training interactions of user u on place u.
         k: cut-off K.
 
     Returns:
@@ -80,9 +80,13 @@ def diagnose(
           need reach it; `oracle_strata`: the same within each stratum.
 
     Raises:
-        ValueError: fewer than two systems, no targets, k below 1, or a malformed table.
+        ValueError: fewer than two systems, no targets, k below 1, counts that are none, or a malformed
+            table.
     """
-    popular, lengths = np.asarray(popularity), np.asarray(history_lengths)
+    popular, lengths = (
+        _counts(popularity, "popularity"),
+        _counts(history_lengths, "history_lengths"),
+    )
     truth = _truth(targets, len(popular), len(lengths))
     if len(tables) < 2 or k < 1:
         raise ValueError(f"systems {list(tables)}, k={k}; expected two systems or more, k from 1")
@@ -90,24 +94,18 @@ def diagnose(
     bounds = _bounds(popular)
     strata = np.searchsorted(bounds, popular[truth.item])  # [T]: a bound's own items lie below it
     log_popularity, log_length = np.log1p(popular[truth.item]), np.log1p(lengths[truth.users])
-    pairs = []
-    for (a, first), (b, second) in combinations(lists.items(), 2):
-        oracle = first.hit | second.hit
-        pairs.append(
-            {
-                "a": a,
-                "b": b,
-                "overlap": _round(_jaccard(first, second, truth, len(popular)).mean()),
-                "hits": _hits(first.hit, second.hit),
-                "users": _users(first.hit, second.hit, truth, log_length),
-                "items": _items(first.hit, second.hit, log_popularity),
-                "oracle": _mean(_recall(oracle, truth)),
-                "oracle_strata": {
-                    name: _mean(_recall(oracle[strata == s], _within(truth, strata == s)))
-                    for s, name in enumerate(STRATA)
-                },
-            }
-        )
+    pairs = [
+        {
+            "a": a,
+            "b": b,
+            "overlap": _round(_jaccard(first, second, truth, len(popular)).mean()),
+            "hits": _hits(first.hit, second.hit),
+            "users": _users(first.hit, second.hit, truth, log_length),
+            "items": _items(first.hit, second.hit, log_popularity),
+            **_oracle(first.hit | second.hit, truth, strata),
+        }
+        for (a, first), (b, second) in combinations(lists.items(), 2)
+    ]
     found = np.searchsorted(bounds, popular)
     return {
         "k": k,
@@ -120,6 +118,13 @@ def diagnose(
         "systems": {name: _system(found, truth, strata, k) for name, found in lists.items()},
         "pairs": pairs,
     }
+
+
+def _counts(values: npt.ArrayLike, name: str) -> Ints:
+    found = np.asarray(values)
+    if found.ndim != 1 or (len(found) and (found.dtype.kind not in "iu" or found.min() < 0)):
+        raise ValueError(f"{name} is {found.dtype} {found.shape}; expected integers of 0 or more")
+    return found.astype(np.int64)
 
 
 def _truth(targets: pl.DataFrame, num_items: int, num_users: int) -> _Truth:
@@ -141,6 +146,10 @@ def _truth(targets: pl.DataFrame, num_items: int, num_users: int) -> _Truth:
 def _lists(table: pl.DataFrame, truth: _Truth, *, k: int, num_items: int, where: str) -> _Lists:
     """Keeps the first k places of the users that count, and of them the items of the catalogue."""
     schema.check(table, schema.RECOMMENDATIONS, where)
+    unranked = table.filter(~(pl.col("rank") >= 1).fill_null(False))
+    if len(unranked):
+        user, item, rank = unranked.select("user", "item", "rank").row(0)
+        raise ValueError(f"{where}: user {user}, item {item} has rank {rank}; expected 1 or more")
     rows = pl.DataFrame({"user": truth.users, "row": np.arange(len(truth.users))})
     top = (
         table.select(pl.col("user").cast(pl.Int64), "item", "rank")
@@ -162,7 +171,7 @@ def _lists(table: pl.DataFrame, truth: _Truth, *, k: int, num_items: int, where:
     return _Lists(keys, place)
 
 
-def _bounds(popularity: npt.NDArray[np.integer[Any]]) -> Floats:
+def _bounds(popularity: Ints) -> Floats:
     known = popularity[popularity > 0]
     if not len(known):
         raise ValueError("popularity: no item has an interaction")
@@ -203,6 +212,14 @@ def _users(a: Bools, b: Bools, truth: _Truth, log_length: Floats) -> dict[str, d
 def _items(a: Bools, b: Bools, log_popularity: Floats) -> dict[str, float | None]:
     parts = {"common": a & b, "unique_a": a & ~b, "unique_b": b & ~a}
     return {name: _mean(log_popularity[hit]) for name, hit in parts.items()}
+
+
+def _oracle(hit: Bools, truth: _Truth, strata: Ints) -> dict[str, Any]:
+    parts = {
+        name: _mean(_recall(hit[strata == s], _within(truth, strata == s)))
+        for s, name in enumerate(STRATA)
+    }
+    return {"oracle": _mean(_recall(hit, truth)), "oracle_strata": parts}
 
 
 def _within(truth: _Truth, kept: Bools) -> _Truth:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from genrec import schema
-from genrec.evaluate.bootstrap import LEVEL, interval, resampled_means
+from genrec.evaluate.bootstrap import LEVEL, Floats, interval, resampled_means
 from genrec.progress import Progress, silent
 
 METRICS = ("recall", "ndcg", "mrr", "invalid_rate")  # means over users; coverage is not
@@ -59,18 +59,11 @@ def evaluate(
         `targets_in_history` (users whose target masking would hide) and `interval`.
 
     Raises:
-        ValueError: a baseline is missing, a table is malformed (see `per_user`), or a list holds a
-            seen item although `seen_items` is "masked".
+        ValueError: a baseline is missing, a table is malformed (see `per_user`), a list holds a seen
+            item although `seen_items` is "masked", or samples is below 1.
     """
-    if not systems:
-        raise ValueError("systems: nothing to evaluate; expected one recommendations table or more")
-    missing = [name for name in baselines if name not in systems]
-    if missing:
-        raise ValueError(
-            f"baselines {missing} are not among the systems {list(systems)}; run these retrievers "
-            "too (recipe section `retrieve`), or take them out of `baselines`"
-        )
-    values: dict[str, npt.NDArray[np.float64]] = {}
+    _check_systems(systems, baselines)
+    values: dict[str, Floats] = {}
     covered: dict[str, dict[int, float]] = {}
     for done, (name, table) in enumerate(systems.items(), start=1):
         if seen_items == "masked":
@@ -80,23 +73,17 @@ def evaluate(
         covered[name] = coverage(table, targets, ks=ks, num_items=num_items)
         progress("evaluate systems", done, len(systems))
 
-    # [U, systems x columns]: one draw of users serves all systems, so differences are paired.
-    means = resampled_means(
-        np.concatenate(list(values.values()), axis=1), samples=samples, seed=seed, progress=progress
-    )
-    drawn = dict(zip(values, np.split(means, len(values), axis=1), strict=True))
+    drawn = _drawn(values, samples=samples, seed=seed, progress=progress)
     columns = [(metric, k) for metric in METRICS for k in ks]
-    shared = {"split": split, "users": len(targets)}
     rows, differences = [], []
     for name in systems:
-        head = {"system": name, **shared}
+        head = {"system": name, "split": split, "users": len(targets)}
         rows += _rows(head, columns, values[name].mean(axis=0), drawn[name])
         rows += [_row(head, "coverage", k, share) for k, share in covered[name].items()]
-        for baseline in baselines:
-            if baseline != name:
-                gain = (values[name] - values[baseline]).mean(axis=0)
-                head = {"system": name, "baseline": baseline, **shared}
-                differences += _rows(head, columns, gain, drawn[name] - drawn[baseline])
+        for baseline in (b for b in baselines if b != name):
+            gain = (values[name] - values[baseline]).mean(axis=0)
+            pair = head | {"baseline": baseline}
+            differences += _rows(pair, columns, gain, drawn[name] - drawn[baseline])
     return {
         "rows": rows,
         "differences": differences,
@@ -174,7 +161,11 @@ def coverage(
     """Returns for each k the share of the catalogue that stands in the top k of any evaluated user.
 
     An item of a tie that straddles the cut-off counts with its chance of standing in some top k.
+
+    Raises:
+        ValueError: as `per_user`.
     """
+    _check_ks(ks)
     places = _places(table, targets, "recommendations")
     valid = places.filter(pl.col("item").is_between(0, num_items - 1))
     absent = valid.group_by("item", maintain_order=True).agg(
@@ -198,7 +189,7 @@ def _places(table: pl.DataFrame, targets: pl.DataFrame, where: str) -> pl.DataFr
         size=pl.len().over("user", "rank").cast(pl.Int64),
         expected=pl.col("rank").rank("min").over("user").cast(pl.Int64),
     )
-    wrong = places.filter(pl.col("rank") != pl.col("expected"))
+    wrong = places.filter((pl.col("rank") != pl.col("expected")).fill_null(True))
     if len(wrong):
         user, item, rank, _, expected = wrong.row(0)
         raise ValueError(
@@ -222,6 +213,26 @@ def _in_top(
 def _share(k: int) -> pl.Expr:
     """The chance that a row of `_places` stands in the top k."""
     return (k + 1 - pl.col("rank")).clip(0, pl.col("size")) / pl.col("size")
+
+
+def _drawn(
+    values: Mapping[str, Floats], *, samples: int, seed: int, progress: Progress
+) -> dict[str, Floats]:
+    """Each system's resampled means; one draw of users serves all, so differences are paired."""
+    whole = np.concatenate(list(values.values()), axis=1)  # [U, systems x columns]
+    means = resampled_means(whole, samples=samples, seed=seed, progress=progress)
+    return dict(zip(values, np.split(means, len(values), axis=1), strict=True))
+
+
+def _check_systems(systems: Mapping[str, pl.DataFrame], baselines: Sequence[str]) -> None:
+    if not systems:
+        raise ValueError("systems: nothing to evaluate; expected one recommendations table or more")
+    missing = [name for name in baselines if name not in systems]
+    if missing:
+        raise ValueError(
+            f"baselines {missing} are not among the systems {list(systems)}; run these retrievers "
+            "too (recipe section `retrieve`), or take them out of `baselines`"
+        )
 
 
 def _check_ks(ks: Sequence[int]) -> None:
@@ -248,8 +259,8 @@ def _targets_in_history(targets: pl.DataFrame) -> int:
 def _rows(
     head: Mapping[str, object],
     columns: Iterable[tuple[str, int]],
-    values: npt.NDArray[np.float64],
-    means: npt.NDArray[np.float64],
+    values: Floats,
+    means: Floats,
 ) -> list[dict[str, Any]]:
     lows, highs = interval(means)
     return [

@@ -94,7 +94,7 @@ class Cooccurrence:
         similarity = self.similarity_[:, order]  # so that column order breaks ties
         parts = [Ranked(np.zeros((0, k), np.int32), np.zeros((0, k), np.float32))]
         for part in chunks(len(histories), len(order)):
-            seen = flatten(histories[part], num_items=len(order))
+            seen = flatten(histories[part], num_items=len(order), first=part.start)
             banned = seen if exclude_seen else flatten([()] * seen.num_rows, num_items=len(order))
             scores = self._weights(seen, len(order)) @ similarity
             parts.append(_top(scores, order, k=k, banned=banned))

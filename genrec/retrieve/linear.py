@@ -47,7 +47,7 @@ def rank(
     items = np.full((len(histories), k), -1, dtype=np.int32)
     scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
     for part in chunks(len(histories), num_items):
-        seen = flatten(histories[part], num_items=num_items)
+        seen = flatten(histories[part], num_items=num_items, first=part.start)
         block = np.asarray(score(binary(seen, num_items=num_items)), dtype=np.float32)
         if exclude_seen:
             block[seen.row, seen.item] = -np.inf

@@ -46,7 +46,7 @@ class Popular:
         order = popularity_order(counts)
         items = np.full((len(histories), k), -1, dtype=np.int32)
         for part in chunks(len(histories), len(counts)):
-            seen = flatten(histories[part], num_items=len(counts))
+            seen = flatten(histories[part], num_items=len(counts), first=part.start)
             items[part] = first_allowed(
                 order,
                 k=k,

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
-from genrec.retrieve.base import Sequences
+from genrec.retrieve.base import Sequences, training_sequences
 
 # Cells of the largest [users, items] block held at once: 2^24 float32 are 64 MiB.
 _MAX_CELLS = 2**24
@@ -30,8 +31,13 @@ class Flat(NamedTuple):
     num_rows: int
 
 
-def flatten(sequences: Sequences, *, num_items: int) -> Flat:
+def flatten(sequences: Sequences, *, num_items: int, first: int = 0) -> Flat:
     """Lays sequences end to end.
+
+    Args:
+        sequences: int arrays, items.
+        num_items: N.
+        first: number of the first sequence, where these are a part of more; for the error alone.
 
     Raises:
         ValueError: an item lies outside 0..num_items-1; names the sequence.
@@ -44,7 +50,7 @@ def flatten(sequences: Sequences, *, num_items: int) -> Flat:
     if bad.any():
         at = int(np.argmax(bad))
         raise ValueError(
-            f"sequence {row[at]}: item {item[at]} is unknown; expected 0..{num_items - 1}"
+            f"sequence {first + row[at]}: item {item[at]} is unknown; expected 0..{num_items - 1}"
         )
     back = np.repeat(np.cumsum(lengths), lengths) - 1 - np.arange(len(item))
     return Flat(row, item, back, len(arrays))
@@ -53,6 +59,15 @@ def flatten(sequences: Sequences, *, num_items: int) -> Flat:
 def popularity(flat: Flat, *, num_items: int) -> npt.NDArray[np.int64]:
     """Returns how often each item occurs, int64 [N]."""
     return np.bincount(flat.item, minlength=num_items)
+
+
+def training_popularity(train: pl.DataFrame, *, num_items: int) -> npt.NDArray[np.int64]:
+    """Returns how often each item occurs in the train table of schema `SPLIT`, int64 [N].
+
+    Raises:
+        ValueError: it does not fit, or an item lies outside 0..num_items-1.
+    """
+    return popularity(flatten(training_sequences(train), num_items=num_items), num_items=num_items)
 
 
 def popularity_order(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

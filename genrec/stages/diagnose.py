@@ -10,8 +10,8 @@ import polars as pl
 from genrec.evaluate import evaluate
 from genrec.evaluate.complementarity import diagnose as compare
 from genrec.evaluate.complementarity_plots import plot_complementarity
-from genrec.retrieve import histories_of, training_sequences
-from genrec.retrieve.ranking import flatten, popularity
+from genrec.retrieve import histories_of
+from genrec.retrieve.ranking import training_popularity
 from genrec.stages.context import Context, system_of
 from genrec.stages.views import item_views
 
@@ -49,9 +49,7 @@ def _complementarity(
     """Every two systems; the fusion, which is made of the others, is not one of them."""
     prepared = context.inputs["prepare"]
     train, num_items = prepared.load("train.parquet"), len(prepared.load("items.parquet"))
-    counts = popularity(
-        flatten(training_sequences(train), num_items=num_items), num_items=num_items
-    )
+    counts = training_popularity(train, num_items=num_items)
     lengths = np.zeros(1 + max(targets["user"].max(), train["user"].max()), dtype=np.int64)
     lengths[train["user"].to_numpy()] = train["history"].list.len().to_numpy() + 1
     return compare(systems, targets, counts, lengths, k=max(context.section.ks))

@@ -14,29 +14,13 @@ from genrec.stages.diagnose import diagnose
 
 def run(context: Context) -> None:
     """Every system's lists to metrics, and the report."""
-    section, prepared = context.section, context.inputs["prepare"]
+    prepared = context.inputs["prepare"]
     items = prepared.load("items.parquet")
-    found = []
-    for split in EVALUATED:
-        targets = prepared.load(f"{split}.parquet")
-        systems = _lists(context, split)
-        found.append(
-            evaluate(
-                systems,
-                targets,
-                split=split,
-                num_items=len(items),
-                ks=section.ks,
-                baselines=section.baselines,
-                seen_items="masked" if context.recipe.mask_seen else "kept",
-                samples=section.samples,
-                seed=context.recipe.seed,
-                progress=context.progress_of(split),
-            )
-        )
+    found = [_metrics(context, split, len(items)) for split in EVALUATED]
     measured = found[-1] | {
         part: [row for split in found for row in split[part]] for part in ("rows", "differences")
     }
+    targets, systems = prepared.load("test.parquet"), _lists(context, "test")
     measured["groups"] = _groups(context, systems, targets)
     if "probe" in context.inputs:
         measured["probes"] = context.inputs["probe"].load()
@@ -44,7 +28,7 @@ def run(context: Context) -> None:
     context.write_json("metrics.json", measured)
     diagnostics = diagnose(context, systems, targets)
     context.write_json("diagnostics.json", diagnostics)
-    users = pick_users(targets, count=section.report_users, seed=context.recipe.seed)
+    users = pick_users(targets, count=context.section.report_users, seed=context.recipe.seed)
     write_report(
         context.out / "report.html",
         title=context.recipe.name,
@@ -56,6 +40,22 @@ def run(context: Context) -> None:
         examples=user_examples(
             users, systems=systems, targets=targets, items=items, image_root=prepared.path
         ),
+    )
+
+
+def _metrics(context: Context, split: str, num_items: int) -> dict[str, Any]:
+    section = context.section
+    return evaluate(
+        _lists(context, split),
+        context.inputs["prepare"].load(f"{split}.parquet"),
+        split=split,
+        num_items=num_items,
+        ks=section.ks,
+        baselines=section.baselines,
+        seen_items="masked" if context.recipe.mask_seen else "kept",
+        samples=section.samples,
+        seed=context.recipe.seed,
+        progress=context.progress_of(split),
     )
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from genrec import schema
-from genrec.retrieve import training_sequences
 from genrec.retrieve.fusion import Fusion, kept
-from genrec.retrieve.ranking import flatten, popularity
+from genrec.retrieve.ranking import training_popularity
 from genrec.stages.context import EVALUATED, Context, system_of
 
 
@@ -23,17 +22,16 @@ def run(context: Context) -> None:
     targets = {split: prepared.load(f"{split}.parquet") for split in EVALUATED}
     options = section.model_dump(exclude={"enabled", "sources", "k"})
     fusion = Fusion(**options, seed=context.recipe.seed)
-    sequences = training_sequences(prepared.load("train.parquet"))
     num_items = len(prepared.load("items.parquet"))
-    shown = popularity(flatten(sequences, num_items=num_items), num_items=num_items)
-    fusion.fit(lists["valid"], targets["valid"], popularity=shown)
+    counts = training_popularity(prepared.load("train.parquet"), num_items=num_items)
+    fusion.fit(lists["valid"], targets["valid"], popularity=counts)
     fusion.save(context.out / "fusion")
-    counts = {}
+    found = {}
     for done, (split, tables) in enumerate(lists.items(), start=1):
         fused = fusion.fuse(tables, targets[split], k=section.k)
         schema.write(
             context.out / schema.recommendations_file(split), fused, schema.RECOMMENDATIONS
         )
-        counts[split] = kept(tables, fused, targets[split], k=section.optimise_k)
+        found[split] = kept(tables, fused, targets[split], k=section.optimise_k)
         context.progress("fuse", done, len(lists))
-    context.write_json("stats.json", fusion.told() | {"kept": counts})
+    context.write_json("stats.json", fusion.told() | {"kept": found})

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from genrec import schema
 from genrec.config import Recipe
 from genrec.processes import Processes
-from genrec.recommender import Recommender, to_table
+from genrec.recommender import Lists, Recommender, to_table
 from genrec.retrieve.fusion import pooled
 from genrec.stages.context import EVALUATED, Context
 from genrec.store import Artifact, fingerprint
@@ -17,7 +18,7 @@ from genrec.store import Artifact, fingerprint
 
 def run(context: Context) -> None:
     """Every user's list, by exact constrained beam search; processes share the users."""
-    section, prepared = context.section, context.inputs["prepare"]
+    section = context.section
     processes = Processes.current()
     if section.engine.kind != "hf" and processes.count > 1:
         raise ValueError(
@@ -33,19 +34,8 @@ def run(context: Context) -> None:
     )
     exact = {}
     for split in EVALUATED:
-        targets = prepared.load(f"{split}.parquet")
-        examples = schema.read_examples(context.inputs["compose"] / f"{split}.parquet")
-        lists = recommender.recommend(
-            [example.prompt for example in examples],
-            k=section.k,
-            num_beams=section.num_beams,
-            exclude=targets["history"].to_list() if context.recipe.mask_seen else None,
-            allowed=_candidates(context, split, targets["user"].to_list()),
-            certify=getattr(section.engine, "certify", False),
-            max_beams=getattr(section.engine, "max_beams", None),
-            processes=processes,
-            progress=context.progress_of(split),
-        )
+        targets = context.inputs["prepare"].load(f"{split}.parquet")
+        lists = _lists(context, recommender, split, targets, processes)
         if not processes.first:
             continue
         table = to_table(targets["user"].to_list(), lists)
@@ -55,6 +45,28 @@ def run(context: Context) -> None:
         exact[split] = float(lists.exact.mean())
     if processes.first:
         context.write_json("stats.json", {"proven_exact": exact})
+
+
+def _lists(
+    context: Context,
+    recommender: Recommender,
+    split: str,
+    targets: pl.DataFrame,
+    processes: Processes,
+) -> Lists:
+    section = context.section
+    examples = schema.read_examples(context.inputs["compose"] / f"{split}.parquet")
+    return recommender.recommend(
+        [example.prompt for example in examples],
+        k=section.k,
+        num_beams=section.num_beams,
+        exclude=targets["history"].to_list() if context.recipe.mask_seen else None,
+        allowed=_candidates(context, split, targets["user"].to_list()),
+        certify=getattr(section.engine, "certify", False),
+        max_beams=getattr(section.engine, "max_beams", None),
+        processes=processes,
+        progress=context.progress_of(split),
+    )
 
 
 def _candidates(context: Context, split: str, users: list[int]) -> list[np.ndarray] | None:

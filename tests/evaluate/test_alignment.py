@@ -148,6 +148,22 @@ def test_nothing_to_lose_is_null() -> None:
     assert one["probes"]["linear"]["drop"] is one["probes"]["linear"]["recall_true"] is None
 
 
+def test_masked_items_do_not_fill_a_list_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 20 items user 0 has seen all but 8 and 9, user 1 all: no list has five items left."""
+    rng = np.random.default_rng(4)
+    true, mapped = rng.normal(size=(20, 3)), rng.normal(size=(20, 3))
+    monkeypatch.setattr(alignment, "_train", lambda *a, **b: mapped)
+    seen = [[i for i in range(20) if i not in (8, 9)], range(20)]
+    targets = [range(20), range(20)]
+    users = Users(rng.normal(size=(2, 3)), seen, targets)
+    found = probe_alignment(true, true, users=users, probes={"given": ()}, k=5)
+    unseen = np.random.default_rng(2024).permutation(20)[:4]
+    one = found["probes"]["given"]
+    assert one["jaccard"] == 0.5  # {8, 9} both times, and nothing
+    expected = pytest.approx(np.isin(unseen, [8, 9]).mean() / 2, abs=1e-6)
+    assert one["recall_true"] == one["recall_mapped"] == expected
+
+
 def test_probes_are_the_papers() -> None:
     assert {n: len(h) for n, h in PROBES.items()} == {
         "linear": 0,
@@ -167,8 +183,22 @@ def test_probes_are_the_papers() -> None:
         (np.ones((3, 2)), np.ones((3, 2)), None, "2 seen and 1 unseen"),
         (np.ones((20, 2)), np.ones((20, 2)), Users(np.ones((1, 3)), [[]], [[]]), "of width 2"),
         (np.ones((20, 2)), np.ones((20, 2)), Users(np.ones((1, 2)), [[]], []), "0 targets"),
+        (np.ones((20, 2)), np.ones((20, 2)), Users(np.ones((1, 2)), [[-1]], [[]]), "item -1"),
+        (np.ones((20, 2)), np.ones((20, 2)), Users(np.ones((1, 2)), [[]], [[20]]), "item 20"),
+        (
+            np.ones((20, 2)),
+            np.ones((20, 2)),
+            Users(np.full((1, 2), np.nan), [[]], [[]]),
+            "user 0 holds",
+        ),
     ],
 )
 def test_bad_input(semantic: Any, collaborative: Any, users: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         probe_alignment(semantic, collaborative, users=users)
+
+
+@pytest.mark.parametrize("wrong", [{"k": 0}, {"anchors": 1}, {"max_users": 0}])
+def test_bad_sizes(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=rf"{next(iter(wrong))}=\d\b.*; expected"):
+        probe_alignment(np.ones((20, 2)), np.ones((20, 2)), **wrong)

@@ -22,7 +22,7 @@ LOG3 = math.log2(3)  # the discount of place 2
 def recommendations(rows: Iterable[tuple[int, int, int]]) -> pl.DataFrame:
     """(user, item, rank) rows; the score falls with the rank."""
     return pl.DataFrame(
-        [(user, item, -float(rank), rank) for user, item, rank in rows],
+        [(user, item, -float(rank or 0), rank) for user, item, rank in rows],
         schema=dict(schema.RECOMMENDATIONS),
         orient="row",
     )
@@ -243,6 +243,7 @@ def test_seen_items(systems: dict, targets: pl.DataFrame) -> None:
         ([(0, 5, 2)], "user 0, item 5 has rank 2, expected 1"),
         ([(0, 5, 1), (0, 6, 1), (0, 7, 2)], "rank 2, expected 3"),
         ([(0, 5, 1), (0, 5, 2)], "item 5 twice"),
+        ([(0, 5, None)], "item 5 has rank None"),
     ],
 )
 def test_malformed_tables_are_refused(rows: list, message: str, targets: pl.DataFrame) -> None:
@@ -260,5 +261,9 @@ def test_bad_arguments_are_refused(systems: dict, targets: pl.DataFrame) -> None
         evaluate(systems, pl.concat([targets, targets]), **call, baselines=())
     with pytest.raises(ValueError, match="ks is"):
         evaluate(systems, targets, **call, baselines=(), ks=(0,))
+    with pytest.raises(ValueError, match="ks is"):
+        coverage(systems["other"], targets, num_items=100, ks=(0,))
+    with pytest.raises(ValueError, match="samples is 0"):
+        evaluate(systems, targets, **call, baselines=(), samples=0)
     with pytest.raises(ValueError, match="column 'rank' is missing"):
         evaluate({"x": systems["other"].drop("rank")}, targets, **call, baselines=())

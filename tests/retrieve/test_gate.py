@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from genrec import schema
 from genrec.retrieve.fusion.gate import Gate
@@ -117,7 +118,12 @@ def test_saved_and_loaded_it_ranks_the_same(gate: Gate, tmp_path: Path) -> None:
         (lambda g, t, u: g.fuse({"text": t["text"]}, u, k=1), "fitted on sources"),
         (lambda g, t, u: g.fuse(t, u.head(3), k=1), "no row with a history"),
         (lambda g, t, u: g.fuse(t, u, k=0), "k is 0"),
+        (lambda g, t, u: g.fuse(t, pl.concat([u, u]), k=1), "stands twice"),
         (lambda g, t, u: Gate().fit(t, u, popularity=[1, 2]), r"expected 0\.\.1"),
+        (lambda g, t, u: Gate().fit(t, u, popularity=-POPULARITY), "popularity"),
+        (lambda g, t, u: Gate().fit(t, u, popularity=POPULARITY * np.nan), "popularity"),
+        (lambda g, t, u: Gate().fit(t, u, popularity=POPULARITY[:, None]), "popularity"),
+        (lambda g, t, u: Gate().fit(*only_targets(t, u), popularity=POPULARITY), "nothing to tell"),
         (
             lambda g, t, u: Gate().fit(
                 {"text": t["text"]},
@@ -133,6 +139,74 @@ def test_bad_calls_say_what_is_wrong(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         call(gate, *planted(1, users=9))
+
+
+def only_targets(tables: Tables, split: pl.DataFrame) -> tuple[Tables, pl.DataFrame]:
+    """One class alone: every candidate is its user's target."""
+    wanted = split.rename({"target": "item"}).select("user", "item")
+    return {n: t.join(wanted, on=["user", "item"], how="semi") for n, t in tables.items()}, split
+
+
+def test_a_source_that_lists_nothing_and_a_single_user() -> None:
+    """User 0 wants what `text` puts first; `silent` has no list for anyone."""
+    tables, split = planted(0, users=1)
+    tables["silent"] = tables["text"].clear()
+    gate = Gate().fit(tables, split, popularity=POPULARITY)
+    assert all(gate.weights()[f"{what} silent"] == 0 for what in ("score", "1/place", "listed"))
+    fused = gate.fuse(tables, split, k=20)
+    assert sorted(fused["item"]) == sorted(
+        tables["text"]["item"].append(tables["behaviour"]["item"])
+    )
+    assert first_is_right(fused, split) == 1
+    nobody = {name: table.clear() for name, table in tables.items()}
+    assert gate.fuse(nobody, split, k=5).is_empty()
+
+
+def test_scores_are_those_of_the_features_by_hand() -> None:
+    """Features and standardisation one candidate at a time, scikit-learn's weights on top."""
+    tables, split = planted(3, users=12)
+    tables["text"] = tables["text"].with_columns(
+        rank=pl.lit(1, pl.Int32)
+    )  # a tie of four: place 2.5
+    rows = [
+        (user, item)
+        for user, item in sorted(
+            {r[:2] for t in tables.values() for r in t.select("user", "item").rows()}
+        )
+    ]
+    history = {user: len(h) for user, h, _ in split.rows()}
+    names = ["behaviour", "text"]
+
+    def of(user: int, item: int) -> tuple[list[float], list[float]]:
+        listed = [tables[n].filter(user=user, item=item) for n in names]
+        own = [tables[n].filter(user=user)["score"] for n in names]
+        spans = zip(listed, own, strict=True)
+        score = [
+            (t["score"][0] - s.min()) / (s.max() - s.min()) if len(t) else 0.0 for t, s in spans
+        ]
+        place = [
+            0.0 if t.is_empty() else 1 / (t["rank"][0] + 1.5 * (n == "text"))
+            for t, n in zip(listed, names, strict=True)
+        ]
+        there = [float(len(t)) for t in listed]
+        return [*score, *place, *there], [np.log1p(POPULARITY[item]), np.log1p(history[user])]
+
+    sources, context = (np.array(x) for x in zip(*(of(*row) for row in rows), strict=True))
+    level = (context - context.mean(0)) / context.std(0)
+    crossed = [sources * level[:, [0]], sources * level[:, [1]]]
+    whole = np.hstack([sources, *crossed, sources[:, 4:].sum(1, keepdims=True), context])
+    spread = np.where(whole.std(0) > 0, whole.std(0), 1)
+    scaled = (whole - whole.mean(0)) / spread
+    label = [dict(split.select("user", "target").rows())[user] == item for user, item in rows]
+    model = LogisticRegression(C=1.0, max_iter=2000).fit(scaled, label)
+    expected = dict(zip(rows, scaled @ model.coef_[0], strict=True))
+
+    gate = Gate().fit(tables, split, popularity=POPULARITY)
+    assert gate.names_ == ("behaviour", "text")
+    fused = gate.fuse(tables, split, k=99)
+    assert len(fused) == len(rows)
+    for user, item, score, _ in fused.rows():
+        assert score == pytest.approx(expected[user, item], abs=1e-3)
 
 
 def test_few_negatives_teach_it_as_well() -> None:

@@ -121,6 +121,44 @@ def test_removed_items_are_gone_and_can_come_back(kind: Kind, count: int) -> Non
     )
 
 
+@pytest.mark.parametrize("metric", ["dot", "cosine"])
+@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+@pytest.mark.parametrize("seed", range(5))
+def test_adding_removing_and_the_disk_in_any_order(
+    kind: Kind, metric: Any, seed: int, tmp_path: Path
+) -> None:
+    """Against a dictionary: what is held, and the scores and order of what is found."""
+    rng, held = np.random.default_rng(seed), dict[int, np.ndarray]()
+    index = ItemIndex(D, kind=kind, metric=metric)
+    for _ in range(25):
+        what = rng.integers(3)
+        if what == 0:
+            ids = rng.permutation([i for i in range(60) if i not in held])[: rng.integers(12)]
+            vectors = some(len(ids), seed=int(rng.integers(99)))
+            index.add(vectors, ids.astype(int))
+            held |= dict(zip(ids.tolist(), vectors, strict=True))
+        elif what == 1:
+            gone = rng.permutation(list(held))[: rng.integers(len(held) + 1)].astype(int)
+            index.remove(gone)
+            held = {i: v for i, v in held.items() if i not in gone}
+        else:
+            index.save(tmp_path)
+            index = ItemIndex.load(tmp_path)
+        assert set(index.ids.tolist()) == set(held)
+        query, k = some(1, seed=int(rng.integers(99))), int(rng.integers(1, 70))
+        found = index.search(query, k=k)
+        ids = found.ids[0][found.ids[0] >= 0].tolist()
+        if metric == "cosine":
+            query = query / np.linalg.norm(query)
+        lengths = {i: np.linalg.norm(v) if metric == "cosine" else 1 for i, v in held.items()}
+        score = {i: float(query[0] @ v) / lengths[i] for i, v in held.items()}
+        best = sorted(held, key=lambda i: -score[i])[:k]
+        np.testing.assert_allclose(
+            found.scores[0][: len(ids)], [score[i] for i in ids], rtol=1e-4, atol=1e-4
+        )
+        assert ids == best if kind == "flat" else len({*ids} & {*best}) >= 0.8 * len(best)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_adding_in_steps(kind: Kind) -> None:
     whole, vectors, ids = make(kind)
@@ -170,6 +208,13 @@ def test_an_empty_index_works(kind: Kind, tmp_path: Path) -> None:
         index.recall_against_flat(some(1), k=1)
 
 
+def test_what_was_saved_before_does_not_stay(tmp_path: Path) -> None:
+    """An ivfpq index that has not learned has no body; that of another index must not stand in."""
+    make("flat", n=10)[0].save(tmp_path)
+    ItemIndex(D, kind="ivfpq").save(tmp_path)
+    assert len(ItemIndex.load(tmp_path)) == 0
+
+
 def test_damaged_files(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="written by save"):
         ItemIndex.load(tmp_path)
@@ -203,13 +248,20 @@ def test_bad_input() -> None:
         (lambda: index.add(vectors[:2], [1, 1]), "repeat"),
         (lambda: index.add(vectors[:1], [-1]), "below 0"),
         (lambda: index.add(vectors[:1], [0.5]), "integers"),
-        (lambda: index.add(vectors[:2], [1]), "integers"),
+        (lambda: index.add(vectors[:2], [1]), "1 ids of 2 vectors"),
         (lambda: index.search(vectors[:, :3], k=1), "expected"),
         (lambda: index.search(bad, k=1), "NaN"),
         (lambda: index.search(vectors, k=0), "k is 0"),
         (lambda: ItemIndex(D, kind="tree"), "expected one of"),  # type: ignore[arg-type]
         (lambda: ItemIndex(0), "dim is 0"),
         (lambda: ItemIndex(D, subvectors=3), "divisor"),
+        (lambda: ItemIndex(D, subvectors=-2), "subvectors is -2"),
+        (lambda: ItemIndex(D, lists=0), "lists is 0"),
+        (lambda: ItemIndex(D, probes=-1), "probes is -1"),
+        (lambda: ItemIndex(D, kind="hnsw", links=1), "links is 1; expected 2"),  # faiss crashes
+        (lambda: index.remove([5.7]), "integers"),  # not id 5
+        (lambda: index.vectors([5.7]), "integers"),
+        (lambda: index.remove(5), "integers"),
         (lambda: ItemIndex(D, kind="ivfpq").add(vectors, ids), "needs 256"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -247,3 +299,6 @@ def test_export_reads_back(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "item_ids.json").read_text("utf-8")) == names
     with pytest.raises(ValueError, match="one id of its own"):
         export_vectors(tmp_path, vectors, ["a", "a", "b", "c"])
+    vectors[2, 1] = np.nan
+    with pytest.raises(ValueError, match="row 2: NaN"):
+        export_vectors(tmp_path, vectors, names)

@@ -33,3 +33,10 @@ def test_nothing_to_pool() -> None:
         pooled({}, [3], size=3)
     with pytest.raises(ValueError, match="size 0"):
         pooled({"a": A}, [3], size=0)
+    with pytest.raises(ValueError, match="b: column 'rank' is missing"):
+        pooled({"a": A, "b": B.drop("rank")}, [3], size=3)
+
+
+def test_no_lists_and_no_users() -> None:
+    assert [row.tolist() for row in pooled({"a": A.clear()}, [3, 5], size=3)] == [[], []]
+    assert pooled({"a": A}, [], size=3) == []

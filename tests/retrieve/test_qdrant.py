@@ -48,6 +48,7 @@ def test_upload_replaces_and_remove_removes(client: Any) -> None:
     items.upload(longest, [3])
     assert len(items) == 5
     assert items.search(longest, k=1).ids[0, 0] == 3
+    items.remove([])
     items.remove([3, 77])
     found = items.search(longest, k=6)
     assert set(found.ids[0, :4]) == {0, 1, 2, 4}
@@ -102,6 +103,7 @@ def test_bad_input(client: Any) -> None:
         (lambda: items.upload(np.ones((2, D)), [0]), "as many each"),
         (lambda: items.upload(np.ones((1, D)), [-1]), "from 0"),
         (lambda: items.search(np.ones((1, D)), k=0), "k is 0"),
+        (lambda: QdrantItems(client, "items", dim=D, batch_size=-1), "batch_size is -1"),
     ):
         with pytest.raises(ValueError, match=message):
             use()

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
-from genrec import Pipeline, recipe
+from genrec import Pipeline, recipe, schema
 from genrec.progress import silent
 from genrec.stages import recommend
 from genrec.stages.context import Context
@@ -120,3 +121,23 @@ def test_vllm_writes_the_table_of_hf(tiny: list[str], tmp_path: Path, vllm_serve
         assert hf.select("user", "rank").equals(vllm.select("user", "rank"))
         np.testing.assert_allclose(hf["score"], vllm["score"], atol=1e-4)
         assert (hf["item"] == vllm["item"]).mean() > 0.99  # all, but for scores that rounding parts
+
+
+def test_candidates_are_those_of_the_split_and_off_asks_for_none() -> None:
+    class Saved:
+        def load(self, file: str) -> pl.DataFrame:
+            item = {"recommendations.parquet": 7, "recommendations.valid.parquet": 8}[file]
+            return pl.DataFrame([(1, item, 1.0, 1)], dict(schema.RECOMMENDATIONS), orient="row")
+
+    def candidates(split: str, *settings: str) -> list[list[int]] | None:
+        chosen = recipe.load("demo", list(settings))
+        inputs: Any = {"retrieve.popular": Saved()} if settings else {}
+        nothing: Any = None
+        context = Context(chosen, chosen.recommend, inputs, Path(), nothing, silent)
+        found = recommend._candidates(context, split, [0, 1])
+        return None if found is None else [row.tolist() for row in found]
+
+    wanted = "recommend.candidates={mode: restrict, from: [popular], size: 5}"
+    assert candidates("test", wanted) == [[], [7]]
+    assert candidates("valid", wanted) == [[], [8]]
+    assert candidates("test") is None

@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, cast, get_args
 
 import numpy.typing as npt
 import polars as pl
 
 from genrec.retrieve.fusion.gate import Gate
-from genrec.retrieve.fusion.methods import Weights, fit_weights, reciprocal_rank, weighted
+from genrec.retrieve.fusion.methods import (
+    Weights,
+    check_weights,
+    fit_weights,
+    reciprocal_rank,
+    weighted,
+)
 from genrec.retrieve.fusion.sources import Method, Tables
 
 _FILE = "fusion.json"
@@ -22,13 +28,16 @@ class Fusion:
 
     Args:
         method: reciprocal_rank, minmax, zscore or gate.
-        weights: by source; None fits them. Not for the gate.
+        weights: by source; None fits them. Not for the gate, which learns its own.
         k0: of reciprocal_rank.
         optimise_k: weights are fitted to NDCG at this cut-off.
         restarts: random starting points of that fit.
         strength: of the gate.
         negatives: of the gate.
         seed: of the fit.
+
+    Raises:
+        ValueError: an unknown method, or weights for the gate.
 
     Attributes:
         weights_: by source; None for the gate. Set by `fit`.
@@ -50,6 +59,11 @@ class Fusion:
         negatives: int = 100,
         seed: int = 0,
     ) -> None:
+        known = (*get_args(Method), "gate")
+        if method not in known or (method == "gate" and weights is not None):
+            raise ValueError(
+                f"method={method!r}, weights={weights}: expected one of {known}; the gate learns its own"
+            )
         self.method, self.weights, self.k0 = method, weights, k0
         self.optimise_k, self.restarts = optimise_k, restarts
         self.strength, self.negatives, self.seed = strength, negatives, seed
@@ -63,16 +77,17 @@ class Fusion:
             popularity: int [N], training interactions of each item; the gate looks at it.
 
         Raises:
-            ValueError: as `fit_weights` and `Gate.fit`.
+            ValueError: as `fit_weights` and `Gate.fit`, or given weights that do not fit the tables.
         """
-        self.weights_ = self.gate_ = None
+        weights, gate = None, None
         if self.method == "gate":
             gate = Gate(strength=self.strength, negatives=self.negatives, seed=self.seed)
-            self.gate_ = gate.fit(tables, targets, popularity=popularity)
+            gate.fit(tables, targets, popularity=popularity)
         elif self.weights is not None:
-            self.weights_ = dict(self.weights)
+            check_weights(self.weights, sorted(tables))
+            weights = dict(self.weights)
         else:
-            self.weights_ = fit_weights(
+            weights = fit_weights(
                 tables,
                 targets,
                 method=self.method,
@@ -81,6 +96,7 @@ class Fusion:
                 restarts=self.restarts,
                 seed=self.seed,
             )
+        self.weights_, self.gate_ = weights, gate  # only now: a fit that fails leaves none behind
         return self
 
     @property

@@ -71,19 +71,22 @@ class Gate:
         Args:
             tables: validation users' recommendations table by source name.
             targets: the same users, schema `SPLIT`. Never test users.
-            popularity: int [N], training interactions of each item.
+            popularity: int [N], training interactions of each item, 0 or more.
 
         Raises:
-            ValueError: as `sources.candidates` and `sources.with_targets`; a user without a history
-                row, a candidate outside 0..N-1, or nothing but targets among the candidates.
+            ValueError: as `sources.candidates` and `sources.with_targets`; popularity that is no
+                counts, a user without a history row, a candidate outside 0..N-1, or nothing but
+                targets among the candidates.
         """
-        self.popularity_ = np.asarray(popularity, dtype=np.int64)
+        self.popularity_ = _counts(popularity)
         found = with_targets(candidates(tables), targets)
         rows = found.rows
         label = np.zeros(len(rows.item), dtype=bool)
         label[found.target] = True
         if label.all():
-            raise ValueError("gate: every candidate is its user's target; nothing to tell apart")
+            raise ValueError(
+                "gate: every candidate is its user's target; nothing to tell apart. Give longer lists"
+            )
         drawn = self._drawn(found.owner, label)
         context = self._context(rows, targets)[drawn]
         self.context_ = np.stack([context.mean(axis=0), _scale(context)])
@@ -173,6 +176,8 @@ class Gate:
             raise ValueError(
                 f"gate: candidate item {rows.item[wrong][0]} is unknown; expected 0..{num_items - 1}"
             )
+        if users["user"].is_duplicated().any():
+            raise ValueError("gate: a user stands twice; expected one history per user")
         lengths = users.select("user", length=pl.col("history").list.len().cast(pl.Float64))
         asked = pl.DataFrame({"user": rows.user}, schema={"user": pl.Int32})
         length = asked.join(lengths, on="user", how="left", maintain_order="left")["length"]
@@ -208,6 +213,15 @@ def _feature_names(sources: tuple[str, ...]) -> list[str]:
     own = [f"{what} {name}" for what in ("score", "1/place", "listed") for name in sources]
     crossed = [f"{name} x {level}" for level in ("popularity", "history") for name in own]
     return [*own, *crossed, "agreement", "popularity", "history"]
+
+
+def _counts(popularity: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    counts = np.asarray(popularity)
+    if counts.ndim != 1 or counts.dtype.kind not in "iu" or (counts < 0).any():
+        raise ValueError(
+            f"gate: popularity is {counts.dtype} {counts.shape}; expected integers (N,), 0 or more"
+        )
+    return counts.astype(np.int64)
 
 
 def _scale(features: Floats) -> Floats:

@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from genrec import schema
 from genrec.retrieve.fusion.sources import (
     Floats,
     Method,
     Tables,
     WithTargets,
     candidates,
+    checked,
     contributions,
     ndcg,
     ranked,
@@ -110,8 +110,11 @@ def fit_weights(
         Weight by source name; they sum to 1.
 
     Raises:
-        ValueError: as `candidates`, a user has two targets, or no source lists any user's target.
+        ValueError: as `candidates`, a user has two targets, no source lists any user's target, or bad
+            k, k0 or restarts.
     """
+    if k < 1 or restarts < 0:
+        raise ValueError(f"k is {k}, restarts {restarts}; expected 1 or more, and 0 or more")
     found = with_targets(candidates(tables), targets)
     values = contributions(found.rows, method, k0=k0)
     rng = np.random.default_rng(seed)
@@ -145,7 +148,7 @@ def kept(tables: Tables, fused: pl.DataFrame, targets: pl.DataFrame, *, k: int) 
         more. `gained`: fused hits that no source has in its own top k. `fused`: all fused hits.
 
     Raises:
-        ValueError: as `candidates`, or k is below 1.
+        ValueError: as `candidates` (the fused table too), or k is below 1.
     """
     if k < 1 or not tables:
         raise ValueError(
@@ -161,28 +164,20 @@ def kept(tables: Tables, fused: pl.DataFrame, targets: pl.DataFrame, *, k: int) 
     )
     nobody = missed.prod(axis=1)
     shared = np.clip(1 - nobody - unique.sum(axis=1), 0, 1)
-
-    def split(found: Floats) -> dict[str, float]:
-        return {
-            "kept": _rounded((found * survived).sum()),
-            "lost": _rounded((found * (1 - survived)).sum()),
-        }
-
-    sources = {
-        name: {
-            "hits": _rounded(hits[:, s].sum()),
-            "unique": _rounded(unique[:, s].sum()),
-            **split(unique[:, s]),
-        }
-        for s, name in enumerate(names)
-    }
     return {
         "k": k,
         "users": len(wanted),
-        "sources": sources,
-        "shared": {"hits": _rounded(shared.sum()), **split(shared)},
-        "gained": _rounded((nobody * survived).sum()),
-        "fused": _rounded(survived.sum()),
+        "sources": {
+            name: {
+                "hits": _sum(hits[:, s]),
+                "unique": _sum(unique[:, s]),
+                **_split(unique[:, s], survived),
+            }
+            for s, name in enumerate(names)
+        },
+        "shared": {"hits": _sum(shared), **_split(shared, survived)},
+        "gained": _sum(nobody * survived),
+        "fused": _sum(survived),
     }
 
 
@@ -248,7 +243,7 @@ def _best_level(
 
 def _hits(table: pl.DataFrame, wanted: pl.DataFrame, name: str, k: int) -> Floats:
     """The chance that each user's target stands in the top k, float64 [U]."""
-    schema.check(table, schema.RECOMMENDATIONS, name)
+    checked(table, name)
     size = pl.len().over("user", "rank").cast(pl.Int64)
     rank = pl.col("rank").cast(pl.Int64)
     chance = ((k + 1 - rank).clip(0, size) / size).alias("chance")
@@ -257,5 +252,10 @@ def _hits(table: pl.DataFrame, wanted: pl.DataFrame, name: str, k: int) -> Float
     return joined["chance"].fill_null(0.0).to_numpy()
 
 
-def _rounded(value: float) -> float:
-    return round(float(value), 6) + 0.0  # no -0.0
+def _split(hits: Floats, survived: Floats) -> dict[str, float]:
+    """How many of these hits the fusion keeps and loses."""
+    return {"kept": _sum(hits * survived), "lost": _sum(hits * (1 - survived))}
+
+
+def _sum(values: Floats) -> float:
+    return round(float(values.sum()), 6) + 0.0  # no -0.0

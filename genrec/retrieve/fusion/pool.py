@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from genrec import schema
 from genrec.retrieve.fusion.sources import Tables
 
 Ints = npt.NDArray[np.int64]
@@ -25,14 +26,19 @@ def pooled(tables: Tables, users: Sequence[int], *, size: int) -> list[Ints]:
         U arrays int64 [n <= size].
 
     Raises:
-        ValueError: no tables, or size below 1.
+        ValueError: no tables, one that does not fit its schema, or size below 1.
     """
     if not tables or size < 1:
         raise ValueError(f"{len(tables)} sources, size {size}; expected 1 of each or more")
     order = ["user", "rank", "source", "item"]
-    lists = [t.select("user", "item", "rank", source=n) for n, t in enumerate(tables.values())]
+    lists = [
+        schema.check(table, schema.RECOMMENDATIONS, name).select(
+            "user", "item", "rank", source=pl.lit(place, pl.Int32)
+        )
+        for place, (name, table) in enumerate(tables.items())
+    ]
     first = (
-        pl.concat([table.with_columns(pl.col("source").cast(pl.Int32)) for table in lists])
+        pl.concat(lists)
         .sort(order)
         .unique(["user", "item"], keep="first", maintain_order=True)
         .group_by("user", maintain_order=True)

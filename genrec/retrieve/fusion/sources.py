@@ -50,14 +50,13 @@ def candidates(tables: Tables) -> Candidates:
         tables: recommendations table by source name; a user may be missing in some.
 
     Raises:
-        ValueError: no tables, one that does not fit its schema, an item twice in a list, a score
-            that is not finite, or a rank below 1.
+        ValueError: no tables, or as `checked`.
     """
     if not tables:
         raise ValueError("fusion: no sources; expected one recommendations table or more")
     names = tuple(sorted(tables))
     keys = ["user", "item"]
-    lists = {name: _checked(tables[name], name) for name in names}
+    lists = {name: _placed(checked(tables[name], name)) for name in names}
     wide = pl.concat([table.select(keys) for table in lists.values()]).unique().sort(keys)
     for column, table in enumerate(lists.values()):
         renamed = table.rename({"score": f"score{column}", "place": f"place{column}"})
@@ -73,9 +72,9 @@ def contributions(rows: Candidates, method: Method, *, k0: float = 60.0) -> Floa
     """Returns what each source gives each candidate at weight 1, float64 [C, S]; 0 where absent.
 
     Raises:
-        ValueError: an unknown method, or k0 is negative.
+        ValueError: an unknown method, or k0 is negative or not finite.
     """
-    if method not in get_args(Method) or k0 < 0:
+    if method not in get_args(Method) or not 0 <= k0 < np.inf:
         raise ValueError(
             f"method={method!r}, k0={k0}: expected one of {get_args(Method)} and k0 of 0 or more"
         )
@@ -176,20 +175,31 @@ def ndcg(found: WithTargets, score: Floats, *, k: int) -> float:
     return float((1 / np.log2(1 + place))[counts].sum()) / found.users
 
 
-def _checked(table: pl.DataFrame, name: str) -> pl.DataFrame:
-    """user, item, score and mean place of one source, float64."""
+def checked(table: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Returns one source's lists if they can be fused.
+
+    Raises:
+        ValueError: it does not fit its schema, an item stands twice in a list, a value is missing, an
+            item is negative, a score is not finite, or a rank is below 1.
+    """
     schema.check(table, schema.RECOMMENDATIONS, name)
     twice = table.filter(pl.struct("user", "item").is_duplicated())
     if len(twice):
         user, item = twice.select("user", "item").row(0)
         raise ValueError(f"{name}: user {user} has item {item} twice")
-    wrong = table.filter(~pl.col("score").is_finite().fill_null(False) | ~(pl.col("rank") >= 1))
+    fine = pl.col("score").is_finite() & (pl.col("item") >= 0) & (pl.col("rank") >= 1)
+    wrong = table.filter(~fine.fill_null(False) | pl.col("user").is_null())
     if len(wrong):
         user, item, score, rank = wrong.select(schema.RECOMMENDATIONS.keys()).row(0)
         raise ValueError(
-            f"{name}: user {user}, item {item} has score {score} and rank {rank}; expected a finite "
-            "score and a rank of 1 or more"
+            f"{name}: user {user}, item {item} has score {score} and rank {rank}; expected an item of "
+            "the catalogue, a finite score and a rank of 1 or more"
         )
+    return table
+
+
+def _placed(table: pl.DataFrame) -> pl.DataFrame:
+    """user, item, score and mean place of one source, float64."""
     tied = pl.len().over("user", "rank")
     place = pl.col("rank").cast(pl.Float64) + (tied.cast(pl.Float64) - 1) / 2
     return table.select("user", "item", pl.col("score").cast(pl.Float64), place=place)

@@ -40,7 +40,7 @@ class ItemIndex:
         dim: width d of the vectors.
         kind: flat, hnsw or ivfpq.
         metric: dot or cosine.
-        links: HNSW, neighbours of a vector in the graph.
+        links: HNSW, neighbours of a vector in the graph, 2 or more.
         effort: HNSW, candidates that a search looks at (efSearch); 5 times as many while building.
         lists: IVF, cells; None for 4 sqrt(n), with 39 vectors each at least.
         probes: IVF, cells that a search looks into; None for an eighth of them.
@@ -69,9 +69,12 @@ class ItemIndex:
                 f"kind {kind!r}, metric {metric!r}: expected one of {get_args(Kind)} and one of "
                 f"{get_args(Metric)}"
             )
-        for name, value in [("dim", dim), ("links", links), ("effort", effort), ("bits", bits)]:
-            if value < 1:
-                raise ValueError(f"{name} is {value}; expected 1 or more")
+        counts = {"lists": lists, "probes": probes, "subvectors": subvectors}
+        counts |= {"dim": dim, "links": links, "effort": effort, "bits": bits}
+        for name, value in counts.items():
+            least = 2 if name == "links" else 1  # faiss crashes on a graph of one link
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {value}; expected {least} or more")
         pieces = subvectors or next(m for m in range(max(1, dim // 4), 0, -1) if dim % m == 0)
         if dim % pieces:
             raise ValueError(f"subvectors is {pieces}; expected a divisor of the width {dim}")
@@ -101,10 +104,9 @@ class ItemIndex:
             ValueError: another width, NaN or infinity, ids that repeat or are in already, or too few
                 vectors for an ivfpq index to learn from.
         """
-        rows, keys = self._checked(vectors, "vectors"), np.asarray(ids)
-        if keys.shape != (len(rows),) or (len(keys) and keys.dtype.kind not in "iu"):
-            raise ValueError(f"ids are {keys.dtype} {keys.shape}; expected integers ({len(rows)},)")
-        keys = keys.astype(np.int64)
+        rows, keys = self._checked(vectors, "vectors"), _keys(ids)
+        if len(keys) != len(rows):
+            raise ValueError(f"{len(keys)} ids of {len(rows)} vectors; expected as many each")
         if len(np.unique(keys)) < len(keys) or (keys < 0).any():
             raise ValueError("ids repeat or lie below 0; expected each once, from 0")
         if known := [i for i in keys.tolist() if i in self._ids]:
@@ -125,10 +127,9 @@ class ItemIndex:
 
         Raises:
             KeyError: an id is not in the index; nothing is removed then.
+            ValueError: the ids are no integers.
         """
-        keys = np.unique(np.asarray(ids, dtype=np.int64))
-        if missing := [i for i in keys.tolist() if i not in self._ids]:
-            raise KeyError(f"id {missing[0]} is not in the index ({len(missing)} such)")
+        keys = np.unique(self._known(ids))
         for i in keys.tolist():
             del self._ids[i]
         if not len(keys):
@@ -167,13 +168,11 @@ class ItemIndex:
 
         Raises:
             KeyError: an id is not in the index.
-            ValueError: the kind is ivfpq, which keeps codes only.
+            ValueError: the kind is ivfpq, which keeps codes only, or the ids are no integers.
         """
         if self.kind == "ivfpq":
             raise ValueError("an ivfpq index keeps codes, not vectors; keep the vectors beside it")
-        keys = np.asarray(ids, dtype=np.int64)
-        if missing := [i for i in keys.tolist() if i not in self._ids]:
-            raise KeyError(f"id {missing[0]} is not in the index")
+        keys = self._known(ids)
         if not len(keys):
             return np.zeros((0, self.dim), dtype=np.float32)
         rows: Floats = self._index.reconstruct_batch(keys)
@@ -212,8 +211,11 @@ class ItemIndex:
         head = {**self._settings(), "dim": self.dim, "count": len(self)}
         head |= {"ids": list(self._ids), "removed": sorted(self._removed)}
         (folder / "index.json").write_text(json.dumps(head, sort_keys=True) + "\n", "utf-8")
-        if self._index is not None:
-            faiss.write_index(self._index, str(folder / "index.faiss"))
+        body = folder / "index.faiss"
+        if self._index is None:
+            body.unlink(missing_ok=True)  # that of another index
+        else:
+            faiss.write_index(self._index, str(body))
 
     @classmethod
     def load(cls, folder: str | Path, *, dim: int | None = None) -> Self:
@@ -227,9 +229,7 @@ class ItemIndex:
             FileNotFoundError: there is no saved index.
             ValueError: it is damaged, or of another width.
         """
-        head, body = Path(folder) / "index.json", Path(folder) / "index.faiss"
-        if not head.is_file():
-            raise FileNotFoundError(f"{head}: no such file; expected a folder written by save()")
+        head = _file(folder, "index.json")
         try:
             saved: dict[str, Any] = json.loads(head.read_text("utf-8"))
             width, ids, removed = saved.pop("dim"), saved.pop("ids"), saved.pop("removed")
@@ -243,21 +243,22 @@ class ItemIndex:
                 "model or setting: build it again"
             )
         self._ids, self._removed = dict.fromkeys(ids), set(removed)
-        if self.kind == "ivfpq" and not ids and not body.is_file():
-            return self  # saved before it had learned
-        if not body.is_file():
-            raise FileNotFoundError(f"{body}: no such file; expected a folder written by save()")
+        learned = self.kind != "ivfpq" or ids or (head.parent / "index.faiss").is_file()
+        if learned:
+            self._read_body(_file(folder, "index.faiss"), count)
+        return self
+
+    def _read_body(self, body: Path, count: int) -> None:
         try:
             self._index = faiss.read_index(str(body))
         except RuntimeError as error:
             raise ValueError(f"{body}: damaged ({error}); build and save again") from error
         total = len(self._ids) + len(self._removed)
-        if (self._index.d, self._index.ntotal, len(self._ids)) != (width, total, count):
+        if (self._index.d, self._index.ntotal, len(self._ids)) != (self.dim, total, count):
             raise ValueError(
-                f"{body}: {self._index.ntotal} vectors of width {self._index.d}, while {head.name} "
-                f"says {total} of width {width}; build and save again"
+                f"{body}: {self._index.ntotal} vectors of width {self._index.d}, while index.json "
+                f"says {total} of width {self.dim}; build and save again"
             )
-        return self
 
     def _settings(self) -> dict[str, Any]:
         names = ("kind", "metric", "links", "effort", "lists", "probes", "subvectors", "bits")
@@ -269,6 +270,12 @@ class ItemIndex:
             rows = rows.copy()
             faiss.normalize_L2(rows)
         return rows
+
+    def _known(self, ids: npt.ArrayLike) -> Ids:
+        keys = _keys(ids)
+        if missing := [i for i in keys.tolist() if i not in self._ids]:
+            raise KeyError(f"id {missing[0]} is not in the index ({len(missing)} such)")
+        return keys
 
     def _empty(self) -> Any:
         if self.kind == "flat":
@@ -311,3 +318,18 @@ class ItemIndex:
         self._removed, self._index = set(), self._empty()
         if len(keys):
             self._index.add_with_ids(rows, keys)
+
+
+def _keys(ids: npt.ArrayLike) -> Ids:
+    """Ids as int64 [n]; numpy would cut 5.7 to 5."""
+    keys = np.asarray(ids)
+    if keys.ndim != 1 or (len(keys) and keys.dtype.kind not in "iu"):
+        raise ValueError(f"ids are {keys.dtype} {keys.shape}; expected integers (n,)")
+    return keys.astype(np.int64)
+
+
+def _file(folder: str | Path, name: str) -> Path:
+    path = Path(folder) / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a folder written by save()")
+    return path

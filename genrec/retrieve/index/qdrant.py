@@ -29,7 +29,8 @@ class QdrantItems:
 
     Raises:
         ImportError: qdrant-client is not installed.
-        ValueError: the collection is there with another width or another distance.
+        ValueError: the collection is there with another width or another distance, or batch_size is
+            below 1.
     """
 
     def __init__(
@@ -39,6 +40,8 @@ class QdrantItems:
             from qdrant_client import models
         except ImportError as error:
             raise ImportError("qdrant-client is missing: pip install 'genrec[qdrant]'") from error
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; expected 1 or more")
         self._models = models
         self.client, self.collection = client, collection
         self.dim, self.batch_size = dim, batch_size
@@ -90,7 +93,8 @@ class QdrantItems:
 
     def remove(self, ids: npt.ArrayLike) -> None:
         """Removes vectors; ids that are not there are passed over, as Qdrant does."""
-        self.client.delete(self.collection, np.asarray(ids).tolist(), wait=True)
+        if gone := np.asarray(ids).tolist():  # Qdrant refuses to remove nothing
+            self.client.delete(self.collection, gone, wait=True)
 
     def search(
         self, queries: npt.ArrayLike, *, k: int, where: Any = None, exact: bool = False

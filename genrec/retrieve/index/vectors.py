@@ -56,13 +56,12 @@ def export_vectors(folder: str | Path, vectors: npt.ArrayLike, item_ids: Sequenc
         item_ids: the owner's ids, N.
 
     Raises:
-        ValueError: not one id per vector, or an id repeats.
+        ValueError: not one id per vector, an id repeats, or NaN or infinity.
     """
-    rows = np.ascontiguousarray(vectors, dtype=np.float32)
-    if rows.ndim != 2 or len(rows) != len(item_ids) or len(set(item_ids)) < len(item_ids):
-        raise ValueError(
-            f"vectors {rows.shape}, {len(item_ids)} ids: expected one id of its own each"
-        )
+    shape = np.shape(vectors)
+    if len(shape) != 2 or shape[0] != len(item_ids) or len(set(item_ids)) < len(item_ids):
+        raise ValueError(f"vectors {shape}, {len(item_ids)} ids: expected one id of its own each")
+    rows = check_rows(vectors, dim=shape[1], name="vectors")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     columns = {
