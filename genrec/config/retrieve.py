@@ -152,6 +152,9 @@ class Magnitude(Learned):
         ("title",),
         description="texts that it learns to answer, beside histories; null: all that the recipe has",
     )
+    held_out: float = Field(
+        0.0, ge=0, le=0.5, description="share of each kind of text that chooses the epoch instead"
+    )
     dim: int = Field(128, ge=1)
     hidden: int = Field(0, ge=0, description="width of a view's hidden layer; 0: a linear map")
     item_table: bool = Field(False, description="a learned vector for each item too")

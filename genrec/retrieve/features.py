@@ -22,7 +22,7 @@ def check_view(
     Raises:
         ValueError: another shape, NaN or infinity; names the view and the item.
     """
-    array = np.asarray(values, dtype=np.float32)
+    array = np.ascontiguousarray(values, dtype=np.float32)  # torch takes no negative strides
     wide = array.ndim == 2 and array.shape[1] > 0 and width in (None, array.shape[1])
     if not wide or len(array) != num_items:
         raise ValueError(

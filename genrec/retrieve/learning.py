@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from genrec.progress import Progress, silent
 from genrec.retrieve.base import Ranked, Sequences
@@ -132,23 +133,34 @@ def top_items(
 
     Raises:
         ValueError: k below 1, or an item outside 0..N-1.
+        FloatingPointError: a score is NaN or infinite.
     """
     if k < 1:
         raise ValueError(f"k is {k}; expected 1 or more")
     width = min(k, num_items)
     items = np.full((len(histories), k), -1, dtype=np.int32)
     scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
+    flatten(histories, num_items=num_items)  # refuses unknown items, and names the user
     for part in chunks(len(histories), num_items):
         block = score(part).float()
-        seen = flatten(histories[part], num_items=num_items)
         if exclude_seen:
-            block[torch.from_numpy(seen.row), torch.from_numpy(seen.item)] = -torch.inf
+            _mask(block, histories[part])
         order = _first(block, width)
         top = block.gather(1, order).cpu().numpy()
+        if not (top[:, 0] < np.inf).all():  # NaN comes first too
+            raise FloatingPointError(
+                f"{step}: a score is NaN or infinite; fit again with a lower lr"
+            )
         items[part, :width] = np.where(np.isfinite(top), order.cpu().numpy(), -1)
         scores[part, :width] = top
         progress(step, part.stop, len(histories))
     return Ranked(items, scores)
+
+
+def _mask(scores: torch.Tensor, histories: Sequences) -> None:
+    """Sets the scores of each user's own items to -inf, in place."""
+    seen = flatten(histories, num_items=scores.shape[1])
+    scores[torch.from_numpy(seen.row), torch.from_numpy(seen.item)] = -torch.inf
 
 
 def _first(scores: torch.Tensor, width: int) -> torch.Tensor:
@@ -173,6 +185,15 @@ def _by_keys(scores: torch.Tensor, width: int) -> torch.Tensor:
     return ((rising << 32) - column).topk(width, dim=1).indices
 
 
+def taken(vectors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Returns vectors[rows], [..., D], with gradients that are the same in every run.
+
+    Where a row is taken more than once, the gradient of plain indexing adds its floats in whatever
+    order the threads of a CPU come; an embedding's does not.
+    """
+    return functional.embedding(rows, vectors)
+
+
 def batches(count: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Yields the indices 0..count-1 in a random order, `size` at a time."""
     order = rng.permutation(count)
@@ -192,7 +213,8 @@ def target_measure(
     """Returns a function that measures NDCG@k or recall@k of next items, seen items masked.
 
     With one target a user, a target at a place up to k gives 1/log2(1 + place), or 1; else 0. Places
-    follow score, then item number, as `top_items` ranks.
+    follow score, then item number, as `top_items` ranks. A target that the user has seen, or whose score
+    is NaN, has no place.
 
     Args:
         score: histories of B users to scores [B, N]; may be overwritten here.
@@ -232,11 +254,11 @@ def target_measure(
 
 
 def _places(scores: torch.Tensor, histories: Sequences, targets: np.ndarray) -> np.ndarray:
-    """The place of each target among all items, 1 the best; int64 [B]."""
-    seen = flatten(histories, num_items=scores.shape[1])
-    scores[torch.from_numpy(seen.row), torch.from_numpy(seen.item)] = -torch.inf
+    """The place of each target among all items, 1 the best, inf if it is never listed; float64 [B]."""
+    _mask(scores, histories)
     target = torch.from_numpy(targets).to(scores.device)[:, None]
     own = scores.gather(1, target)
     earlier = torch.arange(scores.shape[1], device=scores.device) < target
     better = (scores > own) | ((scores == own) & earlier)
-    return 1 + better.sum(1).cpu().numpy()
+    places = torch.where(own[:, 0].isfinite(), 1 + better.sum(1), torch.inf)
+    return places.double().cpu().numpy()

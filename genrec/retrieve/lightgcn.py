@@ -6,12 +6,29 @@ however often it occurs.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from genrec.retrieve.base import IntArray, Sequences
 from genrec.retrieve.ranking import flatten
+
+
+class Spread(NamedTuple):
+    """What LightGCN makes of ids.
+
+    Attributes:
+        users: float [U, D], mean of the layers.
+        items: float [N, D], mean of the layers.
+        history: float [N, D]: the user-item block times this is `users`, for users outside training too;
+            with users of their own vectors, it is them without layer 0.
+    """
+
+    users: torch.Tensor
+    items: torch.Tensor
+    history: torch.Tensor
 
 
 def distinct_pairs(
@@ -74,6 +91,34 @@ def normalised_graph(sequences: Sequences, num_items: int) -> torch.Tensor:
     nodes = len(sequences) + num_items
     ends, other = np.concatenate([user, item]), np.concatenate([item, user])
     return sparse(ends, other, np.concatenate([weight, weight]), (nodes, nodes))
+
+
+def light_gcn(
+    graph: torch.Tensor,
+    block: torch.Tensor,
+    items: torch.Tensor,
+    users: torch.Tensor | None,
+    *,
+    layers: int,
+) -> Spread:
+    """Returns the means of layers 0..L of all users and items.
+
+    Args:
+        graph: sparse float [U + N, U + N], from `normalised_graph`.
+        block: sparse float [U, N], its upper right part.
+        items: float [N, D], layer 0.
+        users: float [U, D], layer 0; None makes it the block times the items' (after INMO, Wu et al.,
+            SIGIR 2022), so that a user is a history and nothing more.
+        layers: L, 1 or more.
+    """
+    start = torch.sparse.mm(block, items) if users is None else users
+    found = propagated(graph, torch.cat([start, items]), layers)
+    mean_users, mean_items = torch.stack(found).mean(dim=0).split([len(start), len(items)])
+    # Layer l of a user is the block times the items of layer l - 1; layer 0 times those of layer 0.
+    below = [layer[len(start) :] for layer in found[:-1]]
+    if users is None:
+        below.append(items)
+    return Spread(mean_users, mean_items, torch.stack(below).sum(dim=0) / len(found))
 
 
 def propagated(graph: torch.Tensor, embeddings: torch.Tensor, layers: int) -> list[torch.Tensor]:

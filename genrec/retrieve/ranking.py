@@ -13,6 +13,8 @@ from genrec.retrieve.base import Sequences, training_sequences
 
 # Cells of the largest [users, items] block held at once: 2^24 float32 are 64 MiB.
 _MAX_CELLS = 2**24
+# And the most users: each has vectors besides, however few the items are.
+_MAX_ROWS = 2**14
 
 
 class Flat(NamedTuple):
@@ -76,8 +78,8 @@ def popularity_order(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def chunks(num_users: int, num_items: int) -> Iterator[slice]:
-    """Yields slices of users such that a [users, items] block stays small."""
-    step = max(1, _MAX_CELLS // max(1, num_items))
+    """Yields slices of users such that a [users, items] block stays small, and the users are few."""
+    step = min(_MAX_ROWS, max(1, _MAX_CELLS // max(1, num_items)))
     for start in range(0, num_users, step):
         yield slice(start, min(start + step, num_users))
 

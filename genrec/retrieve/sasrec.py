@@ -208,9 +208,6 @@ class SASRec:
     ) -> Ranked:
         """Ranks by logit, equal ones by item number; see `Retriever.recommend`."""
         network = self._fitted()
-        flatten(
-            histories, num_items=len(network.catalogue)
-        )  # item N would pass for the start token
         return top_items(
             lambda part: self._score(network, histories[part]),
             histories,
@@ -291,6 +288,9 @@ class SASRec:
 
     def _states(self, network: _Network, histories: Sequences) -> torch.Tensor:
         """The states after each history, [B, D]; blocks of like length, for all are padded to one."""
+        flatten(
+            histories, num_items=len(network.catalogue)
+        )  # item N would pass for the start token
         newest = [np.asarray(h, dtype=np.int64).reshape(-1)[-self.max_length :] for h in histories]
         order = np.argsort([len(h) for h in newest], kind="stable")
         blocks = np.array_split(order, max(1, -(-len(order) // _MAX_ROWS)))

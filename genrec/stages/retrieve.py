@@ -10,12 +10,14 @@ import polars as pl
 from genrec import schema
 from genrec.config import retrieve as sections
 from genrec.retrieve import histories_of, to_recommendations, training_sequences
-from genrec.retrieve.ranking import flatten, popularity
+from genrec.retrieve.ranking import training_popularity
 from genrec.retrieve.registry import retriever_class
 from genrec.stages.context import EVALUATED, Context
 from genrec.stages.items import read_items
 from genrec.stages.views import Floats, item_views, text_encoder
 
+Queries = dict[str, tuple[Any, Any]]  # by name, vectors [n, D] and items [n]
+_STAGES_OWN = {"views", "queries", "held_out", "index"}  # settings of no retriever
 _CONTENT = ("text", "image", "joint")  # views that are no behaviour
 
 
@@ -47,14 +49,14 @@ def run(context: Context) -> None:
     if isinstance(section, sections.AnchorRec) and section.use_features:
         stats["collapse"] = _collapse(retriever, views)
     if isinstance(section, sections.Magnitude):
-        stats |= _magnitudes(context, retriever, items, sequences)
+        stats |= _magnitudes(context, retriever, items)
     context.write_json("stats.json", stats)
 
 
 def _make(context: Context) -> Any:
     """The retriever with its settings; what learns also has a seed and a device."""
     section = context.section
-    options = section.model_dump(exclude={"kind", "name", "k", "views", "queries", "index"})
+    options = section.model_dump(exclude={"kind", "name", "k", *_STAGES_OWN})
     if isinstance(section, sections.Learned):
         options |= {"seed": context.recipe.seed, "device": context.device}
     return retriever_class(section.kind)(**options)
@@ -74,7 +76,7 @@ def _beside(context: Context, views: dict[str, Floats]) -> dict[str, Any]:
         found["features"] = views
     if isinstance(section, sections.Magnitude):
         found["features"] = _chosen(section, views)
-        found["queries"] = _queries(context)
+        found["queries"], found["valid_queries"] = _queries(context)
     return found
 
 
@@ -88,23 +90,30 @@ def _chosen(section: sections.Magnitude, views: dict[str, Floats]) -> dict[str, 
     return {name: views[name] for name in section.views}
 
 
-def _queries(context: Context) -> dict[str, tuple[Floats, np.ndarray]]:
-    """Texts and the items that they are about, encoded as the items' own words are."""
-    names = context.section.texts(context.inputs)
+def _queries(context: Context) -> tuple[Queries, Queries]:
+    """Texts and the items that they are about, encoded as the items' own words are.
+
+    The first are to train on, the second to choose the epoch by.
+    """
+    from genrec.retrieve.magnitude.choice import hold_out
+
+    names, share = context.section.texts(context.inputs), context.section.held_out
+    found: Queries = {}
+    held: Queries = {}
     if not names:
-        return {}
-    items, found, encode = read_items(context), {}, text_encoder(context)
+        return found, held
+    items, encode = read_items(context), text_encoder(context)
     for name in names:
-        column = "interests" if name == "interest" else name
-        rows = (
-            items.select("item", text=column).explode("text")
-            if name == "interest"
-            else (items.select("item", text=column))
-        )
+        if name == "interest":
+            rows = items.select("item", text="interests").explode("text")
+        else:
+            rows = items.select("item", text=name)
         rows = rows.filter(pl.col("text").fill_null("") != "")
         if len(rows):
-            found[name] = encode(rows["text"].to_list()), rows["item"].to_numpy()
-    return found
+            texts = encode(rows["text"].to_list())
+            about = rows["item"].to_numpy()
+            found[name], held[name] = hold_out(texts, about, share, seed=context.recipe.seed)
+    return found, held
 
 
 def _collapse(retriever: Any, views: dict[str, Floats]) -> dict[str, Any]:
@@ -117,9 +126,7 @@ def _collapse(retriever: Any, views: dict[str, Floats]) -> dict[str, Any]:
     return collapse(raw, retriever.views_)
 
 
-def _magnitudes(
-    context: Context, retriever: Any, items: pl.DataFrame, sequences: list[Any]
-) -> dict[str, Any]:
+def _magnitudes(context: Context, retriever: Any, items: pl.DataFrame) -> dict[str, Any]:
     """What was learned of norms; also writes the index and the vectors for other databases."""
     from genrec.retrieve.index import ItemIndex, export_vectors
     from genrec.retrieve.magnitude import norm_report
@@ -132,7 +139,8 @@ def _magnitudes(
     valid = context.inputs["prepare"].load("valid.parquet")
     asked = retriever.query_vectors(histories_of(valid)[: context.section.valid_users])
     relevant = np.isin(np.arange(len(items)), valid["target"].to_numpy())
-    counts = popularity(flatten(sequences, num_items=len(items)), num_items=len(items))
+    train = context.inputs["prepare"].load("train.parquet")
+    counts = training_popularity(train, num_items=len(items))
     found = norm_report(retriever.item_vectors(raw=True), relevant=relevant, popularity=counts)
     return {
         "gammas": dict(zip(("query", "document"), retriever.gammas_, strict=True)),

@@ -23,7 +23,7 @@ import argparse
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,24 +91,6 @@ class Split(NamedTuple):
     def unknown(self) -> Bools:
         """Items that training sees neither by text nor by interactions."""
         return self.away | self.cold | self.cold_valid
-
-
-class BothKinds(Magnitude):
-    """A `Magnitude` whose epoch is chosen by histories and texts: the root of their NDCGs' product."""
-
-    texts: Asked
-
-    def _measure(
-        self, valid: Validation | None, tables: Mapping[str, torch.Tensor]
-    ) -> Callable[[], float] | None:
-        histories = super()._measure(valid, tables)
-        assert histories is not None, "there are validation users"
-
-        def measure() -> float:
-            ndcg = histories()  # before the texts: it computes the item vectors of the epoch
-            return float(np.sqrt(ndcg * _answers(self.texts, self)["gains"][:, 0].mean()))
-
-        return measure
 
 
 class OneTower(Magnitude):
@@ -208,14 +190,15 @@ def _fit(
     valid = _by_history(world.valid, ~split.unknown)
     told = np.flatnonzero(~(split.unknown | split.text | split.text_valid))
     texts = {"title": world.titles, "words": world.words[0], "other words": world.words[1]}
-    model = BothKinds(**_settings(variant, seed, args), epochs=args.epochs, patience=args.patience)
-    model.texts = _by_text(world, split.text_valid)
+    chosen_by = np.flatnonzero(split.text_valid)
+    model = Magnitude(**_settings(variant, seed, args), epochs=args.epochs, patience=args.patience)
     model.fit(
         _known(world, split),
         num_items=len(world.view),
         features={"text": world.view},
         queries={name: (vectors[told], told) for name, vectors in texts.items()},
         valid=Validation(valid.seen, valid.targets),
+        valid_queries={"words": (world.words[0][chosen_by], chosen_by)},
     )
     found = [epoch["valid"] for epoch in model.log_]
     print(f"# seed {seed}, {variant}: epoch {np.argmax(found) + 1} of {len(found)}", flush=True)

@@ -66,7 +66,7 @@ def test_learns_planted_tastes(planted: Any, variant: dict[str, Any]) -> None:
 )
 def test_works_with_the_views_that_there_are(planted: Any, names: list[str]) -> None:
     sequences, valid, features = planted
-    given = features | {"joint": features["text"][:, ::-1].copy()}
+    given = features | {"joint": features["text"][:, ::-1]}
     model = AnchorRec(**SMALL).fit(
         sequences, num_items=N, features={n: given[n] for n in names}, valid=valid
     )
@@ -96,6 +96,19 @@ def test_a_training_user_and_a_new_user_with_the_same_history_are_one(planted: A
     np.testing.assert_allclose(
         users[[3, 3]], model._users([sequences[3], sequences[3][::-1]]), atol=1e-6
     )
+
+
+@pytest.mark.parametrize("vectors", ["trained", "history"])
+def test_users_without_items_do_not_make_the_mean_user(planted: Any, vectors: Any) -> None:
+    sequences, _, features = planted
+    model = AnchorRec(**(SMALL | {"epochs": 1}), user_vectors=vectors)
+    kept: list[Any] = []
+    keep = model._keep
+    model._keep = lambda module: (kept.append(module), keep(module))  # type: ignore[assignment,func-returns-value]
+    model.fit([*sequences, *[[]] * 200], num_items=N, features=features)
+    with torch.no_grad():
+        users = kept[-1]().users[: len(sequences)].numpy()
+    np.testing.assert_allclose(model.mean_user_, users.mean(axis=0), atol=1e-5)
 
 
 def test_parts_add_up_to_the_score(planted: Any) -> None:
@@ -195,6 +208,9 @@ def test_bad_input(planted: Any) -> None:
     model = AnchorRec(**(SMALL | {"epochs": 1})).fit(sequences, num_items=N, features=features)
     with pytest.raises(ValueError, match="one row for each of 1"):
         model.explain([[0]], [[1], [2]])
+    with pytest.raises(ValueError, match="float64; expected whole numbers"):
+        model.explain([[0]], [[1.5]])
+    assert model.explain([[0]], [[]])["id"].shape == (1, 0)
     with pytest.raises(ValueError, match=r"expected -1\.\.60"):
         model.explain([[0]], [[N]])
     with pytest.raises(ValueError, match="k is 0"):

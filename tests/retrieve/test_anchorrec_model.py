@@ -10,7 +10,8 @@ import torch
 
 from genrec.retrieve.anchorrec import losses
 from genrec.retrieve.anchorrec.model import AnchorRecModule, knn_graph
-from genrec.retrieve.anchorrec.training import Weights, anchored, direct, total, views_of
+from genrec.retrieve.anchorrec.training import Epochs, Weights, anchored, direct, total, views_of
+from genrec.retrieve.anchorrec.triples import Triples
 from genrec.retrieve.lightgcn import history_block, item_degrees, normalised_graph
 
 
@@ -166,9 +167,9 @@ def test_forward_is_the_paper_in_numpy() -> None:
     for ours, theirs in (
         (found.users, c[:4] + block @ both),
         (found.items, c[4:] + both + decoded),
-        (found.id_items, c[4:]),
+        (found.ids.items, c[4:]),
         (found.views["image"], s["image"]),
-        (block @ found.id_history.detach().numpy(), c[:4]),
+        (block @ found.ids.history.detach().numpy(), c[:4]),
     ):
         np.testing.assert_allclose(torch.as_tensor(ours).detach(), theirs, atol=1e-5)
     assert set(found.view_users) == {"multimodal", "text"}
@@ -184,7 +185,7 @@ def test_trained_users_are_layer_zero_and_histories_go_without() -> None:
     c = (zero + graph @ zero + graph @ graph @ zero) / 3
     np.testing.assert_allclose(found.users.detach(), c[:4], atol=1e-6)
     np.testing.assert_allclose(found.items.detach(), c[4:], atol=1e-6)
-    served = graph[:4, 4:] @ found.id_history.detach().numpy()
+    served = graph[:4, 4:] @ found.ids.history.detach().numpy()
     np.testing.assert_allclose(served, c[:4] - own / 3, atol=1e-6)
 
 
@@ -222,12 +223,44 @@ def test_alignment_to_the_anchor_by_hand() -> None:
     found, liked = module(), torch.tensor([0, 6, 2])  # item 6 has no image
     s = found.views["multimodal"][liked].detach().numpy()
     anchor = numpy_head(module.heads["multimodal"], s)
-    ids = numpy_head(module.heads["id"], found.id_items[liked].detach().numpy())
+    ids = numpy_head(module.heads["id"], found.ids.items[liked].detach().numpy())
     text = numpy_head(module.heads["text"], module.raw("text")[liked].numpy())
     image = numpy_head(module.heads["image"], module.raw("image")[liked].numpy())
     mixed = 0.75 * text + 0.25 * image * [[1], [0], [1]]
     expected = numpy_info_nce(anchor, ids, 0.25) + numpy_info_nce(anchor, mixed, 0.25)
     assert anchored(module, found, liked, weights()).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_direct_alignment_by_hand() -> None:
+    module, _ = small_module(small_features())
+    found, users, liked = module(), torch.tensor([0, 1, 3]), torch.tensor([1, 2, 5])
+    n = {k: v.detach().numpy() for k, v in found.views.items()}
+    s_users = found.view_users["multimodal"].detach().numpy()
+    c_users, c_items = found.ids.users.detach().numpy(), found.ids.items.detach().numpy()
+    expected = numpy_info_nce(n["multimodal"][liked], c_items[liked], 0.2)
+    expected += numpy_info_nce(s_users[users], c_users[users], 0.2)
+    assert direct(found, users, liked).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_epochs_lower_the_rate_and_take_every_pair_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, sequences = small_module({})
+    triples = Triples(sequences, 7)
+    epochs = Epochs(module, triples, weights=weights(batch_size=3), lr=0.1, seed=0)
+    rates, pairs = [], []
+
+    def noted(module: Any, found: Any, triple: tuple[torch.Tensor, ...], given: Weights) -> Any:
+        rates.append(epochs._optimizer.param_groups[0]["lr"])
+        pairs.extend(zip(*(t.tolist() for t in triple[:2]), strict=True))
+        return total(module, found, triple, given)
+
+    monkeypatch.setattr("genrec.retrieve.anchorrec.training.total", noted)
+    for epoch in (0, 25, 50):
+        pairs.clear()
+        epochs(epoch)
+        assert sorted(pairs) == list(zip(triples.user, triples.item, strict=True))
+    assert rates[0] == 0.1
+    assert rates[-1] == pytest.approx(0.096)
+    assert rates[3] == pytest.approx(0.1 * 0.96**0.5)
 
 
 def second_term_reaches(anchor_gradient: bool) -> set[str]:
@@ -236,7 +269,7 @@ def second_term_reaches(anchor_gradient: bool) -> set[str]:
     found, liked = module(), torch.tensor([0, 1, 2, 3])
     ids_only = losses.info_nce(
         module.heads["multimodal"](found.views["multimodal"][liked]),
-        module.heads["id"](found.id_items[liked]),
+        module.heads["id"](found.ids.items[liked]),
         temperature=0.25,
     )
     loss = anchored(module, found, liked, weights(anchor_gradient=anchor_gradient)) - ids_only

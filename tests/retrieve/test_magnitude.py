@@ -12,7 +12,7 @@ import torch
 from genrec.retrieve import Popular
 from genrec.retrieve.learning import Validation
 from genrec.retrieve.magnitude.loss import VARIANTS, Variant
-from genrec.retrieve.magnitude.pairs import PairTrainer, check_queries, window
+from genrec.retrieve.magnitude.pairs import PairTrainer, Training, check_queries, window
 from genrec.retrieve.magnitude.retriever import Magnitude
 from genrec.retrieve.magnitude.towers import Towers
 from genrec.retrieve.ranking import flatten
@@ -243,10 +243,9 @@ def test_loss_of_a_batch_by_hand() -> None:
     net = Towers({"text": 3}, dim=3, hidden=0, variant="qnorm", num_items=0)
     text = torch.randn(4, 3)
     flat = flatten([[0, 1, 2], [3, 1]], num_items=4)
-    settings = {"batch_size": 4, "lr": 1e-3, "gamma_lr": 1e-2, "seed": 0}
-    trainer = PairTrainer(
-        net, {"text": text}, flat, {}, recent=5, decay=0.5, scale=2.0, correction=0.3, **settings
-    )
+    rates = {"batch_size": 4, "lr": 1e-3, "gamma_lr": 1e-2, "seed": 0}
+    settings = Training(recent=5, decay=0.5, scale=2.0, popularity_correction=0.3, **rates)
+    trainer = PairTrainer(net, {"text": text}, flat, {}, settings)
     d = net.documents({"text": text})
     queries = [
         net.history_head((d[0] + 0.5 * net.start) / 1.5),  # 0 -> 1

@@ -1,4 +1,4 @@
-"""Diagnostics by hand, the Fisher blocks against autograd, and the three rules side by side."""
+"""The Fisher blocks against autograd, and the three rules side by side."""
 
 from __future__ import annotations
 
@@ -10,44 +10,19 @@ from genrec.retrieve.learning import Validation
 from genrec.retrieve.magnitude.loss import MagnitudeScore
 from genrec.retrieve.magnitude.side import (
     choose_side,
-    cohens_d,
     compare_sides,
     delta_cv,
     fisher_condition,
-    norm_report,
-    variation,
 )
 
 
-def test_cohens_d_by_hand() -> None:
-    # means 5 and 2, variances (ddof 1) 1 and 1, so d = 3
-    assert cohens_d([4, 5, 6, 1, 2, 3], [1, 1, 1, 0, 0, 0]) == pytest.approx(3.0)
-    # variances 2 (n 2) and 1 (n 3): pooled (1*2 + 2*1) / 3 = 4/3
-    d = cohens_d([4, 6, 1, 2, 3], [True, True, False, False, False])
-    assert d == pytest.approx(3 / np.sqrt(4 / 3))
-    assert np.isnan(cohens_d([1, 2, 3], [1, 0, 0]))
-    assert cohens_d(1 + 1e-8 * np.arange(6), [1, 1, 1, 0, 0, 0]) == 0.0  # rounding is no signal
-
-
-def test_variation_by_hand() -> None:
-    assert variation([1, 3]) == pytest.approx(0.5)
-    assert variation([]) == 0.0
+def test_delta_cv_by_hand() -> None:
     rows = {cv: np.array([[1 - cv, 0.0], [0, 1 + cv]]) for cv in (0.1, 0.6)}
     assert delta_cv(rows[0.6], rows[0.1]) == pytest.approx(6.0)
     assert delta_cv(rows[0.6], np.eye(2)) == np.inf
-
-
-def test_norm_report() -> None:
-    vectors = np.diag([1.0, 2, 3, 4])
-    report = norm_report(vectors, relevant=[0, 0, 1, 1], popularity=[5, 9, 10, 40])
-    assert report.popularity == pytest.approx(1.0)
-    assert report.cohens_d == pytest.approx(2 / np.sqrt(0.5))
-    assert report.cv == pytest.approx(np.sqrt(1.25) / 2.5)
-    assert np.isnan(
-        norm_report(np.eye(4), relevant=[0, 0, 1, 1], popularity=[1, 2, 3, 4]).popularity
-    )
-    with pytest.raises(ValueError, match="one value per vector"):
-        norm_report(vectors, relevant=[0, 1], popularity=[1, 2, 3, 4])
+    assert np.isnan(delta_cv(np.eye(2), 3 * np.eye(2)))
+    rounded = np.diag(1 + 1e-7 * np.arange(2))
+    assert np.isnan(delta_cv(rounded, np.eye(2)))  # rounding is no signal
 
 
 @pytest.mark.parametrize("side", ["qnorm", "dnorm"])
@@ -126,6 +101,8 @@ def test_ratio_between_the_papers_clusters_is_not_clear() -> None:
         documents = {"qnorm": np.eye(2), "dnorm": np.eye(2)}
         rule = choose_side(queries, documents, {"qnorm": 1.0, "dnorm": 0.0}).delta_cv
         assert (rule.choice, rule.clear) == (choice, False)
+    queries = dict.fromkeys(("dot", "qnorm", "dnorm"), np.eye(2))  # no query norm varies at all
+    assert not choose_side(queries, documents, {"qnorm": 1.0, "dnorm": 0.0}).delta_cv.clear
 
 
 def test_compare_sides_trains_every_variant() -> None:

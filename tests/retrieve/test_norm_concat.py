@@ -138,6 +138,27 @@ def test_histories_make_the_users_that_training_used() -> None:
     np.testing.assert_allclose(found.history.numpy(), made.arrays_["history"], atol=1e-6)
 
 
+@pytest.mark.parametrize("leave_out", [True, False])
+def test_a_training_user_is_the_history_without_the_answer(leave_out: bool) -> None:
+    made = NormConcat(epochs=1, leave_out=leave_out, **SMALL)
+    kept: list[Any] = []
+    training = made._training_users
+    made._training_users = lambda *a: (kept.append(a), training(*a))[1]  # type: ignore[method-assign]
+    made.fit([[1, 5, 5, 9], [7, 3, 0], [2], [13, 1]], num_items=NUM_ITEMS, features=texts())
+    network, _, matrix, user, item = kept[-1]
+    with torch.no_grad():
+        found = training(network, network(made.layers), matrix, user, item).numpy()
+    whole = [[1, 5, 9], [7, 3, 0], [2], [13, 1]]
+    histories = [
+        [i for i in whole[u] if not (leave_out and i == answer)]
+        for u, answer in zip(user, item, strict=True)
+    ]
+    mean = made.arrays_.pop("mean_user")
+    np.testing.assert_allclose(found, made._users(histories), atol=1e-5)
+    assert [] in histories or not leave_out  # the second user's only item: nothing is left of it
+    np.testing.assert_allclose(mean, made._users(whole).mean(axis=0), atol=1e-6)
+
+
 def test_hard_info_nce_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores 1, 2, 3, 0; positive 1; candidates 0, 2, 3 and the positive itself, which is left out.
 
@@ -203,6 +224,14 @@ def fit(retriever: NormConcat, **changed: object) -> NormConcat:
         **changed,
     }
     return retriever.fit(given.pop("sequences"), **given)
+
+
+def test_a_fit_that_failed_is_none() -> None:
+    made = NormConcat(epochs=1, **SMALL)
+    with pytest.raises(ValueError, match="1 histories and 2 targets"):
+        fit(made, valid=Validation([[0]], np.array([1, 2])))
+    with pytest.raises(ValueError, match="not fitted"):
+        made.recommend([[0]], k=1)
 
 
 @pytest.mark.parametrize(

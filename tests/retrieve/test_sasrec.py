@@ -101,6 +101,39 @@ def test_a_state_sees_no_later_item(fitted: SASRec) -> None:
     assert not torch.allclose(a[:, 2], b[:, 2])
 
 
+def test_a_block_is_the_authors_in_numpy() -> None:
+    """Q from the normalised state, K and V from the state itself; residuals carry the normalised one."""
+    torch.manual_seed(0)
+    block = sasrec._Block(4, 2, 0.0).eval()
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter)
+    p = {name: value.detach().numpy() for name, value in block.named_parameters()}
+    x = np.random.default_rng(0).normal(size=(3, 4))
+
+    def norm(v: np.ndarray, name: str) -> np.ndarray:
+        spread = np.sqrt(v.var(axis=1, keepdims=True) + 1e-5)
+        return (v - v.mean(axis=1, keepdims=True)) / spread * p[f"{name}.weight"] + p[
+            f"{name}.bias"
+        ]
+
+    first = norm(x, "before")
+    weights = np.split(p["attention.in_proj_weight"], 3)
+    biases = np.split(p["attention.in_proj_bias"], 3)
+    q, k, v = (a @ w.T + b for a, w, b in zip((first, x, x), weights, biases, strict=True))
+    heads = []
+    for part in (slice(0, 2), slice(2, 4)):
+        logits = q[:, part] @ k[:, part].T / np.sqrt(2)
+        e = np.exp(logits) * np.tri(3)
+        heads.append(e / e.sum(axis=1, keepdims=True) @ v[:, part])
+    seen = np.concatenate(heads, axis=1) @ p["attention.out_proj.weight"].T
+    second = norm(first + seen + p["attention.out_proj.bias"], "between")
+    hidden = np.maximum(second @ p["feed_forward.0.weight"].T + p["feed_forward.0.bias"], 0)
+    expected = second + hidden @ p["feed_forward.3.weight"].T + p["feed_forward.3.bias"]
+    mask = torch.nn.Transformer.generate_square_subsequent_mask(3)
+    found = block(torch.from_numpy(x).float()[None], mask)[0]
+    np.testing.assert_allclose(found.detach(), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_windows_make_every_item_a_target_once() -> None:
     """Length 8, windows of 3: from the newest back; the first label of a later window is ignored."""
     found = windows_of(np.arange(10, 18), 3, start=99)
@@ -233,8 +266,9 @@ def test_bad_calls_say_what_is_wrong(call: Callable[[SASRec], object], message: 
 def test_bad_histories_say_what_is_wrong(fitted: SASRec) -> None:
     with pytest.raises(ValueError, match="k is 0"):
         fitted.recommend([[0]], k=0)
-    with pytest.raises(ValueError, match=f"sequence 1: item {NUM_ITEMS} is unknown"):
-        fitted.recommend([[0], [NUM_ITEMS]], k=1)
+    for use in (lambda h: fitted.recommend(h, k=1), fitted.collaborative):
+        with pytest.raises(ValueError, match=f"sequence 1: item {NUM_ITEMS} is unknown"):
+            use([[0], [NUM_ITEMS]])
     assert fitted.recommend([], k=3).items.shape == (0, 3)
 
 

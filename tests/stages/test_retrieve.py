@@ -90,6 +90,27 @@ def test_a_title_finds_its_item(finished: Pipeline) -> None:
     assert hits > 2 * 10 / len(titles)
 
 
+def test_held_out_texts_choose_the_epoch_and_are_not_trained_on(
+    finished: Pipeline, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from genrec.retrieve.magnitude import Magnitude
+
+    given: dict[str, Any] = {}
+    fit = Magnitude.fit
+
+    def noted(self: Magnitude, sequences: Any, **options: Any) -> Magnitude:
+        given.update(options)
+        return fit(self, sequences, **options)
+
+    monkeypatch.setattr(Magnitude, "fit", noted)
+    settings = ["retrieve.7.held_out=0.25", "retrieve.7.epochs=2"]
+    Pipeline.load(recipe, *settings).run(to="retrieve.magnitude")
+    trained, held = (given[name]["title"][1].tolist() for name in ("queries", "valid_queries"))
+    items = finished["prepare"].load()
+    assert sorted(trained + held) == items["item"].to_list()
+    assert len(held) == round(len(items) / 4)
+
+
 def test_fusion_is_that_of_its_weights(finished: Pipeline) -> None:
     stats = finished["fuse"].load("stats.json")
     labels = {key.split(".")[1] for key in finished.graph.keys("retrieve")}

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from genrec.retrieve.learning import taken
+
 HINGE_MARGIN = 0.2
 
 
@@ -71,5 +73,5 @@ def smoothness(graph: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
         vectors: float [N, d].
     """
     row, column = graph.indices()
-    apart = (vectors[row] - vectors[column]).square().sum(dim=1)
+    apart = (taken(vectors, row) - taken(vectors, column)).square().sum(dim=1)
     return (graph.values() * apart).mean()

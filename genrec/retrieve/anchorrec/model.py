@@ -13,13 +13,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from genrec.retrieve.lightgcn import propagated, sparse
+from genrec.retrieve.lightgcn import Spread, light_gcn, sparse
 
 DECODER_WEIGHT = 5e-4
-_SCORED = (
-    "multimodal",
-    "text",
-)  # the branch of the image is trained but never scored, as published
+_SCORED = ("multimodal", "text")  # the image's branch is trained but never scored, as published
 _MAX_CELLS = 2**24
 
 
@@ -29,10 +26,7 @@ class Vectors(NamedTuple):
     Attributes:
         users: float [U, d], final.
         items: float [N, d], final.
-        id_users: float [U, d], C_u.
-        id_items: float [N, d], C_i.
-        id_history: float [N, d]: the user-item block times this is C_u, for users outside training too;
-            with trained users without their layer 0.
+        ids: C_u, C_i, and what makes C_u of any history; see `Spread`.
         views: float [N, d] by view, S_m.
         view_users: float [U, d] of the scored views, U_m.
         decoded: float [N, d], the decoder's term with its weight.
@@ -40,9 +34,7 @@ class Vectors(NamedTuple):
 
     users: torch.Tensor
     items: torch.Tensor
-    id_users: torch.Tensor
-    id_items: torch.Tensor
-    id_history: torch.Tensor
+    ids: Spread
     views: dict[str, torch.Tensor]
     view_users: dict[str, torch.Tensor]
     decoded: torch.Tensor
@@ -109,29 +101,17 @@ class AnchorRecModule(nn.Module):
 
     def forward(self) -> Vectors:
         """Computes every vector; see `Vectors`."""
-        start = self.users
-        if start is None:
-            start = torch.sparse.mm(self.block, self.items)
-        layers = propagated(self.graph, torch.cat([start, self.items]), self.id_layers)
-        id_users, id_items = torch.stack(layers).mean(dim=0).split([len(start), len(self.items)])
-        # Layer l of a user is the block times the items of layer l - 1; layer 0 times those of layer 0.
-        below = [layer[len(start) :] for layer in layers[:-1]]
-        if self.users is None:
-            below.append(self.items)
-        id_history = torch.stack(below).sum(dim=0) / len(layers)
-
+        ids = light_gcn(self.graph, self.block, self.items, self.users, layers=self.id_layers)
         views = {name: self._branch(name) for name in self.names}
         view_users = {n: torch.sparse.mm(self.block, views[n]) for n in _SCORED if n in views}
-        decoded = torch.zeros_like(id_items)
+        decoded = torch.zeros_like(ids.items)
         if views:
             heads = self.heads
             decoded = DECODER_WEIGHT * heads["decoder"](heads["multimodal"](views["multimodal"]))
         return Vectors(
-            users=sum(view_users.values(), id_users),
-            items=sum((views[n] for n in view_users), id_items) + decoded,
-            id_users=id_users,
-            id_items=id_items,
-            id_history=id_history,
+            users=sum(view_users.values(), ids.users),
+            items=sum((views[n] for n in view_users), ids.items) + decoded,
+            ids=ids,
             views=views,
             view_users=view_users,
             decoded=decoded,

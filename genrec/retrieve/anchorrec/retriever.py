@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from genrec.progress import Progress, silent
-from genrec.retrieve.anchorrec.model import AnchorRecModule, Vectors
+from genrec.retrieve.anchorrec.model import AnchorRecModule
 from genrec.retrieve.anchorrec.training import Alignment, Epochs, Weights, views_of
 from genrec.retrieve.anchorrec.triples import Triples
 from genrec.retrieve.base import FloatArray, Ranked, Sequences
@@ -80,7 +80,7 @@ class AnchorRec:
         item_parts_: float32 [N, dim] by part ("id", "multimodal", "text", "decoder"): their sum is the
             item's vector.
         history_parts_: float32 [N, dim] by part: the block times their sum is the user's vector.
-        mean_user_: float32 [dim], the mean training user: the vector of an empty history.
+        mean_user_: float32 [dim], the mean training user with an item: the vector of an empty history.
         views_: float32 [N, dim], the learned vectors by view ("id", "multimodal", "text", "image"):
             what `genrec.evaluate.collapse` compares.
         log_: per epoch loss and valid; empty after `load`.
@@ -174,8 +174,7 @@ class AnchorRec:
             step="anchorrec: fit",
             progress=progress,
         )
-        with torch.no_grad():
-            self._keep(module())
+        self._keep(module)
         return self
 
     def recommend(
@@ -221,6 +220,9 @@ class AnchorRec:
         count = len(self.degrees_)
         if wanted.ndim != 2 or len(wanted) != len(histories):
             raise ValueError(f"items {wanted.shape}: expected one row for each of {len(histories)}")
+        if wanted.size and wanted.dtype.kind not in "iu":
+            raise ValueError(f"items are {wanted.dtype}; expected whole numbers")
+        wanted = wanted.astype(np.int64)  # no item at all comes as float
         if wanted.size and (wanted.min() < -1 or wanted.max() >= count):
             raise ValueError(
                 f"items: expected -1..{count - 1}, found {wanted.min()}..{wanted.max()}"
@@ -291,7 +293,7 @@ class AnchorRec:
         )
 
         def measured() -> float:
-            self._keep(module())
+            self._keep(module)
             return measure()
 
         return measured
@@ -302,14 +304,17 @@ class AnchorRec:
         items = torch.from_numpy(_sum(self.item_parts_)).to(device)
         return torch.from_numpy(self._users(histories)).to(device) @ items.T
 
-    def _keep(self, found: Vectors) -> None:
-        """Takes over the vectors of one forward pass."""
+    @torch.no_grad()
+    def _keep(self, module: AnchorRecModule) -> None:
+        """Takes over the vectors that the module now gives."""
+        found = module()
         scored = {name: found.views[name] for name in found.view_users}
         decoded = {"decoder": found.decoded} if found.views else {}
-        self.item_parts_ = _arrays({"id": found.id_items, **scored, **decoded})
-        self.history_parts_ = _arrays({"id": found.id_history, **scored})
-        self.views_ = _arrays({"id": found.id_items, **found.views})
-        self.mean_user_ = found.users.mean(dim=0).cpu().numpy()
+        self.item_parts_ = _arrays({"id": found.ids.items, **scored, **decoded})
+        self.history_parts_ = _arrays({"id": found.ids.history, **scored})
+        self.views_ = _arrays({"id": found.ids.items, **found.views})
+        warm = module.block.indices()[0].unique()  # of the others nothing was learned
+        self.mean_user_ = found.users[warm].mean(dim=0).cpu().numpy()
 
     def _users(self, histories: Sequences) -> Floats:
         """The vectors of any users, float32 [B, dim]."""

@@ -14,7 +14,7 @@ from genrec.retrieve.anchorrec.model import AnchorRecModule, Vectors
 from genrec.retrieve.anchorrec.triples import Triples
 from genrec.retrieve.base import FloatArray
 from genrec.retrieve.features import check_view
-from genrec.retrieve.learning import batches
+from genrec.retrieve.learning import batches, taken
 
 Alignment = Literal["anchor", "direct", "none"]
 
@@ -48,7 +48,7 @@ def total(
         weights: of the losses.
     """
     users, liked, others = triple
-    u, i, j = found.users[users], found.items[liked], found.items[others]
+    u, i, j = taken(found.users, users), taken(found.items, liked), taken(found.items, others)
     loss = losses.bpr(u, i, j) + HINGE_WEIGHT * losses.hinge(u, i, j)
     loss = loss + weights.l2 * losses.half_squares(u, i, j, batch_size=weights.batch_size)
     if not found.views:
@@ -59,7 +59,7 @@ def total(
         loss = loss + weights.aal * direct(found, users, liked)
     if weights.amp:
         grams = [
-            GRAMS[name] * losses.gram(vectors[liked], module.raw(name)[liked])
+            GRAMS[name] * losses.gram(taken(vectors, liked), module.raw(name)[liked])
             for name, vectors in found.views.items()
         ]
         loss = loss + weights.amp * torch.stack(grams).sum()
@@ -75,8 +75,8 @@ def anchored(
     As published the second term trains the heads of text and image only, for its anchor takes no
     gradient; `anchor_gradient` lets it. A view that an item lacks is left out of its mix: ours.
     """
-    anchor = module.heads["multimodal"](found.views["multimodal"][liked])
-    ids = module.heads["id"](found.id_items[liked])
+    anchor = module.heads["multimodal"](taken(found.views["multimodal"], liked))
+    ids = module.heads["id"](taken(found.ids.items, liked))
     mixed = torch.zeros_like(anchor)
     for name, share in MIX.items():
         if name in found.views:
@@ -91,14 +91,15 @@ def anchored(
 
 def direct(found: Vectors, users: torch.Tensor, liked: torch.Tensor) -> torch.Tensor:
     """AlignRec's alignment: multimodal and id vectors themselves, of items and of users."""
-    items = losses.info_nce(
-        found.views["multimodal"][liked], found.id_items[liked], temperature=DIRECT_TEMPERATURE
+    sides = (
+        (found.views["multimodal"], found.ids.items, liked),
+        (found.view_users["multimodal"], found.ids.users, users),
     )
-    return items + losses.info_nce(
-        found.view_users["multimodal"][users],
-        found.id_users[users],
-        temperature=DIRECT_TEMPERATURE,
-    )
+    pairs = [
+        losses.info_nce(taken(a, rows), taken(b, rows), temperature=DIRECT_TEMPERATURE)
+        for a, b, rows in sides
+    ]
+    return pairs[0] + pairs[1]
 
 
 class Epochs:

@@ -6,8 +6,9 @@ from genrec.retrieve.magnitude.loss import (
     MagnitudeContrastiveLoss,
     MagnitudeScore,
 )
+from genrec.retrieve.magnitude.norms import norm_report
 from genrec.retrieve.magnitude.retriever import Magnitude
-from genrec.retrieve.magnitude.side import choose_side, compare_sides, norm_report
+from genrec.retrieve.magnitude.side import choose_side, compare_sides
 
 __all__ = [
     "GAMMA_PATTERN",

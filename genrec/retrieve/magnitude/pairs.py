@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genrec.retrieve.base import FloatArray, IntArray
-from genrec.retrieve.learning import batches
+from genrec.retrieve.learning import batches, taken
 from genrec.retrieve.magnitude.loss import in_batch_loss
 from genrec.retrieve.magnitude.towers import Towers, check_texts
 from genrec.retrieve.ranking import Flat
@@ -36,6 +36,30 @@ class Source(NamedTuple):
     log_frequency: Tensor
 
 
+class Training(NamedTuple):
+    """Settings of `PairTrainer`.
+
+    Attributes:
+        recent: how many of a history's newest items count.
+        decay: weight of an item one step older than the next.
+        batch_size: pairs per step.
+        lr: learning rate of everything but the exponents.
+        gamma_lr: learning rate of the exponents, which have no weight decay.
+        scale: one over the temperature.
+        popularity_correction: how much of the logarithm of an item's frequency is taken off its score.
+        seed: of the order of pairs.
+    """
+
+    recent: int
+    decay: float
+    batch_size: int
+    lr: float
+    gamma_lr: float
+    scale: float
+    popularity_correction: float
+    seed: int
+
+
 class PairTrainer:
     """Trains towers on all pairs, an epoch at a time.
 
@@ -46,14 +70,7 @@ class PairTrainer:
         features: the items' views on that device, [N, D] by name.
         flat: the training sequences.
         texts: by name, vectors [n, D] and items [n]; see `check_queries`.
-        recent: how many of a history's newest items count.
-        decay: weight of an item one step older than the next.
-        batch_size: pairs per step.
-        lr: learning rate of everything but the exponents.
-        gamma_lr: learning rate of the exponents, which have no weight decay.
-        scale: one over the temperature.
-        correction: how much of the logarithm of an item's frequency is taken off its score.
-        seed: of the order of pairs.
+        settings: see `Training`.
     """
 
     def __init__(
@@ -62,19 +79,9 @@ class PairTrainer:
         features: Mapping[str, Tensor],
         flat: Flat,
         texts: Mapping[str, tuple[npt.NDArray[np.float32], Ints]],
-        *,
-        recent: int,
-        decay: float,
-        batch_size: int,
-        lr: float,
-        gamma_lr: float,
-        scale: float,
-        correction: float,
-        seed: int,
+        settings: Training,
     ) -> None:
-        self.net, self.features = net, features
-        self.recent, self.decay, self.batch_size = recent, decay, batch_size
-        self.scale, self.correction, self.seed = scale, correction, seed
+        self.net, self.features, self.settings = net, features, settings
         self.device, self.num_items = net.start.device, len(next(iter(features.values())))
         self.sources = [self._source(items, texts=vectors) for vectors, items in texts.values()]
         if len(flat.item):
@@ -83,20 +90,21 @@ class PairTrainer:
         gamma = net.score.gamma_logits
         self.optimizer = torch.optim.AdamW(
             [p for p in net.parameters() if p is not gamma],
-            lr=lr,
+            lr=settings.lr,
             betas=(0.9, 0.98),
             weight_decay=0.01,
         )
         if gamma is not None:
-            self.optimizer.add_param_group({"params": [gamma], "lr": gamma_lr, "weight_decay": 0.0})
+            own = {"params": [gamma], "lr": settings.gamma_lr, "weight_decay": 0.0}
+            self.optimizer.add_param_group(own)
 
     def epoch(self, number: int) -> float:
         """Trains on every pair once, the kinds mixed batch by batch; returns the mean loss."""
-        rng = np.random.default_rng([self.seed, number])
+        rng = np.random.default_rng([self.settings.seed, number])
         plan = [
             (source, rows)
             for source in self.sources
-            for rows in batches(len(source.items), self.batch_size, rng)
+            for rows in batches(len(source.items), self.settings.batch_size, rng)
         ]
         total = torch.zeros((), device=self.device)
         for place in rng.permutation(len(plan)):
@@ -111,24 +119,24 @@ class PairTrainer:
 
     def loss(self, source: Source, rows: Tensor) -> Tensor:
         """Returns the loss of these pairs of a source, int64 [B], against each other's items."""
-        targets = source.items[rows]
+        settings, targets = self.settings, source.items[rows]
         if source.begin is None:
             assert source.texts is not None
             documents = rows_of(self.net, self.features, targets)
             queries = self.net.texts(source.texts[rows])
         else:
-            near, there = window(source.items, source.begin[rows], rows, self.recent)
+            near, there = window(source.items, source.begin[rows], rows, settings.recent)
             # Each item once, however often it comes: its vector costs far more than its place.
             needed, place = torch.unique(torch.cat([targets, near.flatten()]), return_inverse=True)
             vectors = rows_of(self.net, self.features, needed)
-            documents = vectors[place[: len(rows)]]
-            scored = self.net.score.documents(vectors)[place[len(rows) :]]
-            queries = self.net.histories(scored.view(*near.shape, -1), there, decay=self.decay)
+            documents = taken(vectors, place[: len(rows)])
+            scored = taken(self.net.score.documents(vectors), place[len(rows) :])
+            queries = self.net.histories(scored.view(*near.shape, -1), there, decay=settings.decay)
         return in_batch_loss(
             self.net.score(queries, documents),
             document_ids=targets,
-            scale=self.scale,
-            log_frequency=self.correction * source.log_frequency[targets],
+            scale=settings.scale,
+            log_frequency=settings.popularity_correction * source.log_frequency[targets],
         )
 
     def _source(

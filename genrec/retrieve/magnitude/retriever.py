@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -28,10 +29,12 @@ from genrec.retrieve.learning import (
     top_items,
     torch_device,
 )
+from genrec.retrieve.magnitude.choice import K, text_measure, together
 from genrec.retrieve.magnitude.loss import SCALE, MagnitudeScore, Variant
 from genrec.retrieve.magnitude.pairs import (
     PairTrainer,
     TextQueries,
+    Training,
     check_queries,
     ends,
     rows_of,
@@ -70,7 +73,7 @@ class Magnitude:
         seed: of weights and order; `device`: auto, cpu or cuda.
         vectors_: float32 [N, d], item vectors before normalisation; set by `fit`, as what follows.
         dims_: width of each view by its name.
-        log_: per epoch loss, and valid (NDCG@10) where it was measured.
+        log_: per epoch loss, and valid (what it is chosen by) where that was measured.
     """
 
     kind: ClassVar[str] = "magnitude"
@@ -115,6 +118,7 @@ class Magnitude:
         features: Mapping[str, FloatArray],
         queries: TextQueries | None = None,
         valid: Validation | None = None,
+        valid_queries: TextQueries | None = None,
         progress: Progress = silent,
     ) -> Self:
         """Learns both towers; see `Retriever.fit`.
@@ -126,6 +130,8 @@ class Magnitude:
             queries: by name (title, caption, interest) text vectors [n, D] of the `text` view's
                 encoder, and the items that they are about, [n].
             valid: chooses the epoch by NDCG@10; without it the last epoch stays.
+            valid_queries: as queries, and none of them: the epoch is chosen by each kind of these too,
+                by the geometric mean of NDCG@10.
             progress: told how many epochs are done.
 
         Raises:
@@ -134,30 +140,21 @@ class Magnitude:
         views = check_views(features, num_items=num_items)
         dims = {name: view.shape[1] for name, view in views.items()}
         flat = flatten(sequences, num_items=num_items)
-        texts = check_queries(queries or {}, dims=dims, num_items=num_items)
+        texts, held = (
+            check_queries(given or {}, dims=dims, num_items=num_items)
+            for given in (queries, valid_queries)
+        )
         if not len(flat.item) and not texts:
             raise ValueError("nothing to learn from: the sequences are empty, and no text queries")
         self.dims_, self._net = dims, self._towers(dims, num_items)
         tables = {name: torch.from_numpy(view).to(self._device) for name, view in views.items()}
         self._net.measure(tables)
-        trainer = PairTrainer(
-            self._net,
-            tables,
-            flat,
-            texts,
-            recent=self.recent,
-            decay=self.decay,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            gamma_lr=self.gamma_lr,
-            scale=self.scale,
-            correction=self.popularity_correction,
-            seed=self.seed,
-        )
+        settings = Training(**{name: getattr(self, name) for name in Training._fields})
+        trainer = PairTrainer(self._net, tables, flat, texts, settings)
         self.log_ = fit_epochs(
             self._net,
             trainer.epoch,
-            self._measure(valid, tables),
+            self._measure(valid, held, tables),
             epochs=self.epochs,
             patience=self.patience,
             step="magnitude: fit",
@@ -182,24 +179,24 @@ class Magnitude:
         return net.to(self._device)
 
     def _measure(
-        self, valid: Validation | None, tables: Mapping[str, Tensor]
+        self, valid: Validation | None, texts: TextQueries, tables: Mapping[str, Tensor]
     ) -> Callable[[], float] | None:
-        if valid is None:
-            return None
-        num_items = len(next(iter(tables.values())))
-
         def score(histories: Sequences) -> Tensor:
             documents = self._scored()
             return self._histories(histories, documents) @ documents.T
 
-        users, seed = self.valid_users, self.seed
-        ndcg = target_measure(score, valid, num_items=num_items, users=users, seed=seed)
+        measures = [text_measure(partial(self.search, k=K), *pairs) for pairs in texts.values()]
+        if valid is not None:
+            count, users = len(next(iter(tables.values()))), self.valid_users
+            measures.append(
+                target_measure(score, valid, num_items=count, users=users, seed=self.seed, k=K)
+            )
 
         def measure() -> float:
             self.vectors_ = self._documents(tables)
-            return ndcg()
+            return together(measures)
 
-        return measure
+        return measure if measures else None
 
     def recommend(
         self,

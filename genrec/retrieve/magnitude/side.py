@@ -1,4 +1,4 @@
-"""Which side to normalise: three rules beside each other, and what the norms have to say.
+"""Which side to normalise: three rules beside each other.
 
 Only validation is sure. The Delta-CV rule is the paper's (arXiv 2602.09229 v1; two encoders, weak
 evidence); of the Fisher-information rule of v2 and v3 one sentence was found, so what stands here is
@@ -13,12 +13,12 @@ from typing import Any, Literal, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from scipy.stats import spearmanr
 
 from genrec.progress import Progress, silent
 from genrec.retrieve.base import FloatArray, Sequences
 from genrec.retrieve.learning import Validation
 from genrec.retrieve.magnitude.loss import SCALE, VARIANTS, Variant
+from genrec.retrieve.magnitude.norms import variation
 from genrec.retrieve.magnitude.pairs import TextQueries
 from genrec.retrieve.magnitude.retriever import Magnitude
 
@@ -95,75 +95,6 @@ class SideComparison(NamedTuple):
         return pl.DataFrame(rows)
 
 
-class NormReport(NamedTuple):
-    """What the norms of item vectors say (paper, section on diagnostics).
-
-    Attributes:
-        cohens_d: relevant against irrelevant items; about 0: unused, above 0.5: substantial.
-        cv: standard deviation over mean; v1 calls 0.1 and more meaningful, 0.05 and less noise.
-        popularity: Spearman correlation with popularity, which v1 predicts to be above 0 for a
-            recommender with free item norms and did not test.
-    """
-
-    cohens_d: float
-    cv: float
-    popularity: float
-
-
-def cohens_d(norms: npt.ArrayLike, relevant: npt.ArrayLike) -> float:
-    """Returns (mean of relevant - mean of the others) / pooled standard deviation.
-
-    Args:
-        norms: float [N].
-        relevant: bool [N].
-
-    Returns:
-        NaN with fewer than two items on a side; 0 where all norms are alike but for rounding.
-    """
-    norms, relevant = np.asarray(norms, dtype=np.float64), np.asarray(relevant, dtype=bool)
-    a, b = norms[relevant], norms[~relevant]
-    if min(len(a), len(b)) < 2:
-        return float("nan")
-    squares = (len(a) - 1) * a.var(ddof=1) + (len(b) - 1) * b.var(ddof=1)
-    pooled = np.sqrt(squares / (len(a) + len(b) - 2))
-    if _alike(norms):
-        return 0.0
-    with np.errstate(divide="ignore"):
-        return float(np.divide(a.mean() - b.mean(), pooled))
-
-
-def variation(norms: npt.ArrayLike) -> float:
-    """Returns the coefficient of variation, population standard deviation over mean; 0 of nothing."""
-    norms = np.asarray(norms, dtype=np.float64)
-    return float(norms.std() / norms.mean()) if norms.size and norms.mean() > 0 else 0.0
-
-
-def norm_report(
-    vectors: FloatArray, *, relevant: npt.ArrayLike, popularity: npt.ArrayLike
-) -> NormReport:
-    """Reports on the norms of item vectors.
-
-    Args:
-        vectors: float [N, d]; before normalisation, as `item_vectors(raw=True)`, to see what was
-            learned, or as scored, to see what counts.
-        relevant: bool [N], items that are the target of a query that is asked.
-        popularity: int [N], training interactions.
-
-    Raises:
-        ValueError: the shapes do not fit.
-    """
-    norms = np.linalg.norm(np.asarray(vectors, dtype=np.float64), axis=1)
-    relevant, popularity = np.asarray(relevant), np.asarray(popularity)
-    if relevant.shape != norms.shape or popularity.shape != norms.shape:
-        raise ValueError(
-            f"{len(norms)} vectors, relevant {relevant.shape}, popularity {popularity.shape}: "
-            "expected one value per vector"
-        )
-    constant = _alike(norms) or len(np.unique(popularity)) < 2
-    rho = float("nan") if constant else float(spearmanr(norms, popularity).statistic)
-    return NormReport(cohens_d(norms, relevant), variation(norms), rho)
-
-
 def fisher_condition(
     queries: FloatArray,
     documents: FloatArray,
@@ -223,9 +154,14 @@ def delta_cv(after_dnorm: FloatArray, after_dot: FloatArray) -> float:
     Args:
         after_dnorm: float [n, d], query vectors before normalisation.
         after_dot: the same queries by the other model.
+
+    Returns:
+        Infinity where only the latter do not vary, NaN where neither do.
     """
     ours, dot = (variation(np.linalg.norm(v, axis=1)) for v in (after_dnorm, after_dot))
-    return ours / dot if dot > 0 else float("inf")
+    if dot > 0:
+        return ours / dot
+    return float("inf") if ours > 0 else float("nan")
 
 
 def choose_side(
@@ -267,7 +203,7 @@ def choose_side(
             "paper v1; the threshold is ours",
             {"ratio": ratio, "threshold": DELTA_CV_CUT},
             "dnorm" if ratio >= DELTA_CV_CUT else "qnorm",
-            not low < ratio < high,
+            ratio <= low or ratio >= high,
         ),
         Rule(
             "validation",
@@ -322,10 +258,6 @@ def compare_sides(
         answered[variant] = model.item_vectors(raw=True)[np.unique(valid.targets[:count])]
         progress("magnitude: compare sides", done + 1, len(variants))
     return choose_side(asked, answered, scores, scale=model.scale)
-
-
-def _alike(norms: npt.NDArray[np.float64]) -> bool:
-    return bool(np.ptp(norms) <= 1e-5 * np.abs(norms).max()) if norms.size else True
 
 
 def _unit(vectors: npt.NDArray[np.float64]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -154,7 +154,7 @@ def check_texts(vectors: FloatArray, *, dims: Mapping[str, int], name: str) -> n
     """
     if TEXT not in dims:
         raise ValueError(f"{name}: text queries need a '{TEXT}' view; there are {sorted(dims)}")
-    array = np.asarray(vectors, dtype=np.float32)
+    array = np.ascontiguousarray(vectors, dtype=np.float32)
     if array.ndim != 2 or array.shape[1] != dims[TEXT]:
         raise ValueError(
             f"{name} are {array.shape}: expected (n, {dims[TEXT]}), by the encoder of the text view"

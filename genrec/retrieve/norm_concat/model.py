@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from genrec.retrieve.lightgcn import propagated
+from genrec.retrieve.lightgcn import light_gcn
 
 Floats = npt.NDArray[np.float32]
 _MAX_CELLS = 2**24  # of one block of scores [B, N] in training: 64 MiB
@@ -49,15 +49,9 @@ class Network(nn.Module):
 
     def forward(self, layers: int) -> Vectors:
         """Computes all vectors, by so many layers of LightGCN; see `Vectors`."""
-        start = self.users if self.users is not None else torch.sparse.mm(self.block, self.ids)
-        found = propagated(self.graph, torch.cat([start, self.ids]), layers)
-        users, items = torch.stack(found).mean(dim=0).split([len(start), len(self.ids)])
-        # Layer l of a user is the block times the items of layer l - 1; layer 0 times those of layer 0.
-        below = [layer[len(start) :] for layer in found[:-1]]
-        if self.users is None:
-            below.append(self.ids)
-        history = torch.stack(below).sum(dim=0) / len(found) if below else torch.zeros_like(items)
-        return Vectors(joined(items * self.warm, self.semantic(self.texts)), users, history)
+        ids = light_gcn(self.graph, self.block, self.ids, self.users, layers=layers)
+        items = joined(ids.items * self.warm, self.semantic(self.texts))
+        return Vectors(items, ids.users, ids.history)
 
     def semantic(self, texts: torch.Tensor) -> torch.Tensor:
         """The linear map of unit features [B, F], zeros where there are none; [B, D]."""

@@ -28,6 +28,7 @@ from genrec.retrieve.learning import (
     batches,
     fit_epochs,
     seeded,
+    taken,
     target_measure,
     top_items,
     torch_device,
@@ -42,11 +43,12 @@ from genrec.retrieve.linear import binary
 from genrec.retrieve.norm_concat.model import (
     Floats,
     Network,
+    Vectors,
     hard_info_nce,
     joined,
     unit_rows,
 )
-from genrec.retrieve.ranking import flatten
+from genrec.retrieve.ranking import chunks, flatten
 
 _ROUNDING = 1e-5  # sums of unit rows below this length are nothing but rounding
 
@@ -152,17 +154,10 @@ class NormConcat:
                 "norm_concat: no training interactions; expected one sequence with an item"
             )
         degrees = item_degrees(sequences, num_items)
-        buffers = {
-            "graph": normalised_graph(sequences, num_items),
-            "block": history_block(sequences, degrees),
-            "texts": torch.from_numpy(texts),
-            "warm": torch.from_numpy(degrees > 0).float()[:, None],
-        }
+        self.arrays_ = {"degrees": degrees, "texts": texts}
         device = torch_device(self.device)
         with seeded(self.seed, device):
-            trained = self.user_vectors == "trained"
-            network = Network(buffers, dim=self.dim, trained_users=trained).to(device)
-            self.arrays_ = {"degrees": degrees, "texts": texts}
+            network = self._network(sequences).to(device)
             matrix = binary(flatten(sequences, num_items=num_items), num_items=num_items)
             self.log_ = fit_epochs(
                 network,
@@ -174,9 +169,7 @@ class NormConcat:
                 progress=progress,
             )
             self._keep(network)
-        users = self._users(sequences)
-        warm = np.array([np.size(s) > 0 for s in sequences])
-        self.arrays_["mean_user"] = users[warm].mean(axis=0)
+        self.arrays_["mean_user"] = self._mean_user(sequences)
         return self
 
     def recommend(
@@ -220,9 +213,19 @@ class NormConcat:
         self.arrays_ = arrays
         return self
 
+    def _network(self, sequences: Sequences) -> Network:
+        degrees = self.arrays_["degrees"]
+        buffers = {
+            "graph": normalised_graph(sequences, len(degrees)),
+            "block": history_block(sequences, degrees),
+            "texts": torch.from_numpy(self.arrays_["texts"]),
+            "warm": torch.from_numpy(degrees > 0).float()[:, None],
+        }
+        return Network(buffers, dim=self.dim, trained_users=self.user_vectors == "trained")
+
     def _fitted(self) -> dict[str, npt.NDArray[Any]]:
         arrays: dict[str, npt.NDArray[Any]] = getattr(self, "arrays_", {})
-        if not arrays:
+        if "mean_user" not in arrays:  # the last that `fit` learns
             raise ValueError("this NormConcat is not fitted; call fit() first")
         return arrays
 
@@ -253,6 +256,13 @@ class NormConcat:
         if "mean_user" in self.arrays_:
             users[np.diff(rows.indptr) == 0] = self.arrays_["mean_user"]
         return users
+
+    def _mean_user(self, sequences: Sequences) -> Floats:
+        """The mean vector of the users that have a history, float32 [2D]."""
+        warm = [s for s in sequences if np.size(s)]
+        parts = chunks(len(warm), len(self.arrays_["degrees"]))
+        total = sum(self._users(warm[part]).sum(axis=0, dtype=np.float64) for part in parts)
+        return np.asarray(total / len(warm), dtype=np.float32)
 
     def _measure(self, network: Network, valid: Validation, num_items: int) -> Callable[[], float]:
         """Recall@20 of the vectors that the network gives when it is called."""
@@ -287,29 +297,15 @@ class NormConcat:
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=self.lr, weight_decay=self.weight_decay
         )
-        device, texts, num_items = network.ids.device, self.arrays_["texts"], matrix.shape[1]
-        degrees = self.arrays_["degrees"]
+        device, num_items = network.ids.device, len(self.arrays_["degrees"])
 
         def train(epoch: int) -> float:
             rng, total = np.random.default_rng([self.seed, epoch]), torch.zeros((), device=device)
             for batch in batches(len(pairs[0]), self.batch_size, rng):
                 user, item = pairs[0][batch], pairs[1][batch]
-                means = matrix[user] @ texts
                 found = network(self.layers)
-                collaborative = found.users[torch.from_numpy(user).to(device)]
-                if self.leave_out:
-                    means = means - texts[item]
-                    length = matrix.indptr[user + 1] - matrix.indptr[user]
-                    weight = torch.from_numpy(1 / np.sqrt(length * degrees[item])).float()
-                    own = found.history[torch.from_numpy(item).to(device)]
-                    collaborative = collaborative - weight.to(device)[:, None] * own
-                    others = torch.from_numpy(length > 1).to(device)[:, None]
-                    collaborative = collaborative * others  # not rounding, blown up by a norm
-                semantic = network.semantic(
-                    torch.from_numpy(unit_rows(means, least=_ROUNDING)).to(device)
-                )
                 loss = hard_info_nce(
-                    joined(collaborative, semantic),
+                    self._training_users(network, found, matrix, user, item),
                     found.items,
                     torch.from_numpy(item).to(device),
                     torch.from_numpy(rng.integers(num_items, size=(len(item), self.candidates))),
@@ -323,3 +319,29 @@ class NormConcat:
             return float(total) / len(pairs[0])
 
         return train
+
+    def _training_users(
+        self,
+        network: Network,
+        found: Vectors,
+        matrix: sparse.csr_array,
+        user: npt.NDArray[np.int64],
+        item: npt.NDArray[np.int64],
+    ) -> torch.Tensor:
+        """The vectors of training users as they are set against an item of theirs, float [B, 2D].
+
+        With `leave_out` they are those of the history without that item.
+        """
+        device, texts = network.ids.device, self.arrays_["texts"]
+        collaborative = taken(found.users, torch.from_numpy(user).to(device))
+        means = matrix[user] @ texts
+        if self.leave_out:
+            means = means - texts[item]
+            length = matrix.indptr[user + 1] - matrix.indptr[user]
+            weight = torch.from_numpy(1 / np.sqrt(length * self.arrays_["degrees"][item])).float()
+            own = taken(found.history, torch.from_numpy(item).to(device))
+            collaborative = collaborative - weight.to(device)[:, None] * own
+            others = torch.from_numpy(length > 1).to(device)[:, None]
+            collaborative = collaborative * others  # not rounding, blown up by a norm
+        units = torch.from_numpy(unit_rows(means, least=_ROUNDING)).to(device)
+        return joined(collaborative, network.semantic(units))
