@@ -42,7 +42,7 @@ def read_count(
     words = facets.lexicon
     top = words.starts(said, at, words.tops)
     lead = top or words.starts(said, at, words.showing)
-    start = at + lead
+    start = at + (lead or words.starts(said, at, ("the",)))
     if start < len(said) and facets.callings.find(said, start, one_word=False)[0]:
         return None  # "show me 12 monkeys", the film
     counts = ((words.starts(said, start, phrases), n) for n, phrases in words.counts.items())

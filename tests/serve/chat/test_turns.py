@@ -228,6 +228,8 @@ def test_items_of_the_list(facets: Facets, text: str, items: tuple[int, ...]) ->
         ("find me 2 person tents", True, None),
         ("the best 1999 mugs", True, None),
         ("a mug with 2 handles", True, None),
+        ("the one with stripes", False, None),
+        ("the 2 mugs", False, None),
         ("I need 6 mugs", True, None),  # to buy, not to look at
         ("not 3 mugs", True, None),
         ("show me 0 mugs", True, None),
