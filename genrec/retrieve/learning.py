@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from genrec.progress import Progress, silent
 from genrec.retrieve.base import Ranked, Sequences
-from genrec.retrieve.ranking import chunks, flatten
+from genrec.retrieve.ranking import Flat, chunks, flatten
 
 
 class Validation(NamedTuple):
@@ -140,11 +140,12 @@ def top_items(
     width = min(k, num_items)
     items = np.full((len(histories), k), -1, dtype=np.int32)
     scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
-    flatten(histories, num_items=num_items)  # refuses unknown items, and names the user
     for part in chunks(len(histories), num_items):
+        # Before the scores: it refuses unknown items, and names the user.
+        seen = flatten(histories[part], num_items=num_items, first=part.start)
         block = score(part).float()
         if exclude_seen:
-            _mask(block, histories[part])
+            _mask(block, seen)
         order = _first(block, width)
         top = block.gather(1, order).cpu().numpy()
         if not (top[:, 0] < np.inf).all():  # NaN comes first too
@@ -157,9 +158,8 @@ def top_items(
     return Ranked(items, scores)
 
 
-def _mask(scores: torch.Tensor, histories: Sequences) -> None:
+def _mask(scores: torch.Tensor, seen: Flat) -> None:
     """Sets the scores of each user's own items to -inf, in place."""
-    seen = flatten(histories, num_items=scores.shape[1])
     scores[torch.from_numpy(seen.row), torch.from_numpy(seen.item)] = -torch.inf
 
 
@@ -255,7 +255,7 @@ def target_measure(
 
 def _places(scores: torch.Tensor, histories: Sequences, targets: np.ndarray) -> np.ndarray:
     """The place of each target among all items, 1 the best, inf if it is never listed; float64 [B]."""
-    _mask(scores, histories)
+    _mask(scores, flatten(histories, num_items=scores.shape[1]))
     target = torch.from_numpy(targets).to(scores.device)[:, None]
     own = scores.gather(1, target)
     earlier = torch.arange(scores.shape[1], device=scores.device) < target

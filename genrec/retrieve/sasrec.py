@@ -222,6 +222,8 @@ class SASRec:
     def collaborative(self, histories: Sequences) -> tuple[Floats, Floats]:
         """Returns vectors whose inner products are the scores: float32 [B, D] and [N, D]."""
         network = self._fitted()
+        # Item N would pass for the start token.
+        flatten(histories, num_items=len(network.catalogue))
         return self._states(network, histories).cpu().numpy(), network.catalogue.cpu().numpy()
 
     def save(self, folder: str | Path) -> None:
@@ -288,9 +290,6 @@ class SASRec:
 
     def _states(self, network: _Network, histories: Sequences) -> torch.Tensor:
         """The states after each history, [B, D]; blocks of like length, for all are padded to one."""
-        flatten(
-            histories, num_items=len(network.catalogue)
-        )  # item N would pass for the start token
         newest = [np.asarray(h, dtype=np.int64).reshape(-1)[-self.max_length :] for h in histories]
         order = np.argsort([len(h) for h in newest], kind="stable")
         blocks = np.array_split(order, max(1, -(-len(order) // _MAX_ROWS)))
