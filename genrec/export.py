@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from genrec import exchange
+from genrec.data import formats
 from genrec.pipeline import Pipeline
 
 
@@ -14,7 +14,7 @@ def export(pipeline: Pipeline, format_name: str, out: str | Path | None = None) 
 
     Args:
         pipeline: whose store to read.
-        format_name: see `genrec.exchange.FORMATS`.
+        format_name: see `genrec.data.formats.FORMATS`.
         out: a new or empty folder; by default `exports/<recipe>-<format>`.
 
     Returns:
@@ -26,12 +26,12 @@ def export(pipeline: Pipeline, format_name: str, out: str | Path | None = None) 
         FileExistsError: the folder holds something.
         ValueError: the dataset does not fit the format; it is made of SIDs, and the recipe makes none.
     """
-    if format_name not in exchange.FORMATS:
-        known = ", ".join(exchange.FORMATS)
+    if format_name not in formats.FORMATS:
+        known = ", ".join(formats.FORMATS)
         raise KeyError(f"--format {format_name}: no such format; expected one of {known}")
-    needs = exchange.FORMATS[format_name].needs_sids
+    needs = formats.FORMATS[format_name].needs_sids
     if needs and "quantize" not in pipeline.nodes:
-        free = ", ".join(n for n, one in exchange.FORMATS.items() if not one.needs_sids)
+        free = ", ".join(n for n, one in formats.FORMATS.items() if not one.needs_sids)
         raise ValueError(
             f"--format {format_name}: is made of SIDs, and '{pipeline.recipe.name}' makes none, as "
             "its recommend.enabled is false. Run `genrec quantize` and this command with "
@@ -40,14 +40,14 @@ def export(pipeline: Pipeline, format_name: str, out: str | Path | None = None) 
     name = re.sub(r"[^\w.-]+", "-", pipeline.recipe.name)
     bundle = _bundle(pipeline, name, sids=needs)
     folder = Path("exports") / f"{name}-{format_name}" if out is None else Path(out)
-    return exchange.write(bundle, format_name, folder)
+    return formats.write(bundle, format_name, folder)
 
 
-def _bundle(pipeline: Pipeline, name: str, *, sids: bool) -> exchange.Bundle:
+def _bundle(pipeline: Pipeline, name: str, *, sids: bool) -> formats.Bundle:
     prepared = pipeline["prepare"]
     names = ("items", "users", "train", "valid", "test", "interactions")
     has_sids = sids or ("quantize" in pipeline.nodes and pipeline.finished("quantize"))
-    return exchange.Bundle(
+    return formats.Bundle(
         name,
         **{table: prepared.load(f"{table}.parquet") for table in names},
         sids=pipeline["quantize"].load() if has_sids else None,

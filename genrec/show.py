@@ -11,7 +11,7 @@ from rich.text import Text
 
 from genrec import config, recipe, resources
 from genrec.data.card import POPULARITY_FILE
-from genrec.exchange import FORMATS
+from genrec.data.formats import FORMATS
 from genrec.pipeline import STAGES, Pipeline
 from genrec.show_train import show_curves
 from genrec.store import Artifact

@@ -6,11 +6,9 @@ Every source is a plain function that returns `RawData`; `prepare` turns that in
 from genrec.data.amazon import hub_files, read_amazon
 from genrec.data.anonymous import hash_users
 from genrec.data.card import POPULARITY_FILE, describe, plot_popularity
-from genrec.data.demo import make_demo
 from genrec.data.download import Downloaded, Policy, download
 from genrec.data.files import ItemFile, read_files
 from genrec.data.images import find_images, verify_images
-from genrec.data.interchange import read_catalogue, read_interchange
 from genrec.data.leakage import LeakageError, check_no_leakage
 from genrec.data.logs import LogFile
 from genrec.data.movielens import read_movielens
@@ -43,13 +41,10 @@ __all__ = [
     "hash_users",
     "hub_files",
     "k_core",
-    "make_demo",
     "plot_popularity",
     "prepare",
     "read_amazon",
-    "read_catalogue",
     "read_files",
-    "read_interchange",
     "read_movielens",
     "read_recbole",
     "sid_array",

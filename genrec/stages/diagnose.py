@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from genrec.analysis.complementarity import diagnose as compare
+from genrec.analysis.complementarity_plots import plot_complementarity
 from genrec.evaluate import evaluate
-from genrec.evaluate.complementarity import diagnose as compare
-from genrec.evaluate.complementarity_plots import plot_complementarity
 from genrec.retrieve import histories_of
 from genrec.retrieve.ranking import training_popularity
 from genrec.stages.context import Context, system_of
@@ -77,7 +77,7 @@ def _fusion(
 
 def _alignment(context: Context, targets: pl.DataFrame) -> dict[str, Any]:
     """How much of a retriever's collaborative space a map of the semantic one reaches."""
-    from genrec.evaluate.alignment import PROBES, Training, Users, probe_alignment
+    from genrec.analysis.alignment import PROBES, Training, Users, probe_alignment
     from genrec.retrieve.registry import open_retriever
 
     section = context.section.alignment

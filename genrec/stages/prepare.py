@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from genrec import data, exchange, schema
+from genrec import data, schema
+from genrec.data import formats
+from genrec.data.formats.interchange import read_interchange
+from genrec.demo import make_demo
 from genrec.stages.context import Context
 
 _TABLES: dict[str, schema.Schema] = {
@@ -25,7 +28,7 @@ _LIMITS = {"max_image_mb": "max_bytes", "max_image_megapixels": "max_pixels"}
 
 
 def _demo(context: Context, options: dict[str, Any]) -> data.RawData:
-    return data.make_demo(context.out, **options, progress=context.progress)
+    return make_demo(context.out, **options, progress=context.progress)
 
 
 def _files(**options: Any) -> data.RawData:
@@ -41,7 +44,7 @@ def _amazon(**options: Any) -> data.RawData:
 
 
 _READERS: dict[str, Callable[..., data.RawData]] = {
-    "interchange": data.read_interchange,
+    "interchange": read_interchange,
     "movielens": data.read_movielens,
     "files": _files,
     "amazon": _amazon,
@@ -92,12 +95,12 @@ def run(context: Context) -> None:
     section, source = context.section, context.section.source
     bundle = None
     if source.kind == "exchange":
-        bundle = exchange.read(source.folder, source.format, source.name)
-    raw = _read(context) if bundle is None else exchange.as_raw(bundle)
+        bundle = formats.read(source.folder, source.format, source.name)
+    raw = _read(context) if bundle is None else formats.as_raw(bundle)
     if section.hash_users is not None:
         raw = data.hash_users(raw, section.hash_users.salt.get_secret_value())
     if bundle is not None and section.split.kind == "given":
-        done = exchange.as_prepared(bundle, raw)
+        done = formats.as_prepared(bundle, raw)
     else:
         options = section.split.model_dump(exclude={"kind"})
         done = data.prepare(

@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from genrec import enrich, prompts, schema
+from genrec.analysis.judge import PLACEHOLDERS, Asker, judge
 from genrec.config.embed import Late, TextView
-from genrec.enrich.judge import PLACEHOLDERS, Asker, judge
 from genrec.evaluate import content, fidelity, per_user, probes
 from genrec.lm.batch import encode_texts as tokenize
 from genrec.lm.compose import questions

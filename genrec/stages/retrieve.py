@@ -118,7 +118,7 @@ def _queries(context: Context) -> tuple[Queries, Queries]:
 
 def _collapse(retriever: Any, views: dict[str, Floats]) -> dict[str, Any]:
     """Positional collapse: raw views against learned ones."""
-    from genrec.evaluate.collapse import collapse
+    from genrec.analysis.collapse import collapse
     from genrec.retrieve.anchorrec.training import views_of
 
     content = {n: v for n, v in views.items() if n in _CONTENT}

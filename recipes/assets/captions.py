@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from genrec.data.demo_catalogue import Product
-from genrec.data.demo_words import CATEGORIES, COLOURS, PATTERNS, SILHOUETTES
+from genrec.demo.catalogue import Product
+from genrec.demo.vocabulary import CATEGORIES, COLOURS, PATTERNS, SILHOUETTES
 
 CAPTIONS = (
     "{A_colour} {pattern} {noun} with {a_shape} shape.",

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from genrec.data.demo import draw
-from genrec.data.demo_catalogue import Product, make_products
-from genrec.data.demo_interests import INTERESTS
-from genrec.data.demo_render import save_png
+from genrec.demo.catalogue import Product, make_products
+from genrec.demo.interests import INTERESTS
+from genrec.demo.render import save_png
+from genrec.demo.shop import draw
 from genrec.engines import Engine, Message, Request
 from genrec.engines.hf import HFEngine
 from genrec.enrich.annotate import BadReply

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genrec.data.demo_catalogue import Product
-from genrec.data.demo_interests import INTERESTS
-from genrec.data.demo_words import CATEGORIES
+from genrec.demo.catalogue import Product
+from genrec.demo.interests import INTERESTS
+from genrec.demo.vocabulary import CATEGORIES
 from recipes.assets.captions import caption, pick
 
 Typical = Mapping[tuple[str, str], Sequence[tuple[str, float]]]  # (category, material) -> shares

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from genrec.data.demo import draw
-from genrec.data.demo_catalogue import Product, make_products
+from genrec.demo.catalogue import Product, make_products
+from genrec.demo.shop import draw
 
 SIDE = 64  # pixels; what the model sees
 DRAWN = (64, 96, 96, 128)  # pixels; the demo draws 96, people may choose otherwise

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from genrec.data.demo_catalogue import Product, make_products
-from genrec.data.demo_interests import INTERESTS
+from genrec.demo.catalogue import Product, make_products
+from genrec.demo.interests import INTERESTS
 from genrec.prompts import load_chat
 from recipes.assets import motives
 from recipes.assets.captions import pick

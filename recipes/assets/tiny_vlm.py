@@ -27,8 +27,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from genrec.data.demo_catalogue import Product
-from genrec.data.demo_words import CATEGORIES, COLOURS, PATTERNS, SILHOUETTES
+from genrec.demo.catalogue import Product
+from genrec.demo.vocabulary import CATEGORIES, COLOURS, PATTERNS, SILHOUETTES
 from genrec.prompts import load_chat
 from recipes.assets import captions
 from recipes.assets.chat import (

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from genrec.data.demo_words import CATEGORIES, COLOURS, PATTERNS
+from genrec.demo.vocabulary import CATEGORIES, COLOURS, PATTERNS
 
 # People in our words, none of which stand in the truth's wording or in the catalogue's hints.
 PEOPLE: dict[str, str] = {

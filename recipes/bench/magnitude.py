@@ -33,11 +33,12 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from genrec.analysis.side_selection import choose_side
 from genrec.enrich import encode_texts
 from genrec.pipeline import Pipeline
 from genrec.retrieve import histories_of, training_sequences
 from genrec.retrieve.learning import Validation, top_items
-from genrec.retrieve.magnitude import VARIANTS, Magnitude, choose_side, norm_report
+from genrec.retrieve.magnitude import VARIANTS, Magnitude, norm_report
 from genrec.retrieve.magnitude.towers import Towers
 from genrec.store import RowCache
 from recipes.bench.magnitude_tables import SYMMETRIC, TASKS, paired, show, table

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from genrec.data.demo_catalogue import make_products
-from genrec.data.demo_interests import INTERESTS
+from genrec.demo.catalogue import make_products
+from genrec.demo.interests import INTERESTS
 from genrec.enrich.interests import InterestReader
 
 pytest.importorskip("recipes.assets.chat", reason="needs the root of a checkout on the path")

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer
 
-from genrec.data.demo import draw
-from genrec.data.demo_catalogue import Product, make_products
-from genrec.data.demo_interests import INTERESTS
-from genrec.data.demo_render import save_png
-from genrec.data.demo_words import CATEGORIES, COLOURS, PATTERNS, SILHOUETTES
+from genrec.demo.catalogue import Product, make_products
+from genrec.demo.interests import INTERESTS
+from genrec.demo.render import save_png
+from genrec.demo.shop import draw
+from genrec.demo.vocabulary import CATEGORIES, COLOURS, PATTERNS, SILHOUETTES
 from genrec.engines import Request
 from genrec.engines.hf import HFEngine
 from genrec.enrich.annotate import BadReply

@@ -6,9 +6,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from genrec.data import RawData, make_demo, prepare
-from genrec.data.demo_words import CATEGORIES, COLOURS, PATTERNS
+from genrec.data import RawData, prepare
 from genrec.data.source import RAW_GROUPS, RAW_INTERACTIONS, RAW_ITEMS
+from genrec.demo import make_demo
+from genrec.demo.vocabulary import CATEGORIES, COLOURS, PATTERNS
 from genrec.schema import GROUPS
 
 ITEMS = pl.DataFrame([(i, f"title {i}", "", None) for i in "abcd"], RAW_ITEMS, orient="row")

@@ -18,9 +18,9 @@ import psutil
 import pytest
 
 from genrec import Pipeline
-from genrec.data.demo import draw
-from genrec.data.demo_catalogue import make_products
-from genrec.data.demo_render import save_png
+from genrec.demo.catalogue import make_products
+from genrec.demo.render import save_png
+from genrec.demo.shop import draw
 from genrec.engines import EngineError, Reply, Request, VLLMEngine
 from genrec.stages import engine as stage_engine
 from genrec.store import RowCache

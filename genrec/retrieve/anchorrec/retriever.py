@@ -82,7 +82,7 @@ class AnchorRec:
         history_parts_: float32 [N, dim] by part: the block times their sum is the user's vector.
         mean_user_: float32 [dim], the mean training user with an item: the vector of an empty history.
         views_: float32 [N, dim], the learned vectors by view ("id", "multimodal", "text", "image"):
-            what `genrec.evaluate.collapse` compares.
+            what `genrec.analysis.collapse` compares.
         log_: per epoch loss and valid; empty after `load`.
     """
 

@@ -8,7 +8,6 @@ from genrec.retrieve.magnitude.loss import (
 )
 from genrec.retrieve.magnitude.norms import norm_report
 from genrec.retrieve.magnitude.retriever import Magnitude
-from genrec.retrieve.magnitude.side import choose_side, compare_sides
 
 __all__ = [
     "GAMMA_PATTERN",
@@ -16,7 +15,5 @@ __all__ = [
     "Magnitude",
     "MagnitudeContrastiveLoss",
     "MagnitudeScore",
-    "choose_side",
-    "compare_sides",
     "norm_report",
 ]

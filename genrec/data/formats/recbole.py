@@ -1,0 +1,185 @@
+"""RecBole's atomic files: `.inter`, `.item`, and pre-split `.train/.valid/.test.inter`.
+
+recbole.io/docs/user_guide/data/atomic_files.html: tab-separated, the header names each column
+`field:type` with types token, token_seq, float. The pre-split files are for
+`benchmark_filename: [train, valid, test]` of sequential models, whose histories stand in
+`item_id_list:token_seq` (data_settings.html; `alias_of_item_id: [item_id_list]`). Here the three parts
+and the SIDs are read back; foreign files, a log without a split, are `prepare.source.kind=recbole`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from genrec.data.formats.bundle import Bundle
+from genrec.data.recbole import header
+from genrec.schema import INTERACTIONS, ITEMS, SPLIT, SPLITS, USERS, check
+from genrec.sid.codes import parse_token
+
+_SID = "sid:token_seq"
+
+
+def write(bundle: Bundle, folder: Path) -> None:
+    """Writes the files, with the owner's ids: RecBole numbers them itself.
+
+    `<name>.inter` holds every interaction with its time and part (`split:token`, which RecBole leaves
+    alone). The pre-split files hold one row per question, of training one per step; a training
+    sequence of one item is in `.inter` alone, for RecBole's models need a history. SIDs
+    stand in `<name>.item` as `sid:token_seq`, where there are any.
+
+    Raises:
+        ValueError: an id has white space in it, or there are no interactions.
+    """
+    log = bundle.interactions
+    if log is None:
+        raise ValueError(f"{bundle.name}: RecBole's .inter needs interactions with times")
+    for what, table in (("item", bundle.items), ("user", bundle.users)):
+        ids = table[f"{what}_id"]
+        if len(broken := ids.filter(ids.str.contains(r"\s"))):
+            raise ValueError(
+                f"{what}_id {broken[0]!r} has white space in it, which separates ids in RecBole's files "
+                f"({len(broken)} in all); rename such ids in the source"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    named = log.join(bundle.users, on="user", maintain_order="left").join(
+        bundle.items.select("item", "item_id"), on="item", maintain_order="left"
+    )
+    inter = named.select(
+        pl.col("user_id").alias("user_id:token"),
+        pl.col("item_id").alias("item_id:token"),
+        pl.col("timestamp").alias("timestamp:float"),
+        pl.col("split").alias("split:token"),
+    )
+    _write(inter, folder / f"{bundle.name}.inter")
+    for part in SPLITS:
+        _write(_questions(bundle, part), folder / f"{bundle.name}.{part}.inter")
+    _write(_items(bundle), folder / f"{bundle.name}.item")
+
+
+def _questions(bundle: Bundle, part: str) -> pl.DataFrame:
+    users, items = bundle.users["user_id"].to_list(), bundle.items["item_id"].to_list()
+    rows = [
+        (users[user], " ".join(items[i] for i in history), items[target])
+        for user, history, target in bundle.rows(part)
+        if history
+    ]
+    columns = ("user_id:token", "item_id_list:token_seq", "item_id:token")
+    return pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
+
+
+def _items(bundle: Bundle) -> pl.DataFrame:
+    """Title, description and attributes; words on one line, numbers as floats."""
+    columns = []
+    for name, dtype in bundle.items.schema.items():
+        if name in ("item", "item_id", "image"):
+            continue
+        if dtype.is_numeric():
+            columns.append(pl.col(name).alias(f"{name}:float"))
+        else:
+            words = pl.col(name).cast(pl.String).str.replace_all(r"\s+", " ").str.strip_chars()
+            columns.append(words.alias(f"{name}:token_seq"))
+    if bundle.sids is not None:
+        sids = pl.Series(_SID, [" ".join(tokens) for tokens in bundle.tokens()])
+        columns.append(pl.lit(sids))
+    return bundle.items.select(pl.col("item_id").alias("item_id:token"), *columns)
+
+
+def _write(table: pl.DataFrame, path: Path) -> None:
+    table.write_csv(path, separator="\t", quote_style="necessary")
+
+
+def read(folder: Path, name: str) -> Bundle:
+    """Reads what `write` wrote: ids, order, the three parts, times and SIDs.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file has not the columns it should have, or names an unknown item or user.
+    """
+    items = _read(folder / f"{name}.item", ("item_id:token",))
+    log = _read(folder / f"{name}.inter", _INTER)
+    users = log["user_id:token"].unique(maintain_order=True)
+    numbers = {
+        "item": (items["item_id:token"], pl.int_range(len(items), dtype=pl.Int32, eager=True)),
+        "user": (users, pl.int_range(len(users), dtype=pl.Int32, eager=True)),
+    }
+
+    def number(column: str, what: str) -> pl.Expr:
+        known, numbered = numbers[what]
+        return pl.col(column).replace_strict(known, numbered, return_dtype=pl.Int32)
+
+    interactions = log.select(
+        number("user_id:token", "user").alias("user"),
+        number("item_id:token", "item").alias("item"),
+        pl.col("timestamp:float").cast(pl.Float64).cast(pl.Int64).alias("timestamp"),
+        pl.col("split:token").alias("split"),
+    )
+    parts = {"train": _learned(interactions)}
+    for part in ("valid", "test"):
+        parts[part] = _read(folder / f"{name}.{part}.inter", _QUESTIONS).select(
+            number("user_id:token", "user").alias("user"),
+            pl.col("item_id_list:token_seq")
+            .str.split(" ")
+            .list.eval(pl.element().replace_strict(*numbers["item"], return_dtype=pl.Int32))
+            .alias("history"),
+            number("item_id:token", "item").alias("target"),
+        )
+    return Bundle(
+        name,
+        _catalogue(items, folder),
+        pl.DataFrame({"user": numbers["user"][1], "user_id": users}, schema=dict(USERS)),
+        **{part: check(table, SPLIT, folder) for part, table in parts.items()},
+        interactions=check(interactions, INTERACTIONS, folder),
+        sids=_sids(items),
+    )
+
+
+_INTER = ("user_id:token", "item_id:token", "timestamp:float", "split:token")
+_QUESTIONS = ("user_id:token", "item_id_list:token_seq", "item_id:token")
+
+
+def _read(path: Path, wanted: tuple[str, ...]) -> pl.DataFrame:
+    types = [f"{name}:{kind}" for name, kind in header(path).items()]
+    if missing := [column for column in wanted if column not in types]:
+        raise ValueError(
+            f"{path}: no field {missing}; found {types}. Files that `genrec export` did not write are "
+            "read as a source, prepare.source.kind=recbole"
+        )
+    return pl.read_csv(path, separator="\t", infer_schema=False)
+
+
+def _learned(interactions: pl.DataFrame) -> pl.DataFrame:
+    """Training's part: all but the last of what a user did there, and the last."""
+    rows = interactions.filter(pl.col("split") == "train")
+    whole = rows.group_by("user", maintain_order=True).agg("item")
+    item = pl.col("item")
+    return whole.select(
+        "user", history=item.list.slice(0, item.list.len() - 1), target=item.list.last()
+    )
+
+
+def _catalogue(items: pl.DataFrame, folder: Path) -> pl.DataFrame:
+    """The items as written, fields of type float as numbers."""
+    columns = []
+    for column in items.columns:
+        field, _, kind = column.rpartition(":")
+        if column != _SID:
+            value = pl.col(column)
+            columns.append(
+                value.cast(pl.Float64, strict=False).alias(field)
+                if kind == "float"
+                else value.alias(field)
+            )
+    numbered = items.select(
+        *columns, item=pl.int_range(pl.len(), dtype=pl.Int32), image=pl.lit(None, dtype=pl.String)
+    ).with_columns(pl.col("description").fill_null(""))
+    rest = [c for c in numbered.columns if c not in ITEMS]
+    return check(numbered.select(*ITEMS, *rest), ITEMS, folder)
+
+
+def _sids(items: pl.DataFrame) -> np.ndarray | None:
+    if _SID not in items.columns:
+        return None
+    return np.array([[parse_token(t)[1] for t in s.split()] for s in items[_SID]], dtype=np.int32)

@@ -1,0 +1,200 @@
+"""Ranked lists of items, the one form that every part makes, and the one top-k with its tie rule.
+
+The tie rule: the higher score first; of equal scores the lower item number. Scores are compared as
+the float32 that is kept, so that what a reader sees as equal is ranked as equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from genrec import schema
+
+if TYPE_CHECKING:
+    import torch
+
+    Array = npt.NDArray[Any] | torch.Tensor
+
+
+@dataclass(frozen=True)
+class RankedLists:
+    """The lists of U users, best first; numpy arrays, or tensors of one device.
+
+    Attributes:
+        items: int [U, K], item numbers; -1 where a user has fewer than K items. A -1 stands only
+            after a user's last item.
+        scores: float32 [U, K], higher is better within one user; -inf where `items` is -1.
+    """
+
+    items: Any
+    scores: Any
+
+    @property
+    def valid(self) -> Any:
+        """Whether there is an item at this place. bool [U, K]."""
+        return self.items >= 0
+
+    @property
+    def ranks(self) -> npt.NDArray[np.int32]:
+        """Places from 1, 0 where there is no item. int32 [U, K]."""
+        items = np.asarray(self.items)
+        return np.where(items >= 0, np.arange(1, items.shape[1] + 1), 0).astype(np.int32)
+
+    def __len__(self) -> int:
+        """U."""
+        return len(self.items)
+
+    @classmethod
+    def empty(cls, users: int, k: int) -> Self:
+        """Returns U lists without items, in numpy."""
+        return cls(np.full((users, k), -1, np.int32), np.full((users, k), -np.inf, np.float32))
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[RankedLists]) -> RankedLists:
+        """Returns the lists of several groups of users, in numpy, one group after the other."""
+        items, scores = (
+            np.concatenate([np.asarray(getattr(part, name)) for part in parts])
+            for name in ("items", "scores")
+        )
+        return RankedLists(items, scores)
+
+    def to_table(self, users: npt.ArrayLike) -> pl.DataFrame:
+        """Returns the lists as a table of schema `RECOMMENDATIONS`, by user, rank, item.
+
+        Args:
+            users: int [U], each user once.
+
+        Raises:
+            ValueError: the shapes do not fit, a user stands twice, or an item follows a -1.
+        """
+        users, items = np.asarray(users), np.asarray(self.items)
+        scores = np.asarray(self.scores)
+        if items.ndim != 2 or items.shape != scores.shape or users.shape != items.shape[:1]:
+            raise ValueError(
+                f"users {users.shape}, items {items.shape}, scores {scores.shape}: expected [U], "
+                "[U, K] and [U, K]"
+            )
+        if len(np.unique(users)) != len(users):
+            raise ValueError("a user stands twice; each user has one list")
+        valid = items >= 0
+        if (valid[:, 1:] & ~valid[:, :-1]).any():
+            raise ValueError("an item follows a -1; put a user's items first, the -1s last")
+        row, place = np.nonzero(valid)
+        columns = {
+            "user": users[row],
+            "item": items[row, place],
+            "score": scores[row, place],
+            "rank": self.ranks[row, place],
+        }
+        table = pl.DataFrame(columns).cast(dict(schema.RECOMMENDATIONS))  # type: ignore[arg-type]
+        return table.sort("user", "rank", "item")
+
+
+def top_k(scores: Array, k: int) -> RankedLists:
+    """Returns each row's k best columns by the tie rule.
+
+    Args:
+        scores: float32 [U, N], numpy or torch; -inf leaves an item out. Float64 is rounded first.
+        k: length of the lists; places beyond N are -1.
+
+    Returns:
+        Lists of the same library and device as `scores`: int32 or, for tensors, int64 items.
+
+    Raises:
+        ValueError: k is below 1.
+        FloatingPointError: a score is NaN or +inf.
+    """
+    if k < 1:
+        raise ValueError(f"k is {k}; expected 1 or more")
+    if isinstance(scores, np.ndarray):
+        return _top_k_numpy(scores.astype(np.float32, copy=False), k)
+    return _top_k_torch(scores.float(), k)
+
+
+def best_first(scores: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Returns the positions of the scores, best first, equal ones in order. [N] -> int64 [N]."""
+    return np.argsort(-scores, kind="stable")
+
+
+def tied_ranks(items: npt.NDArray[Any], tied: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    """Returns ranks from 1 in which tied neighbours share a rank: 1, 2, 2, 4.
+
+    Args:
+        items: int [U, K], -1 where there is none.
+        tied: bool [U, K - 1], whether the item on place i + 1 ties with the one on place i.
+
+    Returns:
+        int32 [U, K]; 0 where there is no item.
+    """
+    place = np.broadcast_to(np.arange(1, items.shape[1] + 1), items.shape).copy()
+    if items.shape[1] > 1:
+        place[:, 1:][tied & (items[:, 1:] >= 0)] = 0
+        place = np.maximum.accumulate(place, axis=1)
+    return np.where(items >= 0, place, 0).astype(np.int32)
+
+
+def _top_k_numpy(scores: npt.NDArray[np.float32], k: int) -> RankedLists:
+    width = min(k, scores.shape[1])
+    found = RankedLists.empty(len(scores), k)
+    if not len(scores) or not width:
+        return found
+    # The set first: all that are better than the score on the last place, then its equals in order.
+    last = np.partition(scores, -width, axis=1)[:, [-width]]
+    if np.isnan(last).any() or not (scores.max(axis=1) < np.inf).all():
+        raise FloatingPointError("a score is NaN or infinite")
+    above, equal = scores > last, scores == last
+    room = width - above.sum(axis=1, keepdims=True)
+    chosen = above | (equal & (np.cumsum(equal, axis=1, dtype=np.int32) <= room))
+    columns = np.nonzero(chosen)[1].reshape(len(scores), width)
+    values = np.take_along_axis(scores, columns, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    values = np.take_along_axis(values, order, axis=1)
+    columns = np.take_along_axis(columns, order, axis=1)
+    found.items[:, :width] = np.where(np.isneginf(values), -1, columns)
+    found.scores[:, :width] = values
+    return found
+
+
+def _top_k_torch(scores: torch.Tensor, k: int) -> RankedLists:
+    width = min(k, scores.shape[1])
+    columns = _columns_torch(scores, width)
+    values = scores.gather(1, columns)
+    if width and not (values[:, 0] < float("inf")).all():  # NaN comes first too
+        raise FloatingPointError("a score is NaN or infinite")
+    items = columns.masked_fill(~values.isfinite(), -1)
+    shape = (len(scores), k)
+    listed = RankedLists(items.new_full(shape, -1), values.new_full(shape, -float("inf")))
+    listed.items[:, :width], listed.scores[:, :width] = items, values
+    return listed
+
+
+def _columns_torch(scores: torch.Tensor, width: int) -> torch.Tensor:
+    """The columns of each row's `width` best scores, equal ones in order; int64 [U, width].
+
+    `topk` promises nothing about ties, and a stable sort of everything takes 25 times as long: so
+    rows in which a finite score stands twice up to the place after the last are ranked again, by keys.
+    """
+    best, columns = scores.topk(min(width + 1, scores.shape[1]), dim=1)
+    tied = ((best[:, 1:] == best[:, :-1]) & best[:, 1:].isfinite()).any(dim=1)
+    columns = columns[:, :width]
+    if tied.any():
+        columns[tied] = sort_keys(scores[tied]).topk(width, dim=1).indices
+    return columns
+
+
+def sort_keys(scores: torch.Tensor) -> torch.Tensor:
+    """Returns distinct integers that sort as the tie rule does, highest first. [U, N] -> int64 [U, N].
+
+    The bits of a float32 in an order that integers share, and below them the column.
+    """
+    import torch
+
+    bits = (scores + 0.0).view(torch.int32).long()  # + 0.0: no -0.0
+    rising = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    return (rising << 32) - torch.arange(scores.shape[1], device=scores.device)

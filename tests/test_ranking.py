@@ -1,0 +1,82 @@
+"""One top-k for numpy and torch: against a plain sort, ties, what is left out, what is refused."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from genrec import schema
+from genrec.ranking import RankedLists, best_first, tied_ranks, top_k
+
+# Few values, so that ties are common; -0.0 and 0.0 are equal.
+SCORES = st.sampled_from([-np.inf, -2.5, -0.0, 0.0, 1e-30, 1.0, 3.0])
+BLOCKS = arrays.arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 9)), elements=SCORES)
+
+
+def plain(scores: np.ndarray, k: int) -> tuple[list[list[int]], list[list[float]]]:
+    items, values = [], []
+    for row in scores.tolist():
+        order = [i for i in sorted(range(len(row)), key=lambda i: (-row[i], i)) if row[i] > -np.inf]
+        items.append(order[:k] + [-1] * (k - len(order)))
+        values.append([row[i] for i in order[:k]] + [-np.inf] * (k - len(order)))
+    return items, values
+
+
+@given(BLOCKS, st.integers(1, 11))
+def test_top_k_is_a_plain_sort_by_score_then_item(scores: np.ndarray, k: int) -> None:
+    expected = plain(scores, k)
+    for lists in (top_k(scores.copy(), k), top_k(torch.from_numpy(scores.copy()), k)):
+        assert (lists.items.tolist(), lists.scores.tolist()) == expected
+        assert lists.valid.tolist() == [[i >= 0 for i in row] for row in expected[0]]
+
+
+def test_float64_is_compared_as_what_is_kept() -> None:
+    scores = np.array([[1.0, 1.0 + 1e-12]])
+    assert top_k(scores, 1).items.tolist() == [[0]]
+    assert top_k(torch.from_numpy(scores), 1).items.tolist() == [[0]]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("make", [np.asarray, torch.from_numpy])
+def test_what_is_no_score_is_refused(bad: float, make) -> None:
+    with pytest.raises(FloatingPointError, match="NaN or infinite"):
+        top_k(make(np.array([[0.0, bad, 1.0]], dtype=np.float32)), 2)
+    with pytest.raises(ValueError, match="k is 0; expected 1 or more"):
+        top_k(make(np.zeros((1, 2), dtype=np.float32)), 0)
+
+
+def test_no_users_and_no_items() -> None:
+    assert top_k(np.zeros((0, 5), np.float32), 3).items.shape == (0, 3)
+    assert top_k(np.zeros((2, 0), np.float32), 3).items.tolist() == [[-1] * 3] * 2
+
+
+def test_lists_to_a_table() -> None:
+    lists = RankedLists(np.array([[4, 2], [7, -1]]), np.array([[0.5, 0.25], [1.0, -np.inf]]))
+    table = lists.to_table([9, 3])
+    assert schema.check(table, schema.RECOMMENDATIONS, "test").rows() == [
+        (3, 7, 1.0, 1),
+        (9, 4, 0.5, 1),
+        (9, 2, 0.25, 2),
+    ]
+    assert RankedLists.concatenated([lists, lists]).items.shape == (4, 2)
+    with pytest.raises(ValueError, match="a user stands twice"):
+        lists.to_table([1, 1])
+    with pytest.raises(ValueError, match="an item follows a -1"):
+        RankedLists(np.array([[-1, 2]]), np.zeros((1, 2))).to_table([0])
+    with pytest.raises(ValueError, match=r"expected \[U\], \[U, K\] and \[U, K\]"):
+        lists.to_table([1])
+    assert (
+        RankedLists.empty(0, 3)
+        .to_table([])
+        .equals(pl.DataFrame(schema=dict(schema.RECOMMENDATIONS)))
+    )
+
+
+def test_tied_ranks_and_order() -> None:
+    items = np.array([[5, 6, 7, 8], [1, 2, -1, -1]])
+    tied = np.array([[False, True, False], [True, True, True]])
+    assert tied_ranks(items, tied).tolist() == [[1, 2, 2, 4], [1, 1, 0, 0]]
+    assert best_first(np.array([1, 3, 3, 2])).tolist() == [1, 2, 3, 0]
