@@ -13,10 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from genrec import prompts
-from genrec import recipe as recipes
-from genrec.config import Probe, Recipe, Section
+from genrec import prompts, recipe as recipes
+from genrec.analysis.settings import Probe
+from genrec.recipe import Recipe
 from genrec.resources import matching
+from genrec.settings import Section
 from genrec.store import fingerprint
 from genrec.weights import find_asset
 

@@ -8,11 +8,11 @@ from importlib import import_module
 from pathlib import Path
 
 from genrec import recipe as recipes
-from genrec.config import Recipe
 from genrec.console import Console
 from genrec.graph import STAGES, Graph, Node, ancestors, differences
 from genrec.launch import find_config, launch
 from genrec.processes import Processes
+from genrec.recipe import Recipe
 from genrec.resources import matching
 from genrec.stages.context import Context
 from genrec.store import Artifact, DamagedArtifact, Digests, RowCache, Store

@@ -1,4 +1,8 @@
-"""Reads a recipe file: YAML, `${VARIABLE:-default}`, dotted overrides, and errors that help."""
+"""A recipe: the whole experiment as one frozen tree of settings, and the reader of recipe files.
+
+Each part's settings are beside the part (`genrec/*/settings.py`); here they come together. Parts that
+are named by `kind` come from the registry, so that other packages can add theirs.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,230 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from genrec.config import ContentPath, Recipe, Section
+from genrec import registry
+from genrec.analysis.settings import AlignmentSettings, Probe
+from genrec.data.settings import Downloads, HashUsers, LastOutSettings, Split
+from genrec.decode.settings import DecoderSettings, HFDecoder
+from genrec.enrich.settings import Caption, Joint, Late, Mine
+from genrec.lm.settings import Compose, Train
 from genrec.resources import find
+from genrec.retrieve.fusion.settings import CandidateSettings, Fuse
+from genrec.retrieve.settings import CooccurrenceSettings, PopularSettings, RetrieverSettings
+from genrec.settings import ContentPath, PartSettings, Section
+from genrec.sid.settings import RQVAESettings
+
+if TYPE_CHECKING:
+    Source: TypeAlias = PartSettings
+    Quantize: TypeAlias = PartSettings
+    Retriever: TypeAlias = RetrieverSettings
+else:
+
+    def _union(group: str) -> Any:
+        """Returns the tagged union of what is registered in a group."""
+        return Annotated[reduce(or_, registry.parts(group).values()), Field(discriminator="kind")]
+
+    Source, Quantize, Retriever = map(_union, ("sources", "quantizers", "retrievers"))
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+
+
+class Prepare(Section):
+    """Raw files to tables and the split."""
+
+    source: Source
+    core: int = Field(5, ge=0, description="k-core on users and items; 0 keeps all")
+    repeats: Literal["drop", "last", "exact", "consecutive", "keep"] = "drop"
+    split: Split = LastOutSettings()
+    hash_users: HashUsers | None = None
+    on_bad: Literal["error", "drop"] = "error"
+
+    @model_validator(mode="after")
+    def _given(self) -> Prepare:
+        if self.split.kind == "given":
+            if self.source.kind != "exchange":
+                raise ValueError(
+                    f"split.kind=given: a source of kind {self.source.kind} brings no split; choose "
+                    "another split, or source.kind=exchange"
+                )
+            if ignored := sorted({"core", "repeats"} & self.model_fields_set):
+                raise ValueError(f"{ignored}: a given split is taken whole; leave them out")
+        return self
+
+
+class Recommend(Section):
+    """Exact constrained beam search for every user of the split."""
+
+    enabled: bool = Field(True, description="false: retrievers alone, no LLM is trained")
+    num_beams: int = Field(50, ge=1)
+    k: int = Field(20, ge=1)
+    engine: DecoderSettings = HFDecoder()
+    candidates: CandidateSettings = CandidateSettings()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The model and its SIDs, and the retrievers whose items it is restricted to."""
+        chosen = self.candidates.sources if self.candidates.mode == "restrict" else ()
+        found = tuple(f"retrieve.{name}" for name in chosen)
+        return ("prepare", "quantize", "compose", "train", *found)
+
+    @model_validator(mode="after")
+    def _widening(self) -> Recommend:
+        widest = getattr(self.engine, "max_beams", None)
+        if widest is not None and widest < self.num_beams:
+            raise ValueError(f"engine.max_beams={widest} is below num_beams={self.num_beams}")
+        return self
+
+
+class Evaluate(Section):
+    """Metrics with intervals, what the systems know of each other, and the report."""
+
+    ks: tuple[int, ...] = (5, 10, 20)
+    baselines: tuple[str, ...] = ("popular", "cooccurrence")
+    samples: int = Field(1000, ge=100, description="bootstrap resamples")
+    report_users: int = Field(10, ge=1)
+    alignment: AlignmentSettings | None = None
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Every system's lists; the embeddings where alignment is asked for."""
+        found = ("prepare", "quantize", "retrieve", "recommend", "fuse", "probe")
+        return (*found, "embed") if self.alignment else found
+
+
+class Runtime(Section):
+    """Where and how to run; never part of a fingerprint."""
+
+    store: str = "store"
+    device: str = Field(
+        "auto", description="auto, cpu, cuda or mps; choose a GPU by CUDA_VISIBLE_DEVICES"
+    )
+    threads: int | None = Field(None, ge=1)
+    batch_size: int = Field(64, ge=1, description="users decoded at once")
+    save_every: int = Field(200, ge=1, description="steps between trainer checkpoints")
+    attention: str | None = Field(
+        None,
+        description="transformers' attention for training: sdpa, flash_attention_2; null: its choice",
+    )
+    max_logits: int = Field(
+        2**27, ge=1, description="targets x vocabulary held at once in training; more go in blocks"
+    )
+    launcher: str | None = Field(
+        None, description="an accelerate config, by path or name, for train and recommend: ddp8"
+    )
+    trackers: tuple[str, ...] = Field(
+        (), description="transformers' names: tensorboard, wandb, trackio, mlflow"
+    )
+    downloads: Downloads = Downloads()
+
+
+class Recipe(Section):
+    """A whole experiment. A recipe file states only what differs from these defaults."""
+
+    name: str
+    seed: int = 0
+    mask_seen: bool = Field(True, description="never recommend what is in the user's history")
+    prepare: Prepare
+    caption: Caption = Caption()
+    mine: Mine = Mine()
+    embed: Annotated[Late | Joint, Field(discriminator="kind")] = Late()
+    quantize: Quantize = RQVAESettings()
+    compose: Compose = Compose()
+    train: Train = Train()
+    retrieve: tuple[Retriever, ...] = (PopularSettings(), CooccurrenceSettings())
+    recommend: Recommend = Recommend()
+    fuse: Fuse = Fuse()
+    probe: Probe = Probe()
+    evaluate: Evaluate = Evaluate()
+    runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        lengths = {r.label: r.k for r in self.retrieve}
+        if len(lengths) < len(self.retrieve):
+            labels = [r.label for r in self.retrieve]
+            raise ValueError(
+                f"retrieve: a name may stand once, found {labels}; give one of them a `name`"
+            )
+        named = {
+            "evaluate.baselines": self.evaluate.baselines,
+            "recommend.candidates.from": self.recommend.candidates.sources,
+            "evaluate.alignment.of": (self.evaluate.alignment.of,)
+            if self.evaluate.alignment
+            else (),
+        }
+        llm = ("generative",) if self.recommend.enabled else ()
+        for where, names in (named | {"fuse.sources": self.fuse.sources}).items():
+            known = (*lengths, *llm) if where == "fuse.sources" else tuple(lengths)
+            if missing := [name for name in names if name not in known]:
+                raise ValueError(
+                    f"{where}: {missing} not among the recipe's systems {list(known)}; add the "
+                    "retriever, or take the name out"
+                )
+        self._check_weights((*lengths, *llm))
+        self._check_lengths(lengths)
+        if self.probe.enabled and not self.recommend.enabled:
+            raise ValueError(
+                "probe.enabled: there is no model to look into with recommend.enabled=false; set "
+                "probe.enabled=false"
+            )
+        for section in (self.embed, self.compose, *self.retrieve):
+            for stage, field in section.optional_reads().items():
+                if field is not None and getattr(self, stage).engine.kind == "none":
+                    raise ValueError(
+                        f"{field} asks for what the stage {stage} makes, and this recipe leaves it out; "
+                        f"set {stage}.engine, or change {field}"
+                    )
+        if self.quantize.kind == "published" and self.train.model.sid_init == "codebook":
+            raise ValueError(
+                "train.model.sid_init=codebook: published SIDs come without a codebook; set it to "
+                "random, or make the SIDs here (quantize.kind=rkmeans)"
+            )
+        source = self.prepare.source
+        if self.quantize.kind == "published" and getattr(source, "index", None) is None:
+            raise ValueError("quantize.kind=published needs prepare.source.index, an *.index.json")
+        return self
+
+    def _check_weights(self, systems: tuple[str, ...]) -> None:
+        """Checks now what the fusion, after all the training, would refuse."""
+        weights, fused = self.fuse.weights, self.fuse.sources or systems
+        if not self.fuse.enabled or weights is None:
+            return
+        if set(weights) != set(fused) or not any(weights.values()):
+            raise ValueError(
+                f"fuse.weights: {weights}, and what is fused is {sorted(fused)}; expected one weight "
+                "for each, and one above 0"
+            )
+
+    def _check_lengths(self, lengths: dict[str, int]) -> None:
+        """Checks that every list is as long as what draws on it."""
+        deepest = max(self.evaluate.ks)
+        if self.recommend.enabled:
+            lengths = lengths | {"generative": self.recommend.k}
+        if self.fuse.enabled:
+            lengths = lengths | {"fused": self.fuse.k}
+        fields = {"generative": "recommend.k", "fused": "fuse.k"}
+        for name, length in lengths.items():
+            if deepest > length:
+                raise ValueError(
+                    f"evaluate.ks: {deepest} is beyond {fields.get(name, f'the k of retrieve.{name}')}"
+                    f"={length}"
+                )
+        candidates = self.recommend.candidates
+        most = sum(lengths[name] for name in candidates.sources)
+        if candidates.mode == "restrict" and candidates.size > most:
+            raise ValueError(
+                f"recommend.candidates.size={candidates.size}: {list(candidates.sources)} list {most} "
+                "items at most; raise their k, or lower size"
+            )
 
 
 class RecipeError(ValueError):

@@ -18,6 +18,8 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from genrec.settings import PartSettings
+
 BUILT_IN: dict[str, dict[str, str]] = {
     "sources": {
         "interchange": "genrec.data.settings:InterchangeSettings",
@@ -84,7 +86,7 @@ def resolve(path: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def implementation(settings: Any) -> Any:
+def implementation(settings: PartSettings | type[PartSettings]) -> Any:
     """Imports the class or function that a settings object, or its class, configures.
 
     Raises:

@@ -9,10 +9,13 @@ from typing import Any
 import rich.console
 from rich.text import Text
 
-from genrec import config, recipe, resources
+from genrec import recipe, registry, resources
 from genrec.data.card import POPULARITY_FILE
 from genrec.data.formats import FORMATS
+from genrec.enrich.settings import Caption, Late
+from genrec.lm.settings import Tasks, Train
 from genrec.pipeline import STAGES, Pipeline
+from genrec.settings import Section
 from genrec.show_train import show_curves
 from genrec.store import Artifact
 
@@ -40,8 +43,10 @@ def show(pipeline: Pipeline, stage: str, *, rows: int) -> None:
 def registries() -> dict[str, dict[str, str]]:
     """Returns what can be listed: kind of thing -> name -> one line about it."""
 
-    def union(section: type[config.Section], field: str) -> dict[str, str]:
-        members = recipe.kinds(typing.get_type_hints(section, include_extras=True)[field])
+    def union(section: type[Section], field: str) -> dict[str, str]:
+        return told(recipe.kinds(typing.get_type_hints(section, include_extras=True)[field]))
+
+    def told(members: Mapping[str, Any]) -> dict[str, str]:
         return {name: _first_line(member.__doc__) for name, member in sorted(members.items())}
 
     shipped = resources.folder("recipes")
@@ -61,18 +66,16 @@ def registries() -> dict[str, dict[str, str]]:
             for p in sorted((shipped / "accelerate").glob("*.yaml"))
         },
         "stages": {s.name: f"reads {', '.join(s.reads) or 'raw files'}" for s in STAGES},
-        "sources": union(config.Prepare, "source"),
-        "engines": union(config.Caption, "engine"),
-        "embeddings": union(config.Recipe, "embed"),
-        "splits": union(config.Prepare, "split"),
-        "images": union(config.Late, "image"),
-        "quantizers": union(config.Recipe, "quantize"),
-        "tasks": {
-            name: field.description or "" for name, field in config.Tasks.model_fields.items()
-        },
-        "models": union(config.Train, "model"),
-        "retrievers": union(config.Recipe, "retrieve"),
-        "decoders": union(config.Recommend, "engine"),
+        "sources": told(registry.parts("sources")),
+        "engines": union(Caption, "engine"),
+        "embeddings": union(recipe.Recipe, "embed"),
+        "splits": union(recipe.Prepare, "split"),
+        "images": union(Late, "image"),
+        "quantizers": told(registry.parts("quantizers")),
+        "tasks": {name: field.description or "" for name, field in Tasks.model_fields.items()},
+        "models": union(Train, "model"),
+        "retrievers": told(registry.parts("retrievers")),
+        "decoders": union(recipe.Recommend, "engine"),
         "formats": {name: format_.about for name, format_ in FORMATS.items()},
     }
 

@@ -13,7 +13,8 @@ import genrec
 PACKAGE = Path(genrec.__file__).parent
 LAYERS = [
     {"settings", "schema", "resources", "weights", "keys", "progress", "processes", "console"},
-    {"config", "recipe", "store", "graph", "prompts"},
+    {"ranking", "registry"},
+    {"recipe", "store", "graph", "prompts"},
     {"data"},
     {"sid", "engines", "demo"},
     {"data.formats"},  # writes and reads SIDs (sid) beside tables (data)
@@ -28,7 +29,7 @@ DOMAIN = {
     *("data", "data.formats", "demo", "sid", "engines", "enrich", "lm", "decode", "retrieve"),
     *("evaluate", "analysis"),
 }
-UNKNOWN_TO_DOMAIN = {"config", "recipe", "store", "graph", "console"}
+UNKNOWN_TO_DOMAIN = {"recipe", "store", "graph", "console"}
 MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from genrec.cli import cli
-from genrec.config import Recipe
 from genrec.pipeline import STAGES
+from genrec.recipe import Recipe
 from genrec.show import registries
 
 ROOT = Path(__file__).parents[1]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from genrec import recipe, resources
-from genrec.config import Late, Prepare, Recipe
-from genrec.recipe import RecipeError, load
+from genrec.enrich.settings import Late
+from genrec.recipe import Prepare, Recipe, RecipeError, load
 
 SHIPPED = sorted(
     p for p in resources.folder("recipes").glob("*.yaml") if not p.name.startswith("_")

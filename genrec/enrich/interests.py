@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
-from pydantic import Field as Bounds
+from pydantic import BaseModel, ConfigDict, Field as Bounds, ValidationError, create_model
 
 from genrec import prompts
 from genrec.engines import Engine, Message, Request

@@ -3,22 +3,6 @@
 Each has one file and one class with the methods of `Retriever`; importing this package loads no torch.
 """
 
-from genrec.retrieve.base import (
-    Ranked,
-    Retriever,
-    histories_of,
-    to_recommendations,
-    training_sequences,
-)
-from genrec.retrieve.cooccurrence import Cooccurrence
-from genrec.retrieve.popular import Popular
+import lazy_loader
 
-__all__ = [
-    "Cooccurrence",
-    "Popular",
-    "Ranked",
-    "Retriever",
-    "histories_of",
-    "to_recommendations",
-    "training_sequences",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -14,6 +14,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
+from genrec import registry
+from genrec.retrieve.base import Retriever
+
 Arrays = Mapping[str, npt.NDArray[Any]]
 _CSR = ("data", "indices", "indptr")
 
@@ -80,3 +83,25 @@ def load_retriever(
         return settings, load_file(body)
     except SafetensorError as error:
         raise ValueError(f"{body}: damaged ({error}); fit and save again") from error
+
+
+def open_retriever(folder: str | Path) -> Retriever:
+    """Loads a fitted retriever of whatever kind.
+
+    Args:
+        folder: what `save` wrote; the retrieve stage's `retriever/`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged, or of a kind that is not known.
+    """
+    head = Path(folder) / "retriever.json"
+    if not head.is_file():
+        raise FileNotFoundError(f"{head}: no such file; expected a folder written by save()")
+    try:
+        kind = json.loads(head.read_text(encoding="utf-8"))["kind"]
+        settings = registry.parts("retrievers")[kind]
+        retriever: Retriever = registry.implementation(settings).load(folder)
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{head}: damaged ({error}); fit and save again") from error
+    return retriever

@@ -16,15 +16,16 @@ import polars as pl
 from pydantic import TypeAdapter, ValidationError
 
 from genrec import enrich
-from genrec.config import Joint, Recipe
-from genrec.config.engine import Engine, VLLMEngine
+from genrec.decode.settings import DecoderSettings, VLLMDecoder
+from genrec.enrich.settings import Joint
 from genrec.lm.compose import prompt_for, words_prompt
 from genrec.pipeline import Pipeline
 from genrec.progress import silent
+from genrec.recipe import Recipe
 from genrec.recommender import Recommender
 from genrec.retrieve.base import Retriever
+from genrec.retrieve.files import open_retriever
 from genrec.retrieve.fusion import Fusion
-from genrec.retrieve.registry import open_retriever
 from genrec.sid import SIDTrie
 from genrec.stages import recommend
 from genrec.stages.context import Context
@@ -159,11 +160,11 @@ def _with_engine(recipe: Recipe, kind: str | None, options: Mapping[str, Any]) -
     wanted["kind"] = kind
     further = {}
     if kind == "vllm":
-        further = {k: v for k, v in options.items() if k not in VLLMEngine.model_fields}
+        further = {k: v for k, v in options.items() if k not in VLLMDecoder.model_fields}
         wanted["options"] = {**wanted.get("options", {}), **further}
     wanted |= {k: v for k, v in options.items() if k not in further}
     try:
-        engine = TypeAdapter[Any](Engine).validate_python(wanted)
+        engine = TypeAdapter[Any](DecoderSettings).validate_python(wanted)
     except ValidationError as error:
         told = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in error.errors())
         raise ValueError(f"--engine-option: {told}") from error

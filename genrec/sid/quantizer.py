@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from genrec import registry
 from genrec.progress import Progress, silent
 
 Floats = NDArray[np.float32]
@@ -83,14 +84,12 @@ def load_quantizer(path: str | Path) -> Quantizer:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, or no quantiser of ours.
     """
-    from genrec.sid.rkmeans import RKMeans
-    from genrec.sid.rqvae import RQVAE
-
-    known: dict[str, type[Quantizer]] = {"rkmeans": RKMeans, "rqvae": RQVAE}
+    known = registry.parts("quantizers")
     kind = read_file(path)[0]["kind"]
     if kind not in known:
         raise ValueError(f"{path}: unknown kind of quantiser {kind!r}; expected one of {[*known]}")
-    return known[kind].load(path)
+    quantizer: type[Quantizer] = registry.implementation(known[kind])
+    return quantizer.load(path)
 
 
 def load_codebooks(path: str | Path) -> Floats:

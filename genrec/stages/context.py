@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genrec.config import Recipe
 from genrec.progress import Progress
+from genrec.recipe import Recipe
 from genrec.store import Artifact, RowCache
 
 EVALUATED = ("valid", "test")  # the splits that get recommendations and metrics

@@ -78,7 +78,7 @@ def _fusion(
 def _alignment(context: Context, targets: pl.DataFrame) -> dict[str, Any]:
     """How much of a retriever's collaborative space a map of the semantic one reaches."""
     from genrec.analysis.alignment import PROBES, Training, Users, probe_alignment
-    from genrec.retrieve.registry import open_retriever
+    from genrec.retrieve.files import open_retriever
 
     section = context.section.alignment
     views = item_views(context)

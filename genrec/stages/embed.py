@@ -9,8 +9,7 @@ import numpy as np
 import polars as pl
 
 from genrec import enrich
-from genrec.config import Joint, Late
-from genrec.config.embed import Words
+from genrec.enrich.settings import Joint, Late, TextFields
 from genrec.retrieve import training_sequences
 from genrec.stages.context import Context
 from genrec.stages.items import read_items
@@ -61,7 +60,7 @@ def _joint(context: Context, items: pl.DataFrame) -> Views:
     return {"joint": (vectors, section.weight)}
 
 
-def _texts(context: Context, items: pl.DataFrame, words: Words) -> list[str]:
+def _texts(context: Context, items: pl.DataFrame, words: TextFields) -> list[str]:
     fields = words.chosen(context.inputs)
     return [enrich.item_text(row, fields) for row in items.iter_rows(named=True)]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from genrec.config.annotate import HF, VLLM, NoEngine, OpenAI
-from genrec.engines import Engine, HFEngine, OpenAIEngine, VLLMEngine
+from genrec import registry
+from genrec.engines import Engine
+from genrec.engines.settings import EngineSettings
 
 
 @contextmanager
-def opened(section: HF | VLLM | OpenAI | NoEngine, device: Callable[[], str]) -> Iterator[Engine]:
+def opened(section: EngineSettings, device: Callable[[], str]) -> Iterator[Engine]:
     """Yields the engine that a section describes, and frees it at the end.
 
     Args:
@@ -21,19 +22,13 @@ def opened(section: HF | VLLM | OpenAI | NoEngine, device: Callable[[], str]) ->
         FileNotFoundError: there is no such model.
         ValueError: the environment variable that should hold the key is not set.
     """
-    engine = _build(section, device)
+    if section.kind == "none":
+        raise ValueError("engine: kind none asks nobody; expected hf, vllm or openai")
+    options = {name: value for name, value in section if name != "kind"}
+    if section.in_process:
+        options["device"] = device()
+    engine: Engine = registry.implementation(section)(**options)
     try:
         yield engine
     finally:
         engine.close()
-
-
-def _build(section: HF | VLLM | OpenAI | NoEngine, device: Callable[[], str]) -> Engine:
-    options = {name: value for name, value in section if name != "kind"}
-    if isinstance(section, HF):
-        return HFEngine(**options, device=device())
-    if isinstance(section, VLLM):
-        return VLLMEngine(**options)
-    if isinstance(section, OpenAI):
-        return OpenAIEngine(**options)
-    raise ValueError("engine: kind none asks nobody; expected hf, vllm or openai")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from genrec.config.embed import MADE_FIELDS
+from genrec.enrich.settings import MADE_FIELDS
 from genrec.stages.context import Context
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import polars as pl
 
 from genrec import enrich, prompts, schema
+from genrec.analysis import content, fidelity
 from genrec.analysis.judge import PLACEHOLDERS, Asker, judge
-from genrec.config.embed import Late, TextView
-from genrec.evaluate import content, fidelity, per_user, probes
+from genrec.enrich.settings import Late, TextViewSettings
+from genrec.evaluate import per_user, probes
 from genrec.lm.batch import encode_texts as tokenize
 from genrec.lm.compose import questions
 from genrec.lm.tasks import Corpus, shorten
@@ -210,7 +211,7 @@ class _Probe:
 
     def _encode(self, texts: list[str]) -> np.ndarray:
         """Embeds texts by the recipe's text encoder, or the package's own where it has none."""
-        embed, view = self.context.recipe.embed, TextView()
+        embed, view = self.context.recipe.embed, TextViewSettings()
         if "embed" in self.context.inputs and isinstance(embed, Late) and embed.text is not None:
             view = embed.text
         return enrich.encode_texts(

@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 
 from genrec import schema
-from genrec.config import Recipe
 from genrec.processes import Processes
+from genrec.recipe import Recipe
 from genrec.recommender import Lists, Recommender, to_table
 from genrec.retrieve.fusion import pooled
 from genrec.stages.context import EVALUATED, Context

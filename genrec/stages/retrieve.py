@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from genrec import schema
-from genrec.config import retrieve as sections
+from genrec import registry, schema
 from genrec.retrieve import histories_of, to_recommendations, training_sequences
+from genrec.retrieve.anchorrec.settings import AnchorRecSettings
+from genrec.retrieve.magnitude.settings import MagnitudeSettings
+from genrec.retrieve.norm_concat.settings import NormConcatSettings
 from genrec.retrieve.ranking import training_popularity
-from genrec.retrieve.registry import retriever_class
+from genrec.retrieve.settings import LearnedSettings
 from genrec.stages.context import EVALUATED, Context
 from genrec.stages.items import read_items
 from genrec.stages.views import Floats, item_views, text_encoder
@@ -46,9 +48,9 @@ def run(context: Context) -> None:
         )
     retriever.save(context.out / "retriever")
     stats = {"epochs": log} if (log := getattr(retriever, "log_", [])) else {}
-    if isinstance(section, sections.AnchorRec) and section.use_features:
+    if isinstance(section, AnchorRecSettings) and section.use_features:
         stats["collapse"] = _collapse(retriever, views)
-    if isinstance(section, sections.Magnitude):
+    if isinstance(section, MagnitudeSettings):
         stats |= _magnitudes(context, retriever, items)
     context.write_json("stats.json", stats)
 
@@ -57,30 +59,30 @@ def _make(context: Context) -> Any:
     """The retriever with its settings; what learns also has a seed and a device."""
     section = context.section
     options = section.model_dump(exclude={"kind", "name", "k", *_STAGES_OWN})
-    if isinstance(section, sections.Learned):
+    if isinstance(section, LearnedSettings):
         options |= {"seed": context.recipe.seed, "device": context.device}
-    return retriever_class(section.kind)(**options)
+    return registry.implementation(section)(**options)
 
 
 def _beside(context: Context, views: dict[str, Floats]) -> dict[str, Any]:
     """Further arguments of `fit`: validation users, views of the items, texts to answer."""
     section, found = context.section, dict[str, Any]()
-    if isinstance(section, sections.Learned):
+    if isinstance(section, LearnedSettings):
         from genrec.retrieve.learning import Validation
 
         valid = context.inputs["prepare"].load("valid.parquet")
         found["valid"] = Validation(histories_of(valid), valid["target"].to_numpy())
-    if isinstance(section, sections.AnchorRec) and section.use_features:
+    if isinstance(section, AnchorRecSettings) and section.use_features:
         found["features"] = {n: v for n, v in views.items() if n in _CONTENT}
-    if isinstance(section, sections.NormConcat):
+    if isinstance(section, NormConcatSettings):
         found["features"] = views
-    if isinstance(section, sections.Magnitude):
+    if isinstance(section, MagnitudeSettings):
         found["features"] = _chosen(section, views)
         found["queries"], found["valid_queries"] = _queries(context)
     return found
 
 
-def _chosen(section: sections.Magnitude, views: dict[str, Floats]) -> dict[str, Floats]:
+def _chosen(section: MagnitudeSettings, views: dict[str, Floats]) -> dict[str, Floats]:
     if section.views is None:
         return {n: v for n, v in views.items() if n in ("text", "image")}
     if missing := [name for name in section.views if name not in views]:

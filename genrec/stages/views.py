@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genrec import enrich
-from genrec.config import Late
+from genrec.enrich.settings import Late
 from genrec.stages.context import Context
 from genrec.stages.items import read_items
 

@@ -4,8 +4,7 @@ from datetime import UTC, date, datetime
 
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from genrec.data.source import BadRows
 from genrec.data.timestamps import Unit, to_seconds

@@ -9,12 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from peft import LoraConfig, get_peft_model
 
-from genrec.decode import BeamEngine
-from genrec.decode import generate as module
+from genrec.decode import BeamEngine, generate as module
 from genrec.decode.filters import Eligibility
 from genrec.decode.generate import SIDBeamOutput, beam_search
 from genrec.sid.trie import SIDTrie

@@ -10,8 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from genrec import schema
 from genrec.evaluate import coverage, evaluate, per_user

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers.modeling_flash_attention_utils as flash
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch.nn import functional as F
 from transformers import (
     Gemma3ForCausalLM,

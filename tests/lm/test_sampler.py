@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from genrec.lm.batch import IGNORED
 from genrec.lm.sampler import Collator, TokenBudgetSampler

@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from genrec import config, schema
+from genrec import schema
+from genrec.lm.settings import Compose, Tasks
 from genrec.lm.tasks import TASKS, Corpus, Options, kind_words, shorten, sid_segments
 from genrec.prompts import STYLES
 from genrec.schema import Segment
@@ -48,9 +48,9 @@ def test_every_task_has_a_template_and_fills_it(corpus, name, style):
 
 
 def test_the_eight_of_the_paper_are_on_and_the_rest_off():
-    tasks = config.Tasks()
+    tasks = Tasks()
     assert set(dict(tasks)) == set(TASKS)
-    both = config.Compose().active({"caption", "mine"})
+    both = Compose().active({"caption", "mine"})
     assert set(both) == {
         *("history_to_sid", "title_to_sid", "sid_to_title"),
         *("history_to_title", "titles_to_title", "titles_to_sid"),

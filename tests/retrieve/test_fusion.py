@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from genrec import schema
 from genrec.evaluate import per_user
-from genrec.retrieve.fusion import Fusion
-from genrec.retrieve.fusion import methods as fusion
+from genrec.retrieve.fusion import Fusion, methods as fusion
 from genrec.retrieve.fusion.methods import LEVELS, fit_weights, kept, reciprocal_rank, weighted
 from genrec.retrieve.fusion.sources import candidates, contributions, ndcg, with_targets
 

@@ -9,8 +9,7 @@ from typing import Any, get_args
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from genrec.retrieve.index.items import ItemIndex, Kind
 from genrec.retrieve.index.vectors import export_vectors

@@ -13,8 +13,9 @@ from PIL import Image
 
 from genrec import Pipeline
 from genrec.cli import cli
-from genrec.config.annotate import HF, VLLM, Annotate, NoEngine, OpenAI
 from genrec.engines import HFEngine, Reply, Request
+from genrec.engines.settings import HFSettings, NoEngine, OpenAISettings, VLLMSettings
+from genrec.enrich.settings import Annotate
 from genrec.recipe import RecipeError
 from genrec.stages import engine as stage_engine
 from genrec.store import RowCache
@@ -233,9 +234,9 @@ def test_both_stages_have_the_common_fields() -> None:
 
 def test_every_section_builds_its_engine(tiny_lm: Path) -> None:
     sections = [
-        HF(model=str(tiny_lm), chat_options={"a": 1}),
-        VLLM(model="x/y", placement={"tensor_parallel_size": 2}),
-        OpenAI(base_url="http://x", model="m", key=None, per_minute=3),
+        HFSettings(model=str(tiny_lm), chat_options={"a": 1}),
+        VLLMSettings(model="x/y", placement={"tensor_parallel_size": 2}),
+        OpenAISettings(base_url="http://x", model="m", key=None, per_minute=3),
     ]
     for section in sections:
         with stage_engine.opened(section, lambda: "cpu") as engine:

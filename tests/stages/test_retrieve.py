@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from genrec import Pipeline, schema
+from genrec import Pipeline, registry, schema
 from genrec.retrieve import histories_of
+from genrec.retrieve.files import open_retriever
 from genrec.retrieve.fusion import Fusion, weighted
-from genrec.retrieve.registry import KINDS, open_retriever
 
 RECIPE = """
 prepare: {source: {kind: demo, items: 60, users: 120, image_size: 32}, core: 2}
@@ -54,7 +54,7 @@ def test_every_kind_is_there_and_its_lists_are_those_of_the_saved_retriever(
     histories = histories_of(users)
     assert {
         node.section.kind for node in finished.nodes.values() if hasattr(node.section, "label")
-    } == set(KINDS)
+    } == set(registry.parts("retrievers"))
     for key in finished.graph.keys("retrieve"):
         section: Any = finished.nodes[key].section
         again: Any = open_retriever(finished[key] / "retriever")

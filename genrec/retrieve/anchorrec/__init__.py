@@ -1,5 +1,5 @@
 """AnchorRec: ids, text and image, aligned beside the scoring space and not in it."""
 
-from genrec.retrieve.anchorrec.retriever import AnchorRec
+import lazy_loader
 
-__all__ = ["AnchorRec"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,8 +1,5 @@
 """Several systems' lists to one, with what each knows alone kept as far as it helps."""
 
-from genrec.retrieve.fusion.fusion import Fusion
-from genrec.retrieve.fusion.gate import Gate
-from genrec.retrieve.fusion.methods import fit_weights, kept, reciprocal_rank, weighted
-from genrec.retrieve.fusion.pool import pooled
+import lazy_loader
 
-__all__ = ["Fusion", "Gate", "fit_weights", "kept", "pooled", "reciprocal_rank", "weighted"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,6 +1,5 @@
 """Item vectors in an index: faiss, files for any vector database, Qdrant."""
 
-from genrec.retrieve.index.items import ItemIndex
-from genrec.retrieve.index.vectors import Found, export_vectors
+import lazy_loader
 
-__all__ = ["Found", "ItemIndex", "export_vectors"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,19 +1,5 @@
 """A two-tower retriever, and a loss for sentence-transformers, that keep or drop magnitudes."""
 
-from genrec.retrieve.magnitude.loss import (
-    GAMMA_PATTERN,
-    VARIANTS,
-    MagnitudeContrastiveLoss,
-    MagnitudeScore,
-)
-from genrec.retrieve.magnitude.norms import norm_report
-from genrec.retrieve.magnitude.retriever import Magnitude
+import lazy_loader
 
-__all__ = [
-    "GAMMA_PATTERN",
-    "VARIANTS",
-    "Magnitude",
-    "MagnitudeContrastiveLoss",
-    "MagnitudeScore",
-    "norm_report",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,5 +1,5 @@
 """Norm-Concat-Norm: a collaborative and a semantic view side by side, never aligned."""
 
-from genrec.retrieve.norm_concat.retriever import NormConcat
+import lazy_loader
 
-__all__ = ["NormConcat"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from genrec.prompts import TemplateError
 from genrec.serve.chat.lexicon import clean, load_lexicon, stem, tokens

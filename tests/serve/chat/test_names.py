@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from genrec.serve.chat.lexicon import load_lexicon
 from genrec.serve.chat.names import Names

@@ -1,8 +1,7 @@
 """What a message means: kinds of turns, and what each asks for."""
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from genrec.serve.chat.facets import Facets, Order, Range
 from genrec.serve.chat.reading import Shown

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from genrec import Pipeline
-from genrec.config.split import Split
 from genrec.data import PROTOCOLS
+from genrec.data.settings import Split
 from genrec.recipe import RecipeError, kinds, load
 
 SALT = "correct horse battery"

@@ -1,4 +1,4 @@
-"""What `recommend.engine` may say: the program that runs the beam search. All find the same items."""
+"""What runs the beam search (`recommend.engine`). All find the same items."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from genrec.config.base import Section
+from genrec.settings import Section
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
-class HFEngine(Section):
+class HFDecoder(Section):
     """Any causal LM of transformers, in this process; proves its lists where it can."""
 
     kind: Literal["hf"] = "hf"
@@ -29,13 +29,13 @@ class HFEngine(Section):
     dtype: Dtype = "float32"
 
     @model_validator(mode="after")
-    def _widening(self) -> HFEngine:
+    def _widening(self) -> HFDecoder:
         if self.max_beams is not None and not self.certify:
             raise ValueError("max_beams is how far certify widens; set certify=true, or leave it")
         return self
 
 
-class VLLMEngine(Section):
+class VLLMDecoder(Section):
     """vLLM on the merged model, for GPUs and large models; vLLM chooses the device itself."""
 
     kind: Literal["vllm"] = "vllm"
@@ -45,14 +45,14 @@ class VLLMEngine(Section):
     options: dict[str, Any] = Field({}, description="further arguments of vllm.LLM")
 
     @model_validator(mode="after")
-    def _said_once(self) -> VLLMEngine:
+    def _said_once(self) -> VLLMDecoder:
         twice = sorted(set(self.options) & set(type(self).model_fields))
         if twice:
             raise ValueError(f"options: {twice} are fields of the engine itself; set them there")
         return self
 
 
-class VLLMServer(Section):
+class VLLMServerDecoder(Section):
     """A `vllm serve` that `recipes/vllm/serve.py` started, here or elsewhere; many may share it."""
 
     kind: Literal["vllm-serve"] = "vllm-serve"
@@ -75,4 +75,6 @@ class VLLMServer(Section):
     max_retries: int = Field(2, ge=0, exclude=True, description="of 5xx, timeouts")
 
 
-Engine = Annotated[HFEngine | VLLMEngine | VLLMServer, Field(discriminator="kind")]
+DecoderSettings = Annotated[
+    HFDecoder | VLLMDecoder | VLLMServerDecoder, Field(discriminator="kind")
+]

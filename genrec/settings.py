@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -50,3 +50,15 @@ class Section(BaseModel):
             else part
             for name, part in data.items()
         }
+
+
+class PartSettings(Section):
+    """The settings of a part that a recipe names by `kind`; `genrec.registry` knows them all.
+
+    Attributes:
+        implementation: `module:name` of the class or function that they configure.
+        kind: the part's name in recipes.
+    """
+
+    implementation: ClassVar[str]
+    kind: str

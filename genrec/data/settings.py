@@ -1,15 +1,17 @@
-"""Where the catalogue and the histories come from: `prepare.source`, and how pictures are fetched."""
+"""Where the data comes from (`prepare.source`), how it is split, and how images are fetched."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, SecretStr, model_validator
 
-from genrec.config.base import Path_, Section
+from genrec.settings import PartSettings, Path_, Section
 
 
-class Interchange(Section):
+class InterchangeSettings(PartSettings):
     """The field's JSON files: `{user: [items]}`, `{item: {title, ...}}`, `{item: ["<a_1>", ...]}`."""
 
     kind: Literal["interchange"] = "interchange"
@@ -19,7 +21,7 @@ class Interchange(Section):
     images: Path_ | None = None
 
 
-class Movielens(Section):
+class MovieLensSettings(PartSettings):
     """MovieLens CSV files and a folder of posters named by movie id."""
 
     kind: Literal["movielens"] = "movielens"
@@ -29,7 +31,7 @@ class Movielens(Section):
     min_rating: float = 0.0
 
 
-class Demo(Section):
+class DemoSettings(PartSettings):
     """A seeded made-up shop with rendered pictures and known ground truth."""
 
     kind: Literal["demo"] = "demo"
@@ -40,7 +42,11 @@ class Demo(Section):
 
 
 Unit = Literal["auto", "s", "ms", "us", "ns", "iso", "order"]
+
+
 _SEPARATOR = "of CSV and TSV, where it is neither a comma nor a tab"
+
+
 _IMAGES = (
     "null: none; a folder; or `download`: fetch the URLs, once, into runtime.store, from public "
     "addresses only"
@@ -100,7 +106,7 @@ class LogFile(Section):
         return self
 
 
-class _Pictured(Section):
+class _Pictured(PartSettings):
     """What sources that can name pictures have in common."""
 
     images: Literal["download"] | Path_ | None = Field(None, description=_IMAGES)
@@ -115,7 +121,7 @@ class _Pictured(Section):
     )
 
 
-class Files(_Pictured):
+class FilesSettings(_Pictured):
     """Your own tables: parquet, CSV, TSV or JSON lines, plain, gzip or zstd; any column names."""
 
     kind: Literal["files"] = "files"
@@ -123,7 +129,7 @@ class Files(_Pictured):
     interactions: LogFile
 
 
-class Amazon(_Pictured):
+class AmazonSettings(_Pictured):
     """Amazon Reviews 2023, 2018 or 2014: two files, or a category of the hub's 2023 dataset."""
 
     kind: Literal["amazon"] = "amazon"
@@ -131,7 +137,8 @@ class Amazon(_Pictured):
     meta: Path_ | None = Field(None, description="JSON lines of products")
     category: str | None = Field(None, description="such as All_Beauty, instead of two files")
     dataset: str = Field(
-        "McAuley-Lab/Amazon-Reviews-2023", description="hub id, or a folder laid out like it"
+        "McAuley-Lab/Amazon-Reviews-2023",
+        description="hub id, or a folder laid out like it",
     )
     revision: str = Field("main", description="of the hub dataset; a commit can be repeated")
     min_rating: float = Field(0.0, ge=0, le=5, description="lower ratings are no interactions")
@@ -141,7 +148,7 @@ class Amazon(_Pictured):
     )
 
     @model_validator(mode="after")
-    def _one_way(self) -> Amazon:
+    def _one_way(self) -> AmazonSettings:
         pair = (self.reviews is not None, self.meta is not None)
         if (self.category is None) != all(pair) or (self.category is not None and any(pair)):
             raise ValueError(
@@ -150,7 +157,7 @@ class Amazon(_Pictured):
         return self
 
 
-class RecBole(_Pictured):
+class RecBoleSettings(_Pictured):
     """RecBole's atomic files: `.inter` and `.item`, tab-separated, with typed headers."""
 
     kind: Literal["recbole"] = "recbole"
@@ -172,13 +179,13 @@ class RecBole(_Pictured):
     min_rating: float = Field(0.0, description="lower ratings are no interactions")
 
     @model_validator(mode="after")
-    def _together(self) -> RecBole:
+    def _together(self) -> RecBoleSettings:
         if self.min_rating and not self.rating:
             raise ValueError("min_rating needs `rating`, the field of ratings")
         return self
 
 
-class Exchange(Section):
+class ExchangeSettings(PartSettings):
     """A dataset in another toolkit's files, as `genrec export` writes them; SIDs come along."""
 
     kind: Literal["exchange"] = "exchange"
@@ -190,12 +197,6 @@ class Exchange(Section):
     def index(self) -> str:
         """Where published SIDs are."""
         return self.folder
-
-
-Source = Annotated[
-    Interchange | Movielens | Demo | Files | Amazon | RecBole | Exchange,
-    Field(discriminator="kind"),
-]
 
 
 class Downloads(Section):
@@ -210,3 +211,94 @@ class Downloads(Section):
     allow_private: bool = Field(
         False, description="also fetch from private, loopback and link-local addresses"
     )
+
+
+class LastOutSettings(Section):
+    """Leave-last-out: each user's last item is the test target, the last but one validates."""
+
+    kind: Literal["last_out"] = "last_out"
+
+
+class TemporalSettings(Section):
+    """One cut in time for everybody; a user's next item after it is the target."""
+
+    kind: Literal["temporal"] = "temporal"
+    valid: float = Field(0.1, gt=0, lt=1, description="share of the interactions")
+    test: float = Field(0.1, gt=0, lt=1, description="share of the interactions, the newest")
+    target: Literal["first", "last"] = "first"
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> TemporalSettings:
+        _leaves_some(self.valid, self.test)
+        return self
+
+
+class ColdItemsSettings(Section):
+    """Leave-last-out, the newest items held out of training; their metrics stand apart."""
+
+    kind: Literal["cold_items"] = "cold_items"
+    share: float = Field(0.05, gt=0, lt=1, description="share of the items")
+
+
+class ColdUsersSettings(Section):
+    """Users drawn at random of whom nothing is learned; their last item is the target."""
+
+    kind: Literal["cold_users"] = "cold_users"
+    valid: float = Field(0.1, gt=0, lt=1, description="share of the users")
+    test: float = Field(0.1, gt=0, lt=1, description="share of the users")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> ColdUsersSettings:
+        _leaves_some(self.valid, self.test)
+        return self
+
+
+class GivenSettings(Section):
+    """The split that an `exchange` source brings; nothing is filtered, nothing taken out."""
+
+    kind: Literal["given"] = "given"
+
+
+def _leaves_some(valid: float, test: float) -> None:
+    if valid + test >= 1:
+        raise ValueError(
+            f"valid={valid} and test={test} leave nothing to learn from; expected less than 1 together"
+        )
+
+
+Split = Annotated[
+    LastOutSettings | TemporalSettings | ColdItemsSettings | ColdUsersSettings | GivenSettings,
+    Field(discriminator="kind"),
+]
+
+
+def _masked(salt: SecretStr) -> str:
+    """Returns what stands for a salt in fingerprints and manifests.
+
+    Another salt must be another artifact, and nobody may read it there. What can be said of a salt
+    that is guessed by trying can also be said from one hashed user id, so this tells no more.
+    """
+    key = salt.get_secret_value().encode()
+    return "hmac-sha256:" + hmac.new(key, b"genrec: which salt", hashlib.sha256).hexdigest()[:16]
+
+
+def _text(value: object) -> object:
+    return value if isinstance(value, SecretStr) else str(value)
+
+
+class HashUsers(Section):
+    """Every user id becomes its HMAC-SHA256 under a salt, which appears nowhere."""
+
+    # Text first: the message for another type would show what was found.
+    salt: Annotated[SecretStr, BeforeValidator(_text), PlainSerializer(_masked)]
+
+    @model_validator(mode="after")
+    def _long_enough(self) -> HashUsers:
+        # Here, not by a bound of the field: its message would show what was found.
+        if len(self.salt.get_secret_value()) < 16:
+            raise ValueError(
+                "salt: fewer than 16 characters, which can be guessed; make one with "
+                '`python -c "import secrets; print(secrets.token_hex(16))"` and give it as ${SALT}'
+            )
+        return self

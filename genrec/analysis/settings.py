@@ -1,4 +1,4 @@
-"""The `probe` section: how closely a trained model and its SIDs are looked into, and by which judge."""
+"""The `probe` section, and what `evaluate` diagnoses."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from genrec.config.annotate import Engine, NoEngine
-from genrec.config.base import Section
-from genrec.config.engine import Dtype
+from genrec.decode.settings import Dtype
+from genrec.engines.settings import EngineSettings, NoEngine
+from genrec.settings import Section
 
 
-class Judge(Section):
+class JudgeSettings(Section):
     """A vision-language model that says how well a text goes with a picture.
 
     `question` asks it whether the text describes the picture. `likelihood` asks nothing: how much
@@ -19,7 +19,7 @@ class Judge(Section):
     captioners, which cannot answer questions about a text.
     """
 
-    engine: Engine = NoEngine()
+    engine: EngineSettings = NoEngine()
     method: Literal["question", "likelihood"] = "question"
     prompt: str | None = Field(
         None,
@@ -31,7 +31,7 @@ class Judge(Section):
     longest_side: int = Field(768, ge=16, description="pictures are made no larger, pixels")
 
     @model_validator(mode="after")
-    def _measurable(self) -> Judge:
+    def _measurable(self) -> JudgeSettings:
         if self.method == "likelihood" and self.engine.kind not in ("hf", "none"):
             raise ValueError(
                 f"method=likelihood needs engine.kind=hf, found {self.engine.kind}: the others do "
@@ -55,4 +55,13 @@ class Probe(Section):
     num_beams: int = Field(10, ge=1)
     neighbours: int = Field(10, ge=1, description="k of the neighbourhood overlap")
     dtype: Dtype = "float32"
-    judge: Judge = Judge()
+    judge: JudgeSettings = JudgeSettings()
+
+
+class AlignmentSettings(Section):
+    """How much of a retriever's collaborative space can be read off the items' semantic one."""
+
+    of: str = Field(description="the name of a retriever that has such a space: anchorrec, sasrec")
+    view: str = "text"
+    probes: tuple[Literal["linear", "mlp-1", "mlp-2", "mlp-3"], ...] = ("linear", "mlp-1")
+    epochs: int = Field(400, ge=1)

@@ -3,23 +3,23 @@
 import pytest
 
 from genrec import recipe
-from genrec.config.engine import HFEngine, VLLMEngine
+from genrec.decode.settings import HFDecoder, VLLMDecoder
 from genrec.recipe import RecipeError
 
 
 def test_the_default_is_ours() -> None:
-    assert recipe.load("demo").recommend.engine == HFEngine()
+    assert recipe.load("demo").recommend.engine == HFDecoder()
 
 
 def test_an_option_alone_means_the_default_kind() -> None:
     engine = recipe.load("demo", ["recommend.engine.strategy=expand"]).recommend.engine
-    assert engine == HFEngine(strategy="expand")
+    assert engine == HFDecoder(strategy="expand")
 
 
 def test_vllm_takes_any_option_of_its_own() -> None:
     overrides = ["recommend.engine.kind=vllm", "recommend.engine.options.max_num_seqs=8"]
     engine = recipe.load("demo", overrides).recommend.engine
-    assert engine == VLLMEngine(options={"max_num_seqs": 8})
+    assert engine == VLLMDecoder(options={"max_num_seqs": 8})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,242 @@
+"""The sections `compose` and `train`: the tasks, the model, how it is tuned, the optimisation."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from genrec.settings import Path_, Section
+
+
+class TaskSettings(Section):
+    """How often a task is composed."""
+
+    needs: ClassVar[str | None] = None  # the optional stage whose words the task is made of
+    rate: float | None = Field(1.0, ge=0, description="expected passes over its items or users")
+
+
+class HistoryTaskSettings(TaskSettings):
+    """SID history -> SID; `stream` makes every next item a target in one example per user.
+
+    It has the newest max_history + 1 items. `window` slides over longer histories: such an example
+    every `stride` items. `prefix` is the classic expansion, an example per next item.
+    """
+
+    expand: Literal["stream", "window", "prefix", "last"] = "stream"
+    stride: int | None = Field(
+        None, ge=1, description="of expand=window, items; null: max_history, each target once"
+    )
+
+    @model_validator(mode="after")
+    def _strides(self) -> HistoryTaskSettings:
+        if self.stride is not None and self.expand != "window":
+            raise ValueError(f"stride={self.stride}: expand={self.expand} has none; leave it out")
+        return self
+
+
+class NextTaskSettings(TaskSettings):
+    """A history with words on either side: the last item as target, or an example per next item.
+
+    `prefix` is how others compose these; with it such tasks make many times the examples of all
+    others, which are then starved.
+    """
+
+    expand: Literal["last", "prefix"] = "last"
+
+
+class CaptionTaskSettings(TaskSettings):
+    """A task over captions; it takes part where the recipe has the stage caption."""
+
+    needs: ClassVar[str | None] = "caption"
+    rate: float | None = Field(
+        None, ge=0, description="null: 1 if the recipe has what it is made of, else 0"
+    )
+
+
+class InterestTaskSettings(CaptionTaskSettings):
+    """A task over mined interests; it takes part where the recipe has the stage mine."""
+
+    needs: ClassVar[str | None] = "mine"
+
+
+class Tasks(Section):
+    """The tasks that the LLM trains on: eight by default, one loss, no weights but these rates.
+
+    A rate of 0 leaves a task out. The caption tasks take part once the recipe has captions.
+    """
+
+    history_to_sid: HistoryTaskSettings = Field(
+        HistoryTaskSettings(), description="the SIDs of a user's items -> the next item's SID"
+    )
+    title_to_sid: TaskSettings = Field(TaskSettings(), description="an item's title -> its SID")
+    sid_to_title: TaskSettings = Field(TaskSettings(), description="an item's SID -> its title")
+    history_to_title: NextTaskSettings = Field(
+        NextTaskSettings(), description="the SIDs of a user's items -> the next item's title"
+    )
+    titles_to_title: NextTaskSettings = Field(
+        NextTaskSettings(), description="the titles of a user's items -> the next item's title"
+    )
+    titles_to_sid: NextTaskSettings = Field(
+        NextTaskSettings(), description="the titles of a user's items -> the next item's SID"
+    )
+    caption_to_sid: CaptionTaskSettings = Field(
+        CaptionTaskSettings(), description="what an item's picture shows -> its SID"
+    )
+    caption_to_title: CaptionTaskSettings = Field(
+        CaptionTaskSettings(), description="what an item's picture shows -> its title"
+    )
+    sid_to_caption: CaptionTaskSettings = Field(
+        CaptionTaskSettings(rate=0),
+        description="an item's SID -> what its picture shows (off by default)",
+    )
+    interest_to_sid: InterestTaskSettings = Field(
+        InterestTaskSettings(rate=0),
+        description="an interest an item serves -> its SID (off by default)",
+    )
+    query_to_sid: InterestTaskSettings = Field(
+        InterestTaskSettings(rate=0),
+        description="words of a search -> an item's SID (off by default)",
+    )
+
+
+class Compose(Section):
+    """Tables to training examples."""
+
+    tasks: Tasks = Tasks()
+    style: Literal["compact", "instruct"] = "compact"
+    max_history: int = Field(50, ge=1)
+    max_text: int = Field(300, ge=1, description="characters of an item's text in a prompt")
+
+    def optional_reads(self) -> dict[str, str | None]:
+        """Returns the stages that the tasks are made of, with the rate that insists on each."""
+        found: dict[str, str | None] = {}
+        for name, task in self.tasks:
+            if task.needs and task.rate != 0:
+                insists = f"compose.tasks.{name}.rate" if task.rate else None
+                found[task.needs] = found.get(task.needs) or insists
+        return found
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What every task reads, and the stages that some tasks are made of."""
+        return ("prepare", "quantize", *self.optional_reads())
+
+    def active(self, stages: Collection[str]) -> dict[str, dict[str, Any]]:
+        """Returns the options of the tasks that take part.
+
+        Args:
+            stages: the stages that compose reads; a rate of null is 1 where the task's is among
+                them, else 0.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for name, task in self.tasks:
+            rate = task.rate
+            if rate is None:
+                rate = float(task.needs is None or task.needs in stages)
+            if rate > 0:
+                found[name] = task.model_dump() | {"rate": rate}
+        return found
+
+
+SidInit = Annotated[
+    Literal["random", "codebook"],
+    Field(
+        description="where the SID rows start: at random, or like the quantizer's codes. Validation "
+        "NDCG@10 on the demo after 6 epochs, 1,000 users: 0.0366 and 0.0340 (seed 0), 0.0313 and 0.0333 "
+        "(seed 1), no difference"
+    ),
+]
+
+
+class ScratchSettings(Section):
+    """A Qwen3-architecture model of the given size, its tokenizer trained on the examples."""
+
+    kind: Literal["scratch"] = "scratch"
+    tune: ClassVar[Literal["full"]] = "full"  # always, as if it were one of Pretrained's
+    dtype: ClassVar[Literal["float32"]] = "float32"
+    hidden: int = Field(128, ge=8)
+    layers: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1)
+    vocab: int = Field(4000, ge=300)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    sid_init: SidInit = "random"
+
+
+class PretrainedSettings(Section):
+    """A causal LM by hub name or folder, tuned by LoRA, 4-bit QLoRA, or whole."""
+
+    kind: Literal["pretrained"] = "pretrained"
+    name: Path_
+    tune: Literal["lora", "qlora", "full"] = "lora"
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    target: str | tuple[str, ...] = "all-linear"
+    use_dora: bool = Field(
+        False, description="weights as direction and magnitude, arXiv 2402.09353"
+    )
+    use_rslora: bool = Field(
+        False, description="scale alpha / sqrt(rank), not alpha / rank, arXiv 2312.03732"
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="of the base's weights; bfloat16 halves them, and the merged model is saved in it. "
+        "With qlora it is the products': what is not in 4 bits, and the merged model, stay float32. "
+        "Not for tune=full",
+    )
+    sid_init: SidInit = "random"
+
+    @model_validator(mode="after")
+    def _adapted(self) -> PretrainedSettings:
+        if self.tune == "full" and (
+            ignored := sorted({"use_dora", "use_rslora"} & self.model_fields_set)
+        ):
+            raise ValueError(f"{ignored}: are of adapters, and tune=full has none; leave them out")
+        if self.tune == "full" and self.dtype != "float32":
+            raise ValueError(
+                f"dtype={self.dtype}: weights that are trained themselves lose small steps in it; "
+                "leave float32, products are in bfloat16 on a GPU all the same"
+            )
+        return self
+
+
+Optimizer = Literal[
+    "adamw_torch_fused",
+    "adamw_torch",
+    "adafactor",
+    "adamw_8bit",
+    "lion_8bit",
+    "paged_adamw_8bit",
+    "paged_adamw_32bit",
+]
+
+
+class Train(Section):
+    """Examples to a model, by transformers.Trainer."""
+
+    model: Annotated[ScratchSettings | PretrainedSettings, Field(discriminator="kind")] = (
+        ScratchSettings()
+    )
+    epochs: float = Field(20, gt=0)
+    tokens_per_batch: int = Field(4096, ge=16)
+    packing: bool = Field(
+        False, description="several examples in one row, instead of rows of like length and padding"
+    )
+    max_length: int = Field(512, ge=16)
+    lr: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    optimizer: Optimizer = Field(
+        "adamw_torch_fused", description="by transformers' name; 8-bit ones need bitsandbytes"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="compute layers again instead of keeping what is in them"
+    )
+    warmup: float = Field(0.1, ge=0, lt=1)
+    scheduler: Literal["cosine", "one-cycle", "linear", "constant_with_warmup"] = "cosine"
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    ema: float = Field(0.0, ge=0, lt=1)
+    eval_every: int = Field(200, ge=1, description="steps between validations")
+    eval_users: int = Field(1000, ge=1, description="validation users decoded each time")
+    patience: int = Field(5, ge=1, description="validations without a gain before stopping")

@@ -1,0 +1,1 @@
+from .retriever import AnchorRec as AnchorRec

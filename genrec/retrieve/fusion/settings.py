@@ -1,0 +1,58 @@
+"""The `fuse` section, and `recommend.candidates`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, model_validator
+
+from genrec.settings import Section
+
+
+class Fuse(Section):
+    """Several systems' lists to one; whatever is fitted is fitted on validation users."""
+
+    enabled: bool = Field(True, description="false leaves the stage out")
+    method: Literal["reciprocal_rank", "minmax", "zscore", "gate"] = "zscore"
+    sources: tuple[str, ...] = Field(
+        (), description="systems, retrievers' names and `generative`; empty: all"
+    )
+    weights: dict[str, NonNegativeFloat] | None = Field(
+        None, description="by source; null: fitted on validation users"
+    )
+    k: int = Field(20, ge=1, description="length of the fused lists")
+    k0: float = Field(60.0, ge=0, description="reciprocal_rank: weight / (k0 + place)")
+    optimise_k: int = Field(10, ge=1, description="weights are fitted to NDCG at this cut-off")
+    restarts: int = Field(2, ge=0, description="random starting points of the fit")
+    strength: float = Field(1.0, gt=0, description="gate: inverse of the L2 penalty")
+    negatives: int = Field(100, ge=1, description="gate: candidates per user learned from")
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The users, and the systems that are fused."""
+        if not self.sources:
+            return ("prepare", "retrieve", "recommend")
+        nodes = ("recommend" if s == "generative" else f"retrieve.{s}" for s in self.sources)
+        return ("prepare", *nodes)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Fuse:
+        if self.method == "gate" and self.weights is not None:
+            raise ValueError(
+                "weights: the gate learns its own; drop weights or take another method"
+            )
+        return self
+
+
+class CandidateSettings(Section):
+    """Items that the decoder may write for each user: those that retrievers list."""
+
+    mode: Literal["off", "restrict"] = "off"
+    sources: tuple[str, ...] = Field((), alias="from", description="names of retrievers")
+    size: int = Field(500, ge=1, description="items for each user, best places first")
+
+    @model_validator(mode="after")
+    def _named(self) -> CandidateSettings:
+        if self.mode == "restrict" and not self.sources:
+            raise ValueError("mode=restrict needs `from`, the names of one retriever or more")
+        return self
