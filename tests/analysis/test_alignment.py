@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from genrec.analysis import alignment
 from genrec.analysis.alignment import PROBES, Training, Users, probe_alignment
-from genrec.evaluate import alignment
 
 QUICK = Training(epochs=150, batch_size=64, lr=0.02)
 SMALL = {"linear": (), "mlp-1": (32,)}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from genrec.analysis import content
 from genrec.analysis.content import content_kept, neighbour_overlap
-from genrec.evaluate import content
 
 
 def brute_force(before: np.ndarray, after: np.ndarray, k: int) -> list[float]:

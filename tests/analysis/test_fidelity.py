@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from genrec.analysis import fidelity as module
 from genrec.analysis.fidelity import fidelity, separation, shuffled, token_f1
-from genrec.evaluate import fidelity as module
 
 TRUTHS = ["Red Bag", "blue lamp", "red  bag", "green tent"]
 VECTORS = np.array([[1.0, 0], [0, 1], [1, 0], [-1, 0.1]])
