@@ -50,7 +50,7 @@ STAGES = (
     Stage("prepare", 3, (), "items.parquet"),
     Stage("caption", 1, ("prepare",), "captions.parquet"),
     Stage("mine", 1, ("prepare", "caption"), "interests.parquet"),
-    Stage("embed", 1, ("prepare", "caption", "mine"), "embeddings.npy", uses=("seed",)),
+    Stage("embed", 2, ("prepare", "caption", "mine"), "views.json", uses=("seed",)),
     Stage("quantize", 1, ("embed",), "sids.npy", uses=("seed",)),
     Stage(
         "compose", 2, ("prepare", "caption", "mine", "quantize"), "train.parquet", uses=("seed",)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from genrec import recipe as recipes
 from genrec.console import Console
@@ -14,8 +15,11 @@ from genrec.launch import find_config, launch
 from genrec.processes import Processes
 from genrec.recipe import Recipe
 from genrec.resources import matching
-from genrec.stages.context import Context
+from genrec.stages import Context
 from genrec.store import Artifact, DamagedArtifact, Digests, RowCache, Store
+
+if TYPE_CHECKING:
+    from genrec.bundle import Bundle
 
 __all__ = ["STAGES", "MissingArtifact", "Pipeline", "Plan"]
 
@@ -34,6 +38,30 @@ class Plan:
 
 class MissingArtifact(FileNotFoundError):
     """An artifact that has not been built; the message holds the command that builds it."""
+
+
+class Artifacts(Mapping[str, Artifact]):
+    """The artifacts of a pipeline by node, each checked once, when it is first asked for."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._opened: dict[str, Artifact] = {}
+
+    def __getitem__(self, key: str) -> Artifact:
+        if key not in self._opened:
+            if key not in self._pipeline.nodes:
+                raise KeyError(key)
+            self._opened[key] = self._pipeline[key]
+        return self._opened[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._pipeline.nodes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pipeline.nodes)
+
+    def __len__(self) -> int:
+        return len(self._pipeline.nodes)
 
 
 class Pipeline:
@@ -142,6 +170,19 @@ class Pipeline:
             raise self._absent(key, f"{key} is not there yet")
         artifact.verify()
         return artifact
+
+    def bundle(
+        self, *, engine: str | None = None, options: Mapping[str, Any] | None = None
+    ) -> Bundle:
+        """Returns what the stages made, opened part by part when it is used; nothing is built.
+
+        Args:
+            engine: of the LLM, in place of the recipe's; see `Bundle`.
+            options: of the engine.
+        """
+        from genrec.bundle import Bundle
+
+        return Bundle(self.recipe, Artifacts(self), engine=engine, options=options)
 
     def finished(self, key: str) -> bool:
         """Says whether a stage is part of the recipe and its artifact is there."""

@@ -134,6 +134,16 @@ class Runtime(Section):
     )
     downloads: Downloads = Downloads()
 
+    def torch_device(self) -> str:
+        """Returns torch's name of the device; also sets the number of threads."""
+        import torch
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        if self.device != "auto":
+            return self.device
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
 
 class Recipe(Section):
     """A whole experiment. A recipe file states only what differs from these defaults."""

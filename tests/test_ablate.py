@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from genrec.ablate import Ablation
 from genrec.cli import cli
 from genrec.pipeline import STAGES
-from genrec.stages.context import Context
+from genrec.stages import Context
 
 ROOT = Path(__file__).parents[1]
 

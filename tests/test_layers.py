@@ -21,6 +21,7 @@ LAYERS = [
     {"enrich", "lm", "decode", "retrieve", "evaluate"},
     {"analysis"},
     {"recommender"},
+    {"bundle"},
     {"stages"},
     {"pipeline", "launch", "show", "show_train", "export", "publish", "ablate"},
     {"cli", "serve", "__main__", "__init__"},

@@ -11,7 +11,7 @@ import pytest
 
 from genrec import Pipeline
 from genrec.pipeline import STAGES, MissingArtifact
-from genrec.stages.context import Context
+from genrec.stages import Context
 from genrec.store import DamagedArtifact
 
 

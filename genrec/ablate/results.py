@@ -13,7 +13,7 @@ import polars as pl
 from genrec.ablate.runs import Run
 from genrec.evaluate import group_targets, per_user
 from genrec.pipeline import Pipeline
-from genrec.stages.context import system_of
+from genrec.stages import system_of
 
 Floats = npt.NDArray[np.float64]
 Key = tuple[str | None, str]  # group (None: all users) and metric

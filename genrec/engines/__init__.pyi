@@ -9,5 +9,6 @@ from .protocol import (
     Reply as Reply,
     Request as Request,
     Score as Score,
+    opened as opened,
 )
 from .vllm import VLLMEngine as VLLMEngine

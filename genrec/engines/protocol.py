@@ -6,10 +6,14 @@ last bits of floating point), so that each can be kept in a cache and none is as
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
+
+from genrec import registry
+from genrec.engines.settings import EngineSettings, NoEngine
 
 Role = Literal["system", "user", "assistant"]
 Finish = Literal["stop", "length", "error"]
@@ -145,3 +149,32 @@ class Reader(Protocol):
         Raises:
             EngineError: as `Engine.generate`.
         """
+
+
+@contextmanager
+def opened(settings: EngineSettings, device: Callable[[], str]) -> Iterator[Engine]:
+    """Yields the engine that settings describe, and frees it at the end.
+
+    Args:
+        settings: a recipe's `engine`.
+        device: asked only where the model runs in this process.
+
+    Raises:
+        FileNotFoundError: there is no such model.
+        ValueError: kind none, or the environment variable that should hold the key is not set.
+    """
+    engine = _build(settings, device)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def _build(settings: EngineSettings, device: Callable[[], str]) -> Engine:
+    if isinstance(settings, NoEngine):
+        raise ValueError("engine: kind none asks nobody; expected hf, vllm or openai")
+    options = {name: value for name, value in settings if name != "kind"}
+    if settings.in_process:
+        options["device"] = device()
+    engine: Engine = registry.implementation(settings)(**options)
+    return engine

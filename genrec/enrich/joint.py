@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from sentence_transformers import SentenceTransformer
 
-from genrec.enrich.embed import default_prompt
 from genrec.enrich.pictures import open_picture
 from genrec.enrich.rows import cached_rows, fixed_batches, row_key
+from genrec.enrich.text import default_prompt
 from genrec.enrich.vision import picture_bytes
 from genrec.progress import Progress, silent
 from genrec.weights import find_weights, loading, weights_identity

@@ -151,7 +151,12 @@ class Joint(Section):
     kind: Literal["joint"] = "joint"
     model: Path_
     text: JointText | None = JointText()
-    image: bool = Field(True, description="false: the same model over the words alone")
+    image: bool = Field(True, description="false: the same model over the text alone")
+    separate: bool = Field(
+        True,
+        description="also embed text and image alone, as the views `text` and `image`: retrievers and "
+        "search use them, SIDs do not",
+    )
     mode: Literal["auto", "fused", "mean"] = "auto"
     instruction: str | None = Field(None, description="the model's prompt; null: its own default")
     image_size: int = Field(

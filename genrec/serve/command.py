@@ -12,8 +12,8 @@ import click
 from genrec.serve.settings import Settings
 
 if TYPE_CHECKING:
+    from genrec.bundle import Bundle
     from genrec.serve.chat.wording import Wording
-    from genrec.serve.shop import Shop
 
 KEY = "GENREC_API_KEY"
 _RECIPE = click.argument("recipe")
@@ -145,12 +145,11 @@ def wording(url: str | None, model: str | None, key: str | None) -> Wording | No
 
 def opener(
     recipe: str, overrides: tuple[str, ...], engine: str | None, options: tuple[str, ...]
-) -> Callable[[], Shop]:
+) -> Callable[[], Bundle]:
     """Returns what reads the recipe, each time anew, and opens its artifacts."""
     import yaml
 
     from genrec.pipeline import Pipeline
-    from genrec.serve.shop import open_shop
 
     wanted = {}
     for option in options:
@@ -158,7 +157,11 @@ def opener(
         if not equals:
             raise ValueError(f"--engine-option {option}: expected KEY=VALUE")
         wanted[name] = yaml.safe_load(value)
-    return lambda: open_shop(Pipeline.load(recipe, *overrides), engine=engine, options=wanted)
+
+    def opened() -> Bundle:
+        return Pipeline.load(recipe, *overrides).bundle(engine=engine, options=wanted).open()
+
+    return opened
 
 
 def read_key(file: Path | None) -> str | None:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from genrec.serve.shop import LLM, Shop
+from genrec.bundle import LLM, Bundle
 
 MAX_HISTORY = 20  # newest items that are looked at: each costs one more prompt in the batch
 
 
 def influence(
-    shop: Shop, history: Sequence[int], items: Sequence[int]
+    shop: Bundle, history: Sequence[int], items: Sequence[int]
 ) -> list[dict[int, float]] | None:
     """Returns for each item what the history's items add to its log-probability.
 

@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
+from genrec.bundle import Bundle
 from genrec.serve.batching import Batcher
 from genrec.serve.explain import influence
 from genrec.serve.recommend import Ask, Recommended, answer
 from genrec.serve.settings import Settings
-from genrec.serve.shop import Shop
 from genrec.serve.similar import Near, neighbours
 
 
@@ -37,7 +37,7 @@ class Edition:
 
     def __init__(
         self,
-        shop: Shop,
+        shop: Bundle,
         settings: Settings,
         *,
         worker: ThreadPoolExecutor,
@@ -89,16 +89,16 @@ class Live:
         warm: given each shop before it is served, to read what requests would else wait for.
     """
 
-    def __init__(self, open_shop: Callable[[], Shop], settings: Settings) -> None:
+    def __init__(self, open_shop: Callable[[], Bundle], settings: Settings) -> None:
         self._open, self._settings = open_shop, settings
         self._edition: Edition | None = None
         self._reloading = asyncio.Lock()
         self._ending: set[asyncio.Task[None]] = set()
         self.watch: Callable[[int, float], None] = lambda size, seconds: None
-        self.warm: Callable[[Shop], object] = lambda shop: None
+        self.warm: Callable[[Bundle], object] = lambda shop: None
 
     @property
-    def shop(self) -> Shop:
+    def shop(self) -> Bundle:
         """The shop of the moment; for what needs several looks at it, take `edition`."""
         return self._now.shop
 
@@ -159,7 +159,7 @@ class Live:
         assert self._edition is not None, "start() comes first"
         return self._edition
 
-    def _warmed(self) -> Shop:
+    def _warmed(self) -> Bundle:
         shop = self._open()
         self.warm(shop)
         return shop
@@ -187,7 +187,7 @@ async def _end(edition: Edition) -> None:
     await edition.batcher.close()
 
 
-def _handle(shop: Shop, asked: Sequence[Ask | Why | Near]) -> list[Any]:
+def _handle(shop: Bundle, asked: Sequence[Ask | Why | Near]) -> list[Any]:
     """One batch: everything of one kind by one call."""
     kinds: dict[type, Callable[[Sequence[Any]], Sequence[Any]]] = {
         Ask: partial(answer, shop),
@@ -202,7 +202,7 @@ def _handle(shop: Shop, asked: Sequence[Ask | Why | Near]) -> list[Any]:
     return found
 
 
-def _influences(shop: Shop, asked: Sequence[Why]) -> list[list[dict[int, float]] | None]:
+def _influences(shop: Bundle, asked: Sequence[Why]) -> list[list[dict[int, float]] | None]:
     return [influence(shop, one.history, one.items) for one in asked]
 
 

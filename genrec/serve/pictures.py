@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from genrec.serve.shop import Shop
+from genrec.bundle import Bundle
 
 # By the file's first bytes: a row that names anything else than a picture shows nothing. No SVG, which
 # can hold scripts.
@@ -25,7 +25,7 @@ class Picture(NamedTuple):
     etag: str
 
 
-def picture_of(shop: Shop, number: int) -> Picture | None:
+def picture_of(shop: Bundle, number: int) -> Picture | None:
     """Returns the picture of item `number`; None where it has none that can be shown."""
     name = shop.items["image"][number] if "image" in shop.items.columns else None
     if name is None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
+from genrec.bundle import Bundle
 from genrec.serve.recommend import Recommended
 from genrec.serve.schemas import Influence, Item, Reasons, Recommendation
-from genrec.serve.shop import Shop
 
 _OWN = ("item", "item_id", "title", "description", "image", "caption", "interests")
 
 
-def item(shop: Shop, number: int) -> Item:
+def item(shop: Bundle, number: int) -> Item:
     """Returns item `number` with all that the catalogue and the annotations tell of it."""
     row = shop.items.row(number, named=True)
     return Item(
@@ -28,7 +28,7 @@ def item(shop: Shop, number: int) -> Item:
 
 
 def recommendations(
-    shop: Shop, found: Sequence[Recommended], reasons: Sequence[Reasons] | None = None
+    shop: Bundle, found: Sequence[Recommended], reasons: Sequence[Reasons] | None = None
 ) -> list[Recommendation]:
     """Returns a list as the API shows it; `reasons` beside it, one per item."""
     return [
@@ -44,7 +44,7 @@ def recommendations(
 
 
 def reasons(
-    shop: Shop, items: Sequence[int], influences: Sequence[Mapping[int, float]] | None
+    shop: Bundle, items: Sequence[int], influences: Sequence[Mapping[int, float]] | None
 ) -> list[Reasons]:
     """Returns why each item came: the history's items, strongest first, and the item's own words."""
     found = []
@@ -60,7 +60,7 @@ def reasons(
     return found
 
 
-def _influence(shop: Shop, ratios: Mapping[int, float]) -> list[Influence]:
+def _influence(shop: Bundle, ratios: Mapping[int, float]) -> list[Influence]:
     ids, titles = shop.items["item_id"], shop.items["title"]
     ordered = sorted(ratios.items(), key=lambda pair: (-pair[1], pair[0]))
     return [Influence(id=ids[n], title=titles[n], log_ratio=ratio) for n, ratio in ordered]

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import polars as pl
 
 from genrec import schema
+from genrec.bundle import LLM, Bundle
 from genrec.recommender import to_table
 from genrec.retrieve import to_recommendations
 from genrec.retrieve.fusion import reciprocal_rank
-from genrec.serve.shop import LLM, Shop
 
 Bools = npt.NDArray[np.bool_]
 _WHOLE = 20_000  # up to so many items a filtered retriever ranks, from which the filter then takes
@@ -66,7 +66,7 @@ class Recommended(NamedTuple):
     places: Mapping[str, int]
 
 
-def answer(shop: Shop, asks: Sequence[Ask]) -> list[list[Recommended]]:
+def answer(shop: Bundle, asks: Sequence[Ask]) -> list[list[Recommended]]:
     """Answers a batch; each list is the same whatever else is in the batch.
 
     A history is ranked by every system, and their lists are fused as the recipe's `fuse` stage does
@@ -89,12 +89,12 @@ def answer(shop: Shop, asks: Sequence[Ask]) -> list[list[Recommended]]:
     return _lists(len(asks), chosen, places)
 
 
-def known_systems(shop: Shop) -> tuple[str, ...]:
+def known_systems(shop: Bundle) -> tuple[str, ...]:
     """Returns the names that `Ask.system` may have."""
-    return (*shop.systems, SEARCH, *(() if shop.wish is None else (WRITTEN,)))
+    return (*shop.systems, SEARCH, *(() if shop.text_prompt is None else (WRITTEN,)))
 
 
-def _needed(shop: Shop, ask: Ask) -> frozenset[str]:
+def _needed(shop: Bundle, ask: Ask) -> frozenset[str]:
     """The systems that a request's answer needs."""
     known = known_systems(shop)
     if ask.system is not None and ask.system not in known:
@@ -110,7 +110,7 @@ def _needed(shop: Shop, ask: Ask) -> frozenset[str]:
     return frozenset(words | (set(joined) if ask.history or not ask.text else set()))
 
 
-def _of_system(shop: Shop, name: str, asks: Mapping[int, Ask]) -> pl.DataFrame:
+def _of_system(shop: Bundle, name: str, asks: Mapping[int, Ask]) -> pl.DataFrame:
     """One system's lists, filtered; `user` is the place in the batch."""
     if name in (LLM, WRITTEN):
         return _of_llm(shop, asks, in_words=name == WRITTEN)
@@ -132,7 +132,7 @@ def _of_system(shop: Shop, name: str, asks: Mapping[int, Ask]) -> pl.DataFrame:
     return pl.concat(parts).sort("user", "rank")
 
 
-def _of_llm(shop: Shop, asks: Mapping[int, Ask], *, in_words: bool) -> pl.DataFrame:
+def _of_llm(shop: Bundle, asks: Mapping[int, Ask], *, in_words: bool) -> pl.DataFrame:
     assert shop.llm is not None, "asked for by `systems`, which names it only where it is"
     allowed = None
     if any(ask.allowed is not None for ask in asks.values()):
@@ -140,8 +140,8 @@ def _of_llm(shop: Shop, asks: Mapping[int, Ask], *, in_words: bool) -> pl.DataFr
         masks = (ask.allowed for ask in asks.values())
         allowed = np.stack([everything if mask is None else mask for mask in masks])
     if in_words:
-        assert shop.wish is not None, "as above"
-        prompts = [shop.wish(ask.text or "") for ask in asks.values()]
+        assert shop.text_prompt is not None, "as above"
+        prompts = [shop.text_prompt(ask.text or "") for ask in asks.values()]
     else:
         prompts = [shop.prompt(ask.history) for ask in asks.values()]
     lists = shop.llm.recommend(
@@ -156,7 +156,7 @@ def _of_llm(shop: Shop, asks: Mapping[int, Ask], *, in_words: bool) -> pl.DataFr
     return to_table(list(asks), lists)
 
 
-def _search(shop: Shop, asks: Mapping[int, Ask]) -> pl.DataFrame:
+def _search(shop: Bundle, asks: Mapping[int, Ask]) -> pl.DataFrame:
     """Items by words: the magnitude retriever's query side, or cosine of the text view without one."""
     assert shop.encode is not None, "checked by `_needed`"
     searcher: Any = next((r for r in shop.retrievers.values() if hasattr(r, "search")), None)
@@ -172,7 +172,7 @@ def _search(shop: Shop, asks: Mapping[int, Ask]) -> pl.DataFrame:
 
 
 def _filtered(
-    shop: Shop,
+    shop: Bundle,
     items: npt.NDArray[np.integer],
     scores: npt.NDArray[np.floating],
     asks: Sequence[Ask],
@@ -198,7 +198,7 @@ def _banned(ask: Ask) -> list[int]:
     return [*(() if ask.keep_seen else ask.history), *ask.exclude]
 
 
-def _chosen(shop: Shop, asks: Sequence[Ask], tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+def _chosen(shop: Bundle, asks: Sequence[Ask], tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """All answers in one table of user, item, score; each user's best first."""
     whole = {user: ask for user, ask in enumerate(asks) if ask.system is None}
     alone = [user for user in range(len(asks)) if user not in whole]
@@ -219,7 +219,9 @@ def _chosen(shop: Shop, asks: Sequence[Ask], tables: Mapping[str, pl.DataFrame])
     return _cut(pl.concat(parts), {user: ask.k for user, ask in enumerate(asks)})
 
 
-def _fused(shop: Shop, asks: Mapping[int, Ask], tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+def _fused(
+    shop: Bundle, asks: Mapping[int, Ask], tables: Mapping[str, pl.DataFrame]
+) -> pl.DataFrame:
     """The recipe's fusion of the systems' lists, or the one system's where it has no fusion."""
     nothing = pl.DataFrame(schema=dict(schema.RECOMMENDATIONS))
     sources = shop.fusion.sources if shop.fusion is not None else shop.systems[:1]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from genrec.bundle import Bundle
 from genrec.serve.filters import mask
 from genrec.serve.recommend import Ask
 from genrec.serve.schemas import RecommendationsRequest
-from genrec.serve.shop import Shop
 
 
 class Unknown(ValueError):
@@ -22,7 +22,7 @@ class Unknown(ValueError):
         self.field = field
 
 
-def number_of(shop: Shop, item_id: str, field: str) -> int:
+def number_of(shop: Bundle, item_id: str, field: str) -> int:
     """Returns the number of the item with an id.
 
     Args:
@@ -39,7 +39,7 @@ def number_of(shop: Shop, item_id: str, field: str) -> int:
     return found
 
 
-def history_of(shop: Shop, *, user: str | None, history: Sequence[str] | None) -> list[int]:
+def history_of(shop: Bundle, *, user: str | None, history: Sequence[str] | None) -> list[int]:
     """Returns item numbers, oldest first: those given, or else the known user's; [] for neither.
 
     Raises:
@@ -54,7 +54,7 @@ def history_of(shop: Shop, *, user: str | None, history: Sequence[str] | None) -
     return list(shop.histories[user])
 
 
-def view_of(shop: Shop, view: str | None) -> str:
+def view_of(shop: Bundle, view: str | None) -> str:
     """Returns the name of a view of the items: the one asked for, or else `text` or the first.
 
     Raises:
@@ -67,7 +67,7 @@ def view_of(shop: Shop, view: str | None) -> str:
     return view
 
 
-def ask_of(shop: Shop, request: RecommendationsRequest) -> Ask:
+def ask_of(shop: Bundle, request: RecommendationsRequest) -> Ask:
     """Returns a request in the shop's numbers.
 
     Raises:
@@ -93,5 +93,5 @@ def _shown(word: str) -> str:
     return repr(word if len(word) <= 60 else word[:59] + "…")
 
 
-def _sample(shop: Shop) -> str:
+def _sample(shop: Bundle) -> str:
     return repr(shop.items["item_id"][0])

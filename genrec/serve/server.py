@@ -14,12 +14,12 @@ from typing import Any
 
 import uvicorn
 
+from genrec.bundle import Bundle
 from genrec.serve.app import create_app
 from genrec.serve.chat.wording import Wording
 from genrec.serve.live import Live
 from genrec.serve.operate import JsonLines, log
 from genrec.serve.settings import Settings
-from genrec.serve.shop import Shop
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _CONNECTIONS = 2048  # open at once; more are answered 503 by uvicorn
@@ -42,7 +42,7 @@ def allowed_hosts(host: str, key: str | None) -> frozenset[str] | None:
 
 
 def run(
-    open_shop: Callable[[], Shop],
+    open_shop: Callable[[], Bundle],
     settings: Settings,
     *,
     host: str,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from genrec.serve.shop import Shop
+from genrec.bundle import Bundle
 
 
 class Near(NamedTuple):
@@ -18,7 +18,7 @@ class Near(NamedTuple):
     k: int
 
 
-def neighbours(shop: Shop, asked: Sequence[Near]) -> list[list[tuple[int, float]]]:
+def neighbours(shop: Bundle, asked: Sequence[Near]) -> list[list[tuple[int, float]]]:
     """Returns for each request item numbers and cosines, best first; equal ones by number.
 
     Vectors have unit length, or are zero where the view knows nothing of the item: such an item has
@@ -27,7 +27,7 @@ def neighbours(shop: Shop, asked: Sequence[Near]) -> list[list[tuple[int, float]
     return [_of_one(shop, near) for near in asked]
 
 
-def _of_one(shop: Shop, near: Near) -> list[tuple[int, float]]:
+def _of_one(shop: Bundle, near: Near) -> list[tuple[int, float]]:
     vectors = shop.views[near.view]
     if not vectors[near.number].any():
         return []

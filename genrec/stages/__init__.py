@@ -1,4 +1,60 @@
 """One file per stage, each with one `run(context)`: open what it reads, call the domain, write.
 
-No decisions live here, and a stage imports only what it needs: `prepare` loads no torch.
+A stage imports only what it needs: `prepare` loads no torch.
 """
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genrec.progress import Progress
+from genrec.recipe import Recipe
+from genrec.store import Artifact, RowCache
+
+EVALUATED = ("valid", "test")  # the splits that get recommendations and metrics
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage function gets.
+
+    Attributes:
+        recipe: the whole recipe; what a stage reads of it beside its section must be in its
+            fingerprint (`Stage.uses`) or in that of an artifact that it reads.
+        section: the stage's own section.
+        inputs: the artifacts that it reads, by node, checked.
+        out: the folder to write into; a stage that resumes finds there what a killed run left.
+        cache: finished rows of slow encoders, shared by all runs of the store.
+        progress: to be told of every step.
+    """
+
+    recipe: Recipe
+    section: Any
+    inputs: Mapping[str, Artifact]
+    out: Path
+    cache: RowCache
+    progress: Progress
+
+    @property
+    def device(self) -> str:
+        """The device that `runtime` asks for; also sets the number of threads."""
+        return self.recipe.runtime.torch_device()
+
+    def progress_of(self, part: str) -> Progress:
+        """Returns a progress whose steps are named after one part, such as a split."""
+        return lambda step, done, total: self.progress(f"{step} ({part})", done, total)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes one JSON file, the same bytes for the same value."""
+        text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+        (self.out / name).write_text(text + "\n", encoding="utf-8")
+
+
+def system_of(key: str) -> str:
+    """Returns the name under which a node's lists are measured; empty if it makes none."""
+    stage, _, name = key.partition(".")
+    return {"recommend": "generative", "fuse": "fused"}.get(stage, name)

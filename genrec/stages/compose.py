@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from genrec import schema
+from genrec.bundle import read_items
 from genrec.lm import compose
 from genrec.lm.tasks import Corpus
-from genrec.stages.context import Context
-from genrec.stages.items import read_items
+from genrec.stages import Context
 
 
 def run(context: Context) -> None:
     """Tables and SIDs to training examples, and the prompts of validation and test users."""
     section, prepared = context.section, context.inputs["prepare"]
     sids = context.inputs["quantize"].load()
-    items = read_items(context)
+    items = read_items(context.inputs)
     corpus = Corpus(
         items=items,
         sids=sids,

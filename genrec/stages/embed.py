@@ -1,67 +1,76 @@
-"""Items to one vector each: every view encoded, then fused."""
+"""Items to views: vectors of their texts, of their images, and of the behaviour around them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from genrec import enrich
+from genrec.bundle import read_items
+from genrec.enrich.queries import joint_options
 from genrec.enrich.settings import Joint, Late, TextFields
 from genrec.retrieve import training_sequences
-from genrec.stages.context import Context
-from genrec.stages.items import read_items
-from genrec.stages.views import joint_vectors
+from genrec.stages import Context
 
-Views = dict[str, tuple[np.ndarray, float]]  # name -> vectors [N, D], weight
+Views = dict[str, tuple[np.ndarray, float | None]]  # name -> vectors [N, D], weight in the fusion
 
 
 def run(context: Context) -> None:
-    """Items to one vector each: every view encoded, then fused."""
-    section, items = context.section, read_items(context)
-    encode: dict[type, Callable[[Context, pl.DataFrame], Views]] = {Late: _late, Joint: _joint}
-    found = encode[type(section)](context, items)
+    """Encodes every view of the items, each to a file of its own."""
+    section, items = context.section, read_items(context.inputs)
+    views = _late(context, items) if isinstance(section, Late) else _joint(context, items)
     if section.behaviour is not None:
-        found["behaviour"] = _behaviour_view(context, len(items)), section.behaviour.weight
-    weights = {name: weight for name, (_, weight) in found.items()}
-    fused = enrich.late_fusion({name: view for name, (view, _) in found.items()}, weights)
-    np.save(context.out / "embeddings.npy", fused)
-    shapes = {name: {"dim": v.shape[1], "weight": weights[name]} for name, (v, _) in found.items()}
-    context.write_json("views.json", shapes)
+        views["behaviour"] = _behaviour_view(context, len(items)), section.behaviour.weight
+    enrich.save_views(
+        context.out,
+        {name: vectors for name, (vectors, _) in views.items()},
+        {name: weight for name, (_, weight) in views.items()},
+    )
 
 
 def _late(context: Context, items: pl.DataFrame) -> Views:
-    section, found = context.section, {}
+    section: Late = context.section
+    views: Views = {}
     if section.text is not None:
-        vectors = enrich.encode_texts(
-            _texts(context, items, section.text),
-            model=section.text.model,
-            batch_size=section.text.batch_size,
-            max_tokens=section.text.max_tokens,
-            device=context.device,
-            cache=context.cache,
-            progress=context.progress,
+        encode = enrich.text_encoder(
+            section, device=context.device, cache=context.cache, progress=context.progress
         )
-        found["text"] = vectors, section.text.weight
+        views["text"] = encode(_texts(context, items, section.text)), section.text.weight
     if section.image.kind != "none":
-        found["image"] = _image_view(context, items), section.image.weight
-    return found
+        views["image"] = _image_view(context, items), section.image.weight
+    return views
 
 
 def _joint(context: Context, items: pl.DataFrame) -> Views:
-    section = context.section
-    vectors = joint_vectors(
-        context,
-        _texts(context, items, section.text) if section.text else [""] * len(items),
-        _paths(context, items) if section.image else [None] * len(items),
+    section: Joint = context.section
+    texts = _texts(context, items, section.text)
+    nothing: list[Path | None] = [None] * len(items)
+    paths = _paths(context, items) if section.image else nothing
+    views: Views = {"joint": (_joint_vectors(context, texts, paths), section.weight)}
+    if section.separate and section.text is not None:
+        views["text"] = _joint_vectors(context, texts, nothing), None
+        if any(paths):
+            views["image"] = _joint_vectors(context, [""] * len(items), paths), None
+    return views
+
+
+def _joint_vectors(context: Context, texts: list[str], paths: list[Path | None]) -> np.ndarray:
+    return enrich.encode_joint(
+        texts,
+        paths,
+        **joint_options(context.section),
+        device=context.device,
+        cache=context.cache,
+        progress=context.progress,
     )
-    return {"joint": (vectors, section.weight)}
 
 
-def _texts(context: Context, items: pl.DataFrame, words: TextFields) -> list[str]:
-    fields = words.chosen(context.inputs)
+def _texts(context: Context, items: pl.DataFrame, text: TextFields | None) -> list[str]:
+    if text is None:
+        return [""] * len(items)
+    fields = text.chosen(context.inputs)
     return [enrich.item_text(row, fields) for row in items.iter_rows(named=True)]
 
 

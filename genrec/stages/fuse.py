@@ -5,7 +5,7 @@ from __future__ import annotations
 from genrec import schema
 from genrec.retrieve.fusion import Fusion, kept
 from genrec.retrieve.ranking import training_popularity
-from genrec.stages.context import EVALUATED, Context, system_of
+from genrec.stages import EVALUATED, Context, system_of
 
 
 def run(context: Context) -> None:

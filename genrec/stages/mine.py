@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from genrec import prompts, schema
+from genrec.engines import opened
 from genrec.enrich.annotate import summarise
 from genrec.enrich.interests import PLACEHOLDERS, mine_items, normalise
-from genrec.stages.context import Context
-from genrec.stages.engine import opened
+from genrec.stages import Context
 
 
 def run(context: Context) -> None:

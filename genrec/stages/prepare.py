@@ -13,7 +13,7 @@ from genrec import data, schema
 from genrec.data import formats
 from genrec.data.formats.interchange import read_interchange
 from genrec.demo import make_demo
-from genrec.stages.context import Context
+from genrec.stages import Context
 
 _TABLES: dict[str, schema.Schema] = {
     "items": schema.ITEMS,

@@ -11,6 +11,8 @@ import polars as pl
 from genrec import enrich, prompts, schema
 from genrec.analysis import content, fidelity
 from genrec.analysis.judge import PLACEHOLDERS, Asker, judge
+from genrec.bundle import read_items
+from genrec.engines import opened
 from genrec.enrich.settings import Late, TextViewSettings
 from genrec.evaluate import per_user, probes
 from genrec.lm.batch import encode_texts as tokenize
@@ -19,9 +21,7 @@ from genrec.lm.tasks import Corpus, shorten
 from genrec.lm.write import Writer
 from genrec.recommender import Recommender, to_table
 from genrec.sid import load_quantizer
-from genrec.stages.context import Context
-from genrec.stages.engine import opened
-from genrec.stages.items import read_items
+from genrec.stages import Context
 
 Found = dict[str, Any]
 WRITES = {"sid_to_title": "title", "sid_to_caption": "caption"}  # task -> the column it writes
@@ -47,7 +47,7 @@ class _Probe:
     def __init__(self, context: Context) -> None:
         self.context, self.section = context, context.section
         self.seed = context.recipe.seed
-        self.items = read_items(context)
+        self.items = read_items(context.inputs)
         self.sids = context.inputs["quantize"].load()
         self.sample = self._draw(len(self.items), self.section.items)
         self.written: dict[str, list[Found]] = {}
@@ -59,10 +59,11 @@ class _Probe:
             return _absent("the SIDs were published, not made from embeddings")
         quantize, embed = self.context.inputs["quantize"], self.context.inputs["embed"]
         quantizer = load_quantizer(quantize / "quantizer.safetensors")
+        embeddings, widths = enrich.load_fused(embed.path)
         return content.content_kept(
-            embed.load(),
+            embeddings,
             quantizer.decode(self.sids[:, : quantizer.levels]),
-            {name: view["dim"] for name, view in sorted(embed.load("views.json").items())},
+            widths,
             k=self.section.neighbours,
             seed=self.seed,
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from genrec.enrich import load_fused
 from genrec.sid import codes, published
-from genrec.stages.context import Context
+from genrec.stages import Context
 
 
 def run(context: Context) -> None:
@@ -20,7 +21,7 @@ def run(context: Context) -> None:
         return
     from genrec.sid import RQVAE, Quantizer, RKMeans  # torch and faiss, of no use to published SIDs
 
-    embeddings = context.inputs["embed"].load()
+    embeddings, _ = load_fused(context.inputs["embed"].path)
     options = section.model_dump(exclude={"kind", "resolve"})
     if section.kind == "rqvae":
         quantizer: Quantizer = RQVAE(**options, seed=context.recipe.seed, device=context.device)

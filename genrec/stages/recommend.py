@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import polars as pl
 
 from genrec import schema
+from genrec.bundle import Bundle
 from genrec.processes import Processes
-from genrec.recipe import Recipe
 from genrec.recommender import Lists, Recommender, to_table
 from genrec.retrieve.fusion import pooled
-from genrec.stages.context import EVALUATED, Context
-from genrec.store import Artifact, fingerprint
+from genrec.stages import EVALUATED, Context
 
 
 def run(context: Context) -> None:
@@ -26,12 +23,8 @@ def run(context: Context) -> None:
             "spreads over GPUs itself (for example engine.options.tensor_parallel_size=2); run "
             "`genrec recommend` alone"
         )
-    recommender = load(
-        context.recipe,
-        context.inputs["train"],
-        context.inputs["quantize"].load(),
-        device=processes.join(context.device),
-    )
+    bundle = Bundle(context.recipe, context.inputs)
+    recommender = bundle.load_llm(device=processes.join(context.device))
     exact = {}
     for split in EVALUATED:
         targets = context.inputs["prepare"].load(f"{split}.parquet")
@@ -77,39 +70,3 @@ def _candidates(context: Context, split: str, users: list[int]) -> list[np.ndarr
     file = schema.recommendations_file(split)
     tables = {name: context.inputs[f"retrieve.{name}"].load(file) for name in wanted.sources}
     return pooled(tables, users, size=wanted.size)
-
-
-def load(recipe: Recipe, trained: Artifact, sids: np.ndarray, *, device: str) -> Recommender:
-    """Opens a trained model with the engine that the recipe names.
-
-    Args:
-        recipe: its `recommend` section names the engine.
-        trained: the train stage's artifact.
-        sids: the quantize stage's. int32 [N, L].
-        device: where the `hf` engine runs.
-    """
-    engine = recipe.recommend.engine
-    options: dict[str, Any]
-    if engine.kind == "hf":
-        options = engine.model_dump(include={"strategy", "head", "dtype"})
-        options |= {"device": device}
-        if engine.memory_gb is not None:
-            options["memory_budget"] = int(engine.memory_gb * 1e9)
-    elif engine.kind == "vllm":
-        options = engine.model_dump(exclude={"kind", "options"}, exclude_none=True) | engine.options
-    else:
-        options = {**dict(engine), "model": engine.model or served_name(trained)}
-        del options["kind"]
-    return Recommender.load(
-        trained / "merged",
-        sids,
-        max_length=recipe.train.max_length,
-        batch_size=recipe.runtime.batch_size,
-        engine=engine.kind,
-        **options,
-    )
-
-
-def served_name(trained: Artifact) -> str:
-    """Returns the name under which a server offers a trained model: it changes with its files."""
-    return f"genrec-{fingerprint(trained.manifest['files'])}"

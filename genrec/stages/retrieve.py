@@ -5,18 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from genrec import registry, schema
+from genrec.bundle import read_items
+from genrec.enrich import load_views, text_encoder
 from genrec.retrieve import histories_of, to_recommendations, training_sequences
 from genrec.retrieve.anchorrec.settings import AnchorRecSettings
 from genrec.retrieve.magnitude.settings import MagnitudeSettings
 from genrec.retrieve.norm_concat.settings import NormConcatSettings
 from genrec.retrieve.ranking import training_popularity
 from genrec.retrieve.settings import LearnedSettings
-from genrec.stages.context import EVALUATED, Context
-from genrec.stages.items import read_items
-from genrec.stages.views import Floats, item_views, text_encoder
+from genrec.stages import EVALUATED, Context
+
+Floats = npt.NDArray[np.float32]
 
 Queries = dict[str, tuple[Any, Any]]  # by name, vectors [n, D] and items [n]
 _STAGES_OWN = {"views", "queries", "held_out", "index"}  # settings of no retriever
@@ -30,7 +33,7 @@ def run(context: Context) -> None:
         prepared.load("items.parquet"),
         training_sequences(prepared.load("train.parquet")),
     )
-    views = item_views(context) if "embed" in context.inputs else {}
+    views = load_views(context.inputs["embed"].path) if "embed" in context.inputs else {}
     retriever = _make(context).fit(
         sequences, num_items=len(items), progress=context.progress, **_beside(context, views)
     )
@@ -104,7 +107,10 @@ def _queries(context: Context) -> tuple[Queries, Queries]:
     held: Queries = {}
     if not names:
         return found, held
-    items, encode = read_items(context), text_encoder(context)
+    items = read_items(context.inputs)
+    encode = text_encoder(
+        context.recipe.embed, device=context.device, cache=context.cache, progress=context.progress
+    )
     for name in names:
         if name == "interest":
             rows = items.select("item", text="interests").explode("text")

@@ -31,7 +31,7 @@ from genrec.processes import Processes
 from genrec.recommender import Recommender, to_table
 from genrec.sid import SIDTrie
 from genrec.sid.quantizer import load_codebooks
-from genrec.stages.context import Context
+from genrec.stages import Context
 
 METRIC = "ndcg@10"  # chooses the checkpoint; recall alone is blind to the order
 _NOT_TRAINERS = {"model", "max_length", "eval_users"}  # of the section; what `train` is not told

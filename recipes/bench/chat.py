@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from genrec.serve.shop import open_shop
 
 from genrec.pipeline import Pipeline
 from genrec.serve.chat.listing import Asker
@@ -31,7 +32,6 @@ from genrec.serve.chat.reply import Reply, respond
 from genrec.serve.live import Edition, Live
 from genrec.serve.recommend import SEARCH, WRITTEN, Ask, known_systems
 from genrec.serve.settings import Settings
-from genrec.serve.shop import open_shop
 from recipes.bench.chat_wishes import NOUNS, SAID, Wish, make_wishes
 
 K = 5

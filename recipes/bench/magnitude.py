@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from genrec.analysis.side_selection import choose_side
-from genrec.enrich import encode_texts
+from genrec.enrich import encode_texts, load_views
 from genrec.pipeline import Pipeline
 from genrec.retrieve import histories_of, training_sequences
 from genrec.retrieve.learning import Validation, top_items
@@ -149,9 +149,7 @@ def _world(args: argparse.Namespace) -> World:
     prepared, embedded = pipeline["prepare"], pipeline["embed"]
     names = ("train", "valid", "test", "items")
     train, valid, test, items = (pl.read_parquet(prepared.path / f"{n}.parquet") for n in names)
-    views = json.loads((embedded.path / "views.json").read_text())
-    start = sum(views[name]["dim"] for name in views if name < "text")  # in the order of names
-    view = np.load(embedded.path / "embeddings.npy")[:, start : start + views["text"]["dim"]]
+    view = load_views(embedded.path)["text"]
     model = pipeline.recipe.embed.text.model  # type: ignore[union-attr]
     cache = RowCache(args.rows or args.store / "rows.sqlite")
     titles = items["title"].to_list()

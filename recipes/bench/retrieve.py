@@ -17,7 +17,6 @@ transpose of the weights that the paper gives, so its lists differ.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import statistics
@@ -35,6 +34,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from genrec import Pipeline, evaluate, retrieve, schema
+from genrec.enrich import load_views
 from genrec.retrieve.anchorrec import AnchorRec
 from genrec.retrieve.ease import EASE
 from genrec.retrieve.itemknn import ItemKNN
@@ -131,9 +131,7 @@ def _arguments() -> argparse.Namespace:
 def _data(args: argparse.Namespace) -> Data:
     pipeline = Pipeline.load(args.recipe, f"runtime.store={args.store}")
     prepared, embedded = pipeline["prepare"], pipeline["embed"]
-    views = json.loads((embedded.path / "views.json").read_text())
-    begin = sum(view["dim"] for name, view in views.items() if name < "text")  # sorted by name
-    texts = np.load(embedded.path / "embeddings.npy")[:, begin : begin + views["text"]["dim"]]
+    texts = load_views(embedded.path)["text"]
     train = retrieve.training_sequences(prepared.load("train.parquet"))
     print(
         f"scientific: {len(train)} users, {len(texts)} items, {sum(map(len, train))} training "

@@ -18,11 +18,11 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 import genrec
+from genrec.bundle import served_name
 from genrec.decode.vllm_constraint import save_constraint
 from genrec.decode.vllm_start import PROCESSOR
 from genrec.lm.batch import code_token_ids
 from genrec.sid.trie import SIDTrie
-from genrec.stages.recommend import served_name
 
 
 def main() -> None:

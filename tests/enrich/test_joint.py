@@ -21,8 +21,8 @@ from transformers import (
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
 from genrec.enrich import joint
-from genrec.enrich.embed import encode_texts
 from genrec.enrich.joint import encode_joint, load_joint_encoder
+from genrec.enrich.text import encode_texts
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "<fake_token_around_image>", "<global-img>"]
 WORDS = [*SPECIAL, "<end_of_utterance>", "red", "blue", "saw", "pump", "disc", "User", ":"]

@@ -11,10 +11,10 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from genrec import Pipeline
+from genrec.bundle import Bundle
 from genrec.serve.app import create_app
 from genrec.serve.live import Live
 from genrec.serve.settings import Settings
-from genrec.serve.shop import Shop, open_shop
 
 RECIPE = """
 prepare: {source: {kind: demo, items: 60, users: 120, image_size: 32}, core: 2}
@@ -43,12 +43,12 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
 
 
 @pytest.fixture(scope="session")
-def shop(pipeline: Pipeline) -> Shop:
-    return open_shop(pipeline)
+def shop(pipeline: Pipeline) -> Bundle:
+    return pipeline.bundle().open()
 
 
 @pytest.fixture(scope="session")
-def client(shop: Shop) -> Iterator[TestClient]:
+def client(shop: Bundle) -> Iterator[TestClient]:
     """A started application without a key."""
     settings = Settings()
     with TestClient(create_app(Live(lambda: shop, settings), settings)) as found:

@@ -12,18 +12,18 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from genrec.bundle import Bundle
 from genrec.serve.app import create_app
 from genrec.serve.explain import influence
 from genrec.serve.live import Live
 from genrec.serve.pictures import picture_of
 from genrec.serve.recommend import Ask, answer
 from genrec.serve.settings import Settings
-from genrec.serve.shop import Shop
 
 URL = "/v1/recommendations"
 
 
-def ids(shop: Shop, numbers: Sequence[int]) -> list[str]:
+def ids(shop: Bundle, numbers: Sequence[int]) -> list[str]:
     return [shop.items["item_id"][number] for number in numbers]
 
 
@@ -33,7 +33,7 @@ def listed(client: TestClient, **body: object) -> list[str]:
     return [one["item"]["id"] for one in answered.json()["recommendations"]]
 
 
-def test_a_list_is_the_core_s(client: TestClient, shop: Shop) -> None:
+def test_a_list_is_the_core_s(client: TestClient, shop: Bundle) -> None:
     found = answer(shop, [Ask((3, 17), 5)])[0]
     answered = client.post(URL, json={"history": ids(shop, [3, 17]), "k": 5}).json()
     for place, (one, told) in enumerate(zip(found, answered["recommendations"], strict=True), 1):
@@ -46,12 +46,12 @@ def test_a_list_is_the_core_s(client: TestClient, shop: Shop) -> None:
     assert (answered["model"], answered["version"]) == (shop.name, shop.version)
 
 
-def test_a_user_s_history_is_looked_up(client: TestClient, shop: Shop) -> None:
+def test_a_user_s_history_is_looked_up(client: TestClient, shop: Bundle) -> None:
     user, history = next(iter(shop.histories.items()))
     assert listed(client, user=user) == listed(client, history=ids(shop, history))
 
 
-def test_filters_excluded_items_and_seen_ones(client: TestClient, shop: Shop) -> None:
+def test_filters_excluded_items_and_seen_ones(client: TestClient, shop: Bundle) -> None:
     history = ids(shop, [3, 17])
     wanted = {"price": {"max": 100}, "category": {"none": ["umbrella"]}}
     rows = shop.items.to_dicts()
@@ -65,7 +65,7 @@ def test_filters_excluded_items_and_seen_ones(client: TestClient, shop: Shop) ->
     assert set(history) <= set(listed(client, history=history, k=60, keep_seen=True))
 
 
-def test_a_wish_and_a_single_system(client: TestClient, shop: Shop) -> None:
+def test_a_wish_and_a_single_system(client: TestClient, shop: Bundle) -> None:
     assert listed(client, query="a warm jacket", k=3) == ids(
         shop, [one.item for one in answer(shop, [Ask((), 3, text="a warm jacket")])[0]]
     )
@@ -74,7 +74,7 @@ def test_a_wish_and_a_single_system(client: TestClient, shop: Shop) -> None:
     assert found == ids(shop, [one.item for one in popular])
 
 
-def test_reasons(client: TestClient, shop: Shop) -> None:
+def test_reasons(client: TestClient, shop: Bundle) -> None:
     body = {"history": ids(shop, [3, 17, 29]), "k": 3, "explain": True}
     found = client.post(URL, json=body).json()["recommendations"]
     rows = [shop.rows[one["item"]["id"]] for one in found]
@@ -132,14 +132,14 @@ def test_bodies_that_are_no_json(client: TestClient) -> None:
     assert "Content-Type: application/json" in answered.json()["error"]["message"]
 
 
-def test_the_model(client: TestClient, shop: Shop) -> None:
+def test_the_model(client: TestClient, shop: Bundle) -> None:
     (model,) = client.get("/v1/models").json()["data"]
     assert (model["id"], model["object"], model["version"]) == ("shop", "model", shop.version)
     assert model["systems"] == ["generative", "popular", "cooccurrence", "magnitude"]
     assert (model["views"], model["items"]) == (["behaviour", "image", "text"], 60)
 
 
-def test_an_item(client: TestClient, shop: Shop) -> None:
+def test_an_item(client: TestClient, shop: Bundle) -> None:
     row = shop.items.row(7, named=True)
     found = client.get(f"/v1/items/{row['item_id']}").json()
     assert (found["id"], found["title"]) == (row["item_id"], row["title"])
@@ -148,7 +148,7 @@ def test_an_item(client: TestClient, shop: Shop) -> None:
     assert client.get("/v1/items/" + "x" * 201).status_code == 422
 
 
-def test_a_picture_and_that_it_is_asked_for_once(client: TestClient, shop: Shop) -> None:
+def test_a_picture_and_that_it_is_asked_for_once(client: TestClient, shop: Bundle) -> None:
     item_id, name = shop.items["item_id"][7], shop.items["image"][7]
     path = client.get(f"/v1/items/{item_id}").json()["image"]
     found = client.get(path)
@@ -170,7 +170,7 @@ def test_a_path_is_no_id(client: TestClient, wanted: str) -> None:
         assert client.get(path).status_code == 404
 
 
-def test_only_pictures_are_shown(shop: Shop, tmp_path: Path) -> None:
+def test_only_pictures_are_shown(shop: Bundle, tmp_path: Path) -> None:
     text, picture = tmp_path / "a.png", tmp_path / "b"
     text.write_text("root:x:0:0")
     Image.new("RGB", (2, 2)).save(picture, "WEBP")
@@ -187,7 +187,7 @@ def test_only_pictures_are_shown(shop: Shop, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("view", ["text", "image", "behaviour"])
-def test_neighbours(client: TestClient, shop: Shop, view: str) -> None:
+def test_neighbours(client: TestClient, shop: Bundle, view: str) -> None:
     vectors, number = shop.views[view], 9
     cosine = vectors @ vectors[number]
     cosine[number] = -np.inf
@@ -202,7 +202,7 @@ def test_neighbours(client: TestClient, shop: Shop, view: str) -> None:
     assert [one["systems"] for one in found["items"]] == [{view: n} for n in range(1, 6)]
 
 
-def test_neighbours_by_default_and_of_nobody(client: TestClient, shop: Shop) -> None:
+def test_neighbours_by_default_and_of_nobody(client: TestClient, shop: Bundle) -> None:
     item_id = shop.items["item_id"][0]
     assert client.get(f"/v1/similar/{item_id}").json()["view"] == "text"
     assert len(client.get(f"/v1/similar/{item_id}?k=100").json()["items"]) == 59
@@ -213,7 +213,7 @@ def test_neighbours_by_default_and_of_nobody(client: TestClient, shop: Shop) -> 
     assert client.get(f"/v1/similar/{item_id}?k=0").status_code == 422
 
 
-def test_ids_with_slashes(shop: Shop) -> None:
+def test_ids_with_slashes(shop: Bundle) -> None:
     rows = {f"a/{n}?#é": n for n in range(len(shop))}
     items = shop.items.with_columns(item_id=pl.Series(list(rows)))
     other = replace(shop, items=items, rows=rows)

@@ -1,18 +1,17 @@
 """The application as a whole: its document, its headers, one shape for every error."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
+from genrec.bundle import Bundle
 from genrec.serve.app import create_app
 from genrec.serve.chat.guide import guide_of
 from genrec.serve.live import Live
 from genrec.serve.schemas import RecommendationsRequest
 from genrec.serve.settings import Settings
-from genrec.serve.shop import Shop
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +27,8 @@ def operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def test_the_catalogue_is_read_before_anybody_chats(shop: Shop) -> None:
-    other, settings = replace(shop), Settings()
+def test_the_catalogue_is_read_before_anybody_chats(shop: Bundle) -> None:
+    other, settings = shop.replace(), Settings()
     with TestClient(create_app(Live(lambda: other, settings), settings)):
         assert id(other) in guide_of._of
 
@@ -117,11 +116,11 @@ def test_one_shape_for_errors(
     assert answered.json()["error"]["type"] == kind
 
 
-def test_a_bug_is_a_500_that_tells_nothing(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bug_is_a_500_that_tells_nothing(shop: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     def broken(history: object) -> None:
         raise RuntimeError("the secret of u0042")
 
-    settings, other = Settings(), replace(shop, prompt=broken)
+    settings, other = Settings(), shop.replace(prompt=broken)
     with TestClient(create_app(Live(lambda: other, settings), settings)) as client:
         body = {"history": [shop.items["item_id"][0]]}
         found = client.post("/v1/recommendations", json=body, headers={"x-request-id": "r1"})

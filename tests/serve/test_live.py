@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from genrec.bundle import Bundle
 from genrec.decode.vllm_server import ServerUnreachable
 from genrec.serve.app import create_app
 from genrec.serve.batching import Closed
 from genrec.serve.live import Live
 from genrec.serve.recommend import Ask, Unanswerable, answer
 from genrec.serve.settings import Settings
-from genrec.serve.shop import Shop
 from genrec.serve.similar import Near, neighbours
 
 
@@ -26,12 +26,12 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
 class Opener:
     """Opens versions of a shop one after another; the engine of each waits at its gate."""
 
-    def __init__(self, shop: Shop) -> None:
+    def __init__(self, shop: Bundle) -> None:
         self.shop, self.version, self.fails = shop, "1", False
         self.gate = threading.Event()
         self.gate.set()
 
-    def __call__(self) -> Shop:
+    def __call__(self) -> Bundle:
         if self.fails:
             raise ValueError("half there")
         gate = self.gate
@@ -43,7 +43,7 @@ class Opener:
         return replace(self.shop, version=self.version, prompt=prompt)
 
 
-def test_running_requests_end_on_what_they_began_with(shop: Shop) -> None:
+def test_running_requests_end_on_what_they_began_with(shop: Bundle) -> None:
     async def main() -> None:
         opener = Opener(shop)
         live = Live(opener, Settings())
@@ -70,7 +70,7 @@ def test_running_requests_end_on_what_they_began_with(shop: Shop) -> None:
     run(main())
 
 
-def test_the_old_edition_is_closed_when_nobody_uses_it(shop: Shop) -> None:
+def test_the_old_edition_is_closed_when_nobody_uses_it(shop: Bundle) -> None:
     async def main() -> None:
         opener = Opener(shop)
         live = Live(opener, Settings())
@@ -90,7 +90,7 @@ def test_the_old_edition_is_closed_when_nobody_uses_it(shop: Shop) -> None:
     run(main())
 
 
-def test_nothing_new_and_what_cannot_be_opened(shop: Shop) -> None:
+def test_nothing_new_and_what_cannot_be_opened(shop: Bundle) -> None:
     async def main() -> None:
         opener = Opener(shop)
         live = Live(opener, Settings())
@@ -106,7 +106,7 @@ def test_nothing_new_and_what_cannot_be_opened(shop: Shop) -> None:
     run(main())
 
 
-def test_kinds_share_a_batch_and_faults_do_not(shop: Shop) -> None:
+def test_kinds_share_a_batch_and_faults_do_not(shop: Bundle) -> None:
     async def main() -> None:
         sizes: list[int] = []
         live = Live(lambda: shop, Settings(max_wait=0.05))
@@ -133,7 +133,7 @@ def test_kinds_share_a_batch_and_faults_do_not(shop: Shop) -> None:
     run(main())
 
 
-def test_a_lost_connection_is_not_tried_again_for_each(shop: Shop) -> None:
+def test_a_lost_connection_is_not_tried_again_for_each(shop: Bundle) -> None:
     """Where another server runs the LLM: all are told at once, and it is asked once."""
 
     class Gone:

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 from fastapi.testclient import TestClient
 
+from genrec.bundle import Bundle
 from genrec.serve.app import create_app
 from genrec.serve.live import Live
 from genrec.serve.operate import JsonLines, log
 from genrec.serve.settings import Settings
-from genrec.serve.shop import Shop
 
 KEY = "correct-horse-battery"
 SECRET = "a surprise for u0042"
@@ -37,7 +37,7 @@ def lines() -> Iterator[Lines]:
     log.removeHandler(handler)
 
 
-def serving(shop: Shop, settings: Settings) -> TestClient:
+def serving(shop: Bundle, settings: Settings) -> TestClient:
     return TestClient(create_app(Live(lambda: shop, settings), settings))
 
 
@@ -46,7 +46,7 @@ def value(metrics: str, line: str) -> float:
     return found
 
 
-def test_a_request_is_one_line_without_its_words(shop: Shop, lines: Lines) -> None:
+def test_a_request_is_one_line_without_its_words(shop: Bundle, lines: Lines) -> None:
     user = next(iter(shop.histories))
     with serving(shop, Settings()) as client:
         client.post("/v1/recommendations", json={"query": SECRET, "user": user})
@@ -64,7 +64,7 @@ def test_a_request_is_one_line_without_its_words(shop: Shop, lines: Lines) -> No
     assert not any(user in line or "surprise" in line for line in lines.lines)
 
 
-def test_words_are_logged_if_asked_for(shop: Shop, lines: Lines) -> None:
+def test_words_are_logged_if_asked_for(shop: Bundle, lines: Lines) -> None:
     user = next(iter(shop.histories))
     with serving(shop, Settings(log_text=True)) as client:
         client.post("/v1/recommendations", json={"query": SECRET, "user": user})
@@ -75,7 +75,7 @@ def test_words_are_logged_if_asked_for(shop: Shop, lines: Lines) -> None:
         assert (found["query"], found["user"], found["path"]) == (SECRET, user, path)
 
 
-def test_a_bug_s_line_says_where_and_not_what(shop: Shop, lines: Lines) -> None:
+def test_a_bug_s_line_says_where_and_not_what(shop: Bundle, lines: Lines) -> None:
     def broken(history: object) -> None:
         raise RuntimeError(SECRET)
 
@@ -90,7 +90,7 @@ def test_a_bug_s_line_says_where_and_not_what(shop: Shop, lines: Lines) -> None:
     assert SECRET in JsonLines(text=True).format(record)
 
 
-def test_metrics_count(shop: Shop) -> None:
+def test_metrics_count(shop: Bundle) -> None:
     with serving(shop, Settings(rate=0.01, burst=8)) as client:
         for _ in range(3):
             assert client.post("/v1/recommendations", json={"history": []}).status_code == 200
@@ -114,7 +114,7 @@ def test_metrics_count(shop: Shop) -> None:
     assert "xxx" not in text
 
 
-def test_health(shop: Shop) -> None:
+def test_health(shop: Bundle) -> None:
     with serving(shop, Settings(key=KEY)) as client:
         assert client.get("/healthz").json() == {
             "status": "ok",
@@ -124,10 +124,10 @@ def test_health(shop: Shop) -> None:
         }
 
 
-def test_reload(shop: Shop, lines: Lines) -> None:
-    shops: list[Shop | Exception] = [shop, shop, replace(shop, version="2"), ValueError("half")]
+def test_reload(shop: Bundle, lines: Lines) -> None:
+    shops: list[Bundle | Exception] = [shop, shop, replace(shop, version="2"), ValueError("half")]
 
-    def opened() -> Shop:
+    def opened() -> Bundle:
         found = shops.pop(0)
         if isinstance(found, Exception):
             raise found

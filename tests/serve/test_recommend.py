@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 
 from genrec import Pipeline, recipe
+from genrec.bundle import LLM, Bundle
 from genrec.pipeline import MissingArtifact
 from genrec.serve.recommend import SEARCH, Ask, answer
-from genrec.serve.shop import LLM, Shop, open_shop
 
 
 def histories(pipeline: Pipeline, count: int = 12) -> list[tuple[int, ...]]:
@@ -17,7 +17,7 @@ def histories(pipeline: Pipeline, count: int = 12) -> list[tuple[int, ...]]:
     return [tuple(row) for row in users["history"].to_list()]
 
 
-def test_the_list_of_a_test_user_is_that_of_the_stages(pipeline: Pipeline, shop: Shop) -> None:
+def test_the_list_of_a_test_user_is_that_of_the_stages(pipeline: Pipeline, shop: Bundle) -> None:
     users = pipeline["prepare"].load("test.parquet").head(12)["user"]
     asked = histories(pipeline)
     for system, key in ((None, "fuse"), (LLM, "recommend"), ("magnitude", "retrieve.magnitude")):
@@ -31,7 +31,7 @@ def test_the_list_of_a_test_user_is_that_of_the_stages(pipeline: Pipeline, shop:
             )
 
 
-def test_the_batch_does_not_matter(pipeline: Pipeline, shop: Shop) -> None:
+def test_the_batch_does_not_matter(pipeline: Pipeline, shop: Bundle) -> None:
     allowed = np.arange(len(shop)) % 2 == 0
     first, *others = histories(pipeline)
     asks = [
@@ -50,7 +50,7 @@ def test_the_batch_does_not_matter(pipeline: Pipeline, shop: Shop) -> None:
     assert answer(shop, []) == []
 
 
-def test_filters_hold_whatever_answers(pipeline: Pipeline, shop: Shop) -> None:
+def test_filters_hold_whatever_answers(pipeline: Pipeline, shop: Bundle) -> None:
     allowed = np.arange(len(shop)) % 3 == 0
     history = histories(pipeline)[0]
     for system in (None, *shop.systems, SEARCH):
@@ -60,13 +60,13 @@ def test_filters_hold_whatever_answers(pipeline: Pipeline, shop: Shop) -> None:
         assert set(found) <= set(np.flatnonzero(allowed)) - {0, 3} - set(history)
 
 
-def test_items_of_the_history_come_back_if_asked_for(pipeline: Pipeline, shop: Shop) -> None:
+def test_items_of_the_history_come_back_if_asked_for(pipeline: Pipeline, shop: Bundle) -> None:
     history = histories(pipeline)[0]
     seen = answer(shop, [Ask(history, 60, keep_seen=True, system="popular")])[0]
     assert set(history) <= {one.item for one in seen}
 
 
-def test_places_say_who_listed_an_item(pipeline: Pipeline, shop: Shop) -> None:
+def test_places_say_who_listed_an_item(pipeline: Pipeline, shop: Bundle) -> None:
     history = histories(pipeline)[0]
     best = answer(shop, [Ask(history, 3)])[0][0]
     assert best.places
@@ -75,14 +75,14 @@ def test_places_say_who_listed_an_item(pipeline: Pipeline, shop: Shop) -> None:
         assert alone[place - 1].item == best.item or system == LLM  # a tie shares its place
 
 
-def test_a_title_finds_its_item(shop: Shop) -> None:
+def test_a_title_finds_its_item(shop: Bundle) -> None:
     titles = shop.items["title"].to_list()
     lists = answer(shop, [Ask((), 10, text=title) for title in titles])
     hits = [row in [one.item for one in found] for row, found in enumerate(lists)]
     assert np.mean(hits) > 2 * 10 / len(titles)
 
 
-def test_an_unknown_system(shop: Shop) -> None:
+def test_an_unknown_system(shop: Bundle) -> None:
     with pytest.raises(ValueError, match=r"system 'sasrec' is unknown; expected one of"):
         answer(shop, [Ask((1,), 5, system="sasrec")])
 
@@ -90,4 +90,4 @@ def test_an_unknown_system(shop: Shop) -> None:
 def test_what_was_not_built_is_named(pipeline: Pipeline, tmp_path: Path) -> None:
     other = Pipeline(recipe.load("demo", [f"runtime.store={tmp_path}"]), words=["demo"])
     with pytest.raises(MissingArtifact, match="genrec prepare demo"):
-        open_shop(other)
+        other.bundle().open()

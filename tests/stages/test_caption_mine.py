@@ -13,11 +13,10 @@ from PIL import Image
 
 from genrec import Pipeline
 from genrec.cli import cli
-from genrec.engines import HFEngine, Reply, Request
+from genrec.engines import HFEngine, Reply, Request, protocol as stage_engine
 from genrec.engines.settings import HFSettings, NoEngine, OpenAISettings, VLLMSettings
 from genrec.enrich.settings import Annotate
 from genrec.recipe import RecipeError
-from genrec.stages import engine as stage_engine
 from genrec.store import RowCache
 
 

@@ -21,8 +21,7 @@ from genrec import Pipeline
 from genrec.demo.catalogue import make_products
 from genrec.demo.render import save_png
 from genrec.demo.shop import draw
-from genrec.engines import EngineError, Reply, Request, VLLMEngine
-from genrec.stages import engine as stage_engine
+from genrec.engines import EngineError, Reply, Request, VLLMEngine, protocol as stage_engine
 from genrec.store import RowCache
 
 pytestmark = [

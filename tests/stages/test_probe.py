@@ -12,10 +12,9 @@ from PIL import Image
 
 from genrec import Pipeline, enrich, schema
 from genrec.cli import cli
-from genrec.engines import Reply, Request, Score
+from genrec.engines import Reply, Request, Score, protocol as stage_engine
 from genrec.evaluate.probes import METRIC
 from genrec.recipe import RecipeError
-from genrec.stages import engine as stage_engine
 
 ITEMS = 12
 OFF = ("history_to_title", "titles_to_title", "titles_to_sid", "caption_to_title")

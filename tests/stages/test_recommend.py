@@ -6,15 +6,17 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import polars as pl
 import pytest
 
 from genrec import Pipeline, recipe, schema
+from genrec.bundle import Bundle, served_name
 from genrec.progress import silent
-from genrec.stages import recommend
-from genrec.stages.context import Context
+from genrec.recommender import Recommender
+from genrec.stages import Context, recommend
 from genrec.store import Artifact
 
 ROOT = Path(__file__).parents[2]
@@ -34,11 +36,12 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> Any:
     def given(*overrides: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
         monkeypatch.setattr(
-            recommend.Recommender, "load", lambda folder, sids, **options: found.update(options)
+            Recommender, "load", lambda folder, sids, **options: found.update(options)
         )
         settings = [f"recommend.engine{override}" for override in overrides]
         settings += ["train.max_length=77", "runtime.batch_size=5"]
-        recommend.load(recipe.load("demo", settings), trained(), SIDS, device="meta")
+        artifacts = {"train": trained(), "quantize": mock.Mock(load=lambda: SIDS)}
+        Bundle(recipe.load("demo", settings), artifacts).load_llm(device="meta")
         assert (found.pop("max_length"), found.pop("batch_size")) == (77, 5)
         return found
 
@@ -67,13 +70,13 @@ def test_options_of_vllm(loaded: Any) -> None:
 
 
 def test_options_of_a_server(loaded: Any) -> None:
-    name = recommend.served_name(trained())
+    name = served_name(trained())
     url, here = "http://gpu:8000/v1", "http://127.0.0.1:8000/v1"
     chosen = {"engine": "vllm-serve", "key": None, "timeout": 60, "max_retries": 2}
     assert loaded(".kind=vllm-serve") == {**chosen, "base_url": here, "model": name}
     given = loaded(f"={{kind: vllm-serve, base_url: '{url}', model: mine, key: KEY, timeout: 5}}")
     assert given == {**chosen, "base_url": url, "model": "mine", "key": "KEY", "timeout": 5}
-    other = recommend.served_name(trained("1"))
+    other = served_name(trained("1"))
     assert other != name, "other weights must not be found under the same name"
 
 

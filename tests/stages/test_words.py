@@ -12,11 +12,10 @@ import pytest
 from PIL import Image
 
 from genrec import Pipeline, enrich, schema
-from genrec.engines import Reply, Request
-from genrec.enrich.embed import encode_texts
+from genrec.engines import Reply, Request, protocol as stage_engine
 from genrec.enrich.joint import encode_joint
+from genrec.enrich.text import encode_texts
 from genrec.recipe import RecipeError
-from genrec.stages import engine as stage_engine
 
 ITEMS = 12
 NO_WORDS = ("caption.engine={kind: none}", "mine.engine={kind: none}")
@@ -98,16 +97,18 @@ def test_the_joint_model_gets_words_and_pictures(
     joint = ["embed={kind: joint, model: some/model, image_size: 64, text: {max_tokens: 40}}"]
     pipeline = Pipeline.load(recipe, *joint)
     pipeline.run(to="embed")
-    texts, paths = encoder.call_args.args
+    texts, paths = encoder.call_args_list[0].args
     assert texts[5] == "bag 5\nsoft\nA red i5.\npicnics"
     assert paths[0] is None
     assert all(path.is_file() for path in paths[1:])
     options = encoder.call_args.kwargs
     assert (options["model"], options["image_size"]) == ("some/model", 64)
     assert options["max_tokens"] == 40
-    assert pipeline["embed"].load("views.json") == {"joint": {"dim": 8, "weight": 1.0}}
-    lengths = np.linalg.norm(pipeline["embed"].load(), axis=1)
-    np.testing.assert_allclose(lengths, 1, rtol=1e-5)
+    alone = {"text": {"dim": 8, "weight": None}, "image": {"dim": 8, "weight": None}}
+    assert pipeline["embed"].load() == {"joint": {"dim": 8, "weight": 1.0}, **alone}
+    fused, widths = enrich.load_fused(pipeline["embed"].path)
+    assert widths == {"joint": 8}
+    np.testing.assert_allclose(np.linalg.norm(fused, axis=1), 1, rtol=1e-5)
 
     Pipeline.load(recipe, *joint, "embed.image=false").run(to="embed")
     assert encoder.call_args.args[1] == [None] * ITEMS
@@ -115,8 +116,9 @@ def test_the_joint_model_gets_words_and_pictures(
     assert encoder.call_args.args[0] == [""] * ITEMS
     both = Pipeline.load(recipe, *joint, "embed.behaviour={dim: 2, weight: 2.0}")
     both.run(to="embed")
-    assert both["embed"].load("views.json") == {
+    assert both["embed"].load() == {
         "joint": {"dim": 8, "weight": 1.0},
+        **alone,
         "behaviour": {"dim": 2, "weight": 2.0},
     }
 

@@ -14,6 +14,7 @@ import numpy as np
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import StreamingResponse
 
+from genrec.bundle import Bundle
 from genrec.serve import present
 from genrec.serve.chat.listing import Asker
 from genrec.serve.chat.messages import (
@@ -38,7 +39,6 @@ from genrec.serve.parts import TheLive, TheWording
 from genrec.serve.recommend import Unanswerable
 from genrec.serve.resolve import history_of
 from genrec.serve.schemas import Recommendation
-from genrec.serve.shop import Shop
 
 router = APIRouter(tags=["chat"])
 _WORD = re.compile(r"\s*\S+")
@@ -97,7 +97,7 @@ def check(body: ChatRequest) -> None:
             raise HTTPException(400, why)
 
 
-def _asker(shop: Shop, body: ChatRequest) -> Asker:
+def _asker(shop: Bundle, body: ChatRequest) -> Asker:
     # OpenAI's `user` is any word that tells callers apart, so one that we do not know is no error.
     user = body.user if body.history is None and body.user in shop.histories else None
     try:
@@ -123,7 +123,7 @@ class _Completion:
     """One answer in the protocol's words."""
 
     def __init__(
-        self, shop: Shop, body: ChatRequest, reply: Reply, found: Sequence[Recommendation]
+        self, shop: Bundle, body: ChatRequest, reply: Reply, found: Sequence[Recommendation]
     ) -> None:
         self._body, self._reply, self._found = body, reply, list(found)
         self._id, self._created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())

@@ -6,11 +6,11 @@ import threading
 import weakref
 from functools import cached_property
 
+from genrec.bundle import Bundle
 from genrec.serve.chat.facets import Facets
 from genrec.serve.chat.lexicon import load_lexicon
 from genrec.serve.chat.names import Names
 from genrec.serve.chat.titles import Titles
-from genrec.serve.shop import Shop
 
 
 class Guide:
@@ -20,7 +20,7 @@ class Guide:
         shop: whose catalogue.
     """
 
-    def __init__(self, shop: Shop) -> None:
+    def __init__(self, shop: Bundle) -> None:
         self._items = shop.items
         self.facets = Facets(shop.items, load_lexicon())
         self.titles = Titles(shop.items)
@@ -38,7 +38,7 @@ class _Guides:
         self._of: dict[int, Guide] = {}
         self._making = threading.Lock()
 
-    def __call__(self, shop: Shop) -> Guide:
+    def __call__(self, shop: Bundle) -> Guide:
         """Returns the shop's guide; the first call reads the catalogue's words."""
         with self._making:
             found = self._of.get(id(shop))

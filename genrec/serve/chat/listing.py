@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from genrec.bundle import Bundle
 from genrec.serve.chat.conversation import State
 from genrec.serve.chat.facets import Bools, Facets
 from genrec.serve.chat.guide import Guide
@@ -17,7 +18,6 @@ from genrec.serve.chat.lexicon import clean
 from genrec.serve.chat.messages import MAX_LISTED
 from genrec.serve.live import Edition
 from genrec.serve.recommend import Ask, Recommended
-from genrec.serve.shop import Shop
 
 _SEEN = 1000  # what was shown before comes after everything else
 _GROUPS = 3  # lists that are asked for at once
@@ -147,13 +147,13 @@ def groups(may: Bools, lacks: npt.NDArray[np.int64], k: int) -> Iterator[Bools]:
         yield may & np.isin(lacks, needed[_GROUPS - 1 :])
 
 
-def wish_text(state: State, shop: Shop) -> str:
+def wish_text(state: State, shop: Bundle) -> str:
     """Returns the words to search for: the wish's, and those of the items that others should be like."""
     like = [_words_of(shop, item) for item in state.alike]
     return clean(" ".join([*like, state.text]), 1000)
 
 
-def _words_of(shop: Shop, item: int) -> str:
+def _words_of(shop: Bundle, item: int) -> str:
     row = shop.items.row(item, named=True)
     return clean(f"{row['title']}. {row.get('caption') or row['description'] or ''}", 400)
 

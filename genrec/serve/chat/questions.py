@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from genrec.bundle import Bundle
 from genrec.serve.chat.guide import Guide
 from genrec.serve.chat.lexicon import clean, tokens
 from genrec.serve.chat.sayings import Sayings, spoken
 from genrec.serve.chat.turns import Turn
-from genrec.serve.shop import Shop
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _HIDDEN = ("item", "item_id", "image", "title")
@@ -20,7 +20,7 @@ _MOST = 5  # items that one question is answered for
 LONG = 300  # characters of one fact
 
 
-def answered(shop: Shop, guide: Guide, say: Sayings, turn: Turn) -> str:
+def answered(shop: Bundle, guide: Guide, say: Sayings, turn: Turn) -> str:
     """Returns the answer to a question about items of the last list.
 
     Args:
@@ -50,7 +50,7 @@ def _extreme(guide: Guide, say: Sayings, turn: Turn) -> str:
     )
 
 
-def _about(shop: Shop, guide: Guide, say: Sayings, turn: Turn, item: int) -> str:
+def _about(shop: Bundle, guide: Guide, say: Sayings, turn: Turn, item: int) -> str:
     row, name = shop.items.row(item, named=True), guide.titles.names[item]
     if turn.parsed.wanted:  # "is the second one red?"
         having = [trait for trait in turn.parsed.wanted if guide.facets.having(trait)[item]]

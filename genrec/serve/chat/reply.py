@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
+from genrec.bundle import Bundle
 from genrec.serve.chat.conversation import State, converse
 from genrec.serve.chat.guide import Guide, guide_of
 from genrec.serve.chat.lexicon import clean, tokens
@@ -20,7 +21,6 @@ from genrec.serve.chat.turns import Kind, Turn
 from genrec.serve.chat.wording import Fact, Worded, Wording
 from genrec.serve.live import Edition
 from genrec.serve.recommend import Recommended
-from genrec.serve.shop import Shop
 
 _SHORT = 160  # characters of a caption in a list
 _SEEN: Mapping[Kind, Literal["last", "out"]] = {Kind.ALIKE: "last", Kind.MORE: "out"}
@@ -170,7 +170,7 @@ def _intro(
     return say("partly", count=full, sought=words) if full else say("nearest", sought=words)
 
 
-def cells_of(shop: Shop, guide: Guide, say: Sayings, state: State, item: int) -> Cells:
+def cells_of(shop: Bundle, guide: Guide, say: Sayings, state: State, item: int) -> Cells:
     """Returns an item's name, its price, what it looks like, and whom it is for."""
     row = shop.items.row(item, named=True)
     price = guide.facets.measured("price")
@@ -221,7 +221,7 @@ async def _nothing() -> Any:
     return None
 
 
-def _why_item(shop: Shop, guide: Guide, say: Sayings, state: State, item: int) -> list[str]:
+def _why_item(shop: Bundle, guide: Guide, say: Sayings, state: State, item: int) -> list[str]:
     row, parts = shop.items.row(item, named=True), []
     traits = [t for t in (*state.wanted, *state.firm) if guide.facets.having(t)[item]]
     if traits:

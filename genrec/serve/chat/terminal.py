@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from genrec.bundle import Bundle
 from genrec.pipeline import Pipeline
 from genrec.serve.batching import Overloaded
 from genrec.serve.chat.guide import guide_of
@@ -29,7 +30,6 @@ from genrec.serve.live import Edition, Live
 from genrec.serve.recommend import Unanswerable
 from genrec.serve.resolve import history_of
 from genrec.serve.settings import Settings
-from genrec.serve.shop import Shop, open_shop
 
 _PROMPT = "> "
 _PAUSE = 0.015  # seconds between two words on a terminal
@@ -72,7 +72,7 @@ def run(
         Unknown: no such user or item.
     """
     shown = console or Console()
-    live = Live(lambda: open_shop(pipeline), Settings())
+    live = Live(lambda: pipeline.bundle().open(), Settings())
     # The loop runs while something is answered. Between, input() has the main thread, which alone
     # gets Ctrl-C.
     with asyncio.Runner() as runner:
@@ -220,7 +220,7 @@ class Session:
             time.sleep(_PAUSE)
         self._console.print()
 
-    def _table(self, shop: Shop, reply: Reply) -> Table:
+    def _table(self, shop: Bundle, reply: Reply) -> Table:
         """The list; a column only where some item has something in it."""
         rows = [(str(n), *cells) for n, cells in enumerate(reply.cells, 1)]
         table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, expand=False)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from genrec.bundle import Bundle
 from genrec.serve import present
 from genrec.serve.recommend import Ask
 from genrec.serve.schemas import MAX_HISTORY, MAX_K, MAX_QUERY, Id, Item, Recommendation
-from genrec.serve.shop import Shop
 
 PAGE = 24  # cards on a page, and how many `more` adds
 CODES = 48  # codes on a page of the tree
@@ -98,20 +98,20 @@ class Visit:
         return [one.id for one in self.items]
 
 
-def visit(shop: Shop, ids: Iterable[str]) -> Visit:
+def visit(shop: Bundle, ids: Iterable[str]) -> Visit:
     """Returns the history that an address names; what the shop does not have is counted."""
     named = list(dict.fromkeys(ids))
     numbers = tuple(shop.rows[one] for one in named if one in shop.rows)
     return Visit(numbers, tuple(present.item(shop, n) for n in numbers), len(named) - len(numbers))
 
 
-def wanted(shop: Shop, numbers: tuple[int, ...], address: Address) -> Ask:
+def wanted(shop: Bundle, numbers: tuple[int, ...], address: Address) -> Ask:
     """Returns what the shop's page asks for: the fused list, or where nothing is known the popular."""
     system = first_system(shop) if not numbers and not address.q else None
     return Ask(numbers, address.n, text=address.q or None, system=system)
 
 
-def first_system(shop: Shop) -> str | None:
+def first_system(shop: Bundle) -> str | None:
     """Returns the system that answers an empty history; None leaves it to all of them."""
     return _FIRST if _FIRST in shop.retrievers else None
 
@@ -172,7 +172,7 @@ class Level:
         return found
 
 
-def level(shop: Shop, address: Branching) -> Level | None:
+def level(shop: Bundle, address: Branching) -> Level | None:
     """Returns what follows the codes of an address; None in a shop without SIDs.
 
     A page beyond the last one is the last one.

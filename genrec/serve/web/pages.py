@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Form, HTTPException, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
+from genrec.bundle import Bundle
 from genrec.serve import present
 from genrec.serve.live import Edition
 from genrec.serve.operate import note
@@ -21,7 +22,6 @@ from genrec.serve.parts import TheLive, TheSettings
 from genrec.serve.recommend import Recommended
 from genrec.serve.resolve import history_of, view_of
 from genrec.serve.schemas import MAX_K, Reasons, Recommendation
-from genrec.serve.shop import Shop
 from genrec.serve.web import cookie
 from genrec.serve.web.look import (
     PAGE,
@@ -175,18 +175,18 @@ async def theme(
     return answer
 
 
-def _frame(shop: Shop, own: Visit, address: Address) -> dict[str, Any]:
+def _frame(shop: Bundle, own: Visit, address: Address) -> dict[str, Any]:
     """What every page of the shop shows."""
     return {"name": shop.name, "size": len(shop), "own": own, "wish": address.q, "shown": address.n}
 
 
-def _number(shop: Shop, item: str) -> int:
+def _number(shop: Bundle, item: str) -> int:
     if item not in shop.rows:
         raise HTTPException(404, "This shop has no such item. It may have left the catalogue.")
     return shop.rows[item]
 
 
-def _newest(shop: Shop, user: str) -> list[str]:
+def _newest(shop: Bundle, user: str) -> list[str]:
     numbers = dict.fromkeys(reversed(history_of(shop, user=user, history=None)))
     newest = list(numbers)[:_NEWEST][::-1]
     return [shop.items["item_id"][number] for number in newest]

@@ -8,6 +8,7 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
+from genrec.bundle import Bundle
 from genrec.serve.chat.facets import Facets
 from genrec.serve.chat.lexicon import load_lexicon
 from genrec.serve.chat.listing import Asker
@@ -16,7 +17,6 @@ from genrec.serve.chat.reply import Reply, respond
 from genrec.serve.chat.titles import Titles
 from genrec.serve.live import Edition, Live
 from genrec.serve.settings import Settings
-from genrec.serve.shop import Shop
 
 # category, colour, pattern, brand, material, price
 ROWS = [
@@ -81,7 +81,7 @@ POISON = [
 
 
 @pytest.fixture(scope="session")
-def poisoned(shop: Shop) -> Shop:
+def poisoned(shop: Bundle) -> Bundle:
     """The shop with titles that attack whoever shows or reads them."""
     own = shop.items["title"].to_list()
     titles = [*POISON, *own[len(POISON) :]]
@@ -89,7 +89,7 @@ def poisoned(shop: Shop) -> Shop:
 
 
 @asynccontextmanager
-async def _opened(shop: Shop) -> AsyncIterator[Edition]:
+async def _opened(shop: Bundle) -> AsyncIterator[Edition]:
     live = Live(lambda: shop, Settings())
     await live.start()
     try:
@@ -99,7 +99,7 @@ async def _opened(shop: Shop) -> AsyncIterator[Edition]:
         await live.close()
 
 
-async def _talk(shop: Shop, said: Sequence[str], asker: Asker) -> list[Reply]:
+async def _talk(shop: Bundle, said: Sequence[str], asker: Asker) -> list[Reply]:
     messages: list[Message] = []
     replies = []
     async with _opened(shop) as edition:
@@ -111,7 +111,7 @@ async def _talk(shop: Shop, said: Sequence[str], asker: Asker) -> list[Reply]:
 
 
 @pytest.fixture(scope="session")
-def opened() -> Callable[[Shop], AbstractAsyncContextManager[Edition]]:
+def opened() -> Callable[[Bundle], AbstractAsyncContextManager[Edition]]:
     """Opens an edition of a shop."""
     return _opened
 
@@ -120,7 +120,7 @@ def opened() -> Callable[[Shop], AbstractAsyncContextManager[Edition]]:
 def conversation() -> Callable[..., list[Reply]]:
     """Says one thing after the other; the answers go back as text alone."""
 
-    def run(shop: Shop, *said: str, asker: Asker | None = None) -> list[Reply]:
+    def run(shop: Bundle, *said: str, asker: Asker | None = None) -> list[Reply]:
         return asyncio.run(_talk(shop, said, asker or Asker()))
 
     return run

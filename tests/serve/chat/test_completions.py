@@ -10,10 +10,10 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from genrec.bundle import Bundle
 from genrec.serve.app import create_app
 from genrec.serve.live import Live
 from genrec.serve.settings import Settings
-from genrec.serve.shop import Shop
 
 PATH = "/v1/chat/completions"
 KEY = "a-key-of-the-tests"
@@ -26,7 +26,7 @@ def ask(client: TestClient, *said: str, **fields: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def endpoint(
-    shop: Shop, listening: Callable[[FastAPI], AbstractContextManager[str]]
+    shop: Bundle, listening: Callable[[FastAPI], AbstractContextManager[str]]
 ) -> Iterator[openai.OpenAI]:
     """The official client, and the application behind uvicorn on a free port."""
     settings = Settings(key=KEY)
@@ -37,7 +37,7 @@ def endpoint(
         yield found
 
 
-def test_an_answer_of_the_official_client(endpoint: openai.OpenAI, shop: Shop) -> None:
+def test_an_answer_of_the_official_client(endpoint: openai.OpenAI, shop: Bundle) -> None:
     model = endpoint.models.list().data[0].id
     answer = endpoint.chat.completions.create(
         model=model,
@@ -103,7 +103,7 @@ def test_a_stream_is_the_same_answer_in_pieces(endpoint: openai.OpenAI) -> None:
     assert found == (whole.model_extra or {})["recommendations"]
 
 
-def test_what_is_liked_is_told_apart(endpoint: openai.OpenAI, shop: Shop) -> None:
+def test_what_is_liked_is_told_apart(endpoint: openai.OpenAI, shop: Bundle) -> None:
     said = f"I have seen the {shop.items['title'][7].split(',')[0]}"
     asked: Any = {"model": "", "messages": [{"role": "user", "content": said}]}
     liked = (endpoint.chat.completions.create(**asked).model_extra or {})["liked"]
@@ -223,7 +223,7 @@ def test_a_limit_of_words(client: TestClient) -> None:
     assert len(answer["recommendations"]) == 5  # the items are not words
 
 
-def test_who_asks(client: TestClient, shop: Shop) -> None:
+def test_who_asks(client: TestClient, shop: Bundle) -> None:
     user, history = next((u, h) for u, h in shop.histories.items() if len(h) > 3)
     ids = shop.items["item_id"].gather(list(history)).to_list()
 

@@ -8,12 +8,12 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from genrec.bundle import Bundle
 from genrec.lm.batch import encode_prompts
 from genrec.serve.app import create_app
 from genrec.serve.live import Live
 from genrec.serve.recommend import WRITTEN
 from genrec.serve.settings import Settings
-from genrec.serve.shop import Shop
 
 PATH = "/v1/chat/completions"
 ATTACKS = [
@@ -59,14 +59,14 @@ MESSAGE = st.one_of(
 
 
 @pytest.fixture(scope="module")
-def attacked(poisoned: Shop) -> Iterator[TestClient]:
+def attacked(poisoned: Bundle) -> Iterator[TestClient]:
     settings_ = Settings()
     app = create_app(Live(lambda: poisoned, settings_), settings_)
     with TestClient(app, raise_server_exceptions=True) as client:
         yield client
 
 
-def sane(shop: Shop, answer: Any) -> None:
+def sane(shop: Bundle, answer: Any) -> None:
     """The items exist, the text is made of our sentences and of their names."""
     found = answer["recommendations"]
     assert all(one["item"]["id"] in shop.rows for one in found)
@@ -82,7 +82,7 @@ def sane(shop: Shop, answer: Any) -> None:
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_any_conversation(
-    attacked: TestClient, poisoned: Shop, messages: list[Any], last: str
+    attacked: TestClient, poisoned: Bundle, messages: list[Any], last: str
 ) -> None:
     body = {"messages": [*messages, {"role": "user", "content": last}]}
     answer = attacked.post(PATH, json=body)
@@ -90,7 +90,7 @@ def test_any_conversation(
     sane(poisoned, answer.json())
 
 
-def test_a_stream_of_a_poisoned_shop_is_whole(attacked: TestClient, poisoned: Shop) -> None:
+def test_a_stream_of_a_poisoned_shop_is_whole(attacked: TestClient, poisoned: Bundle) -> None:
     """A title with line ends makes neither an event of its own nor a line of its own."""
     body = {"messages": [{"role": "user", "content": "anything"}], "k": 20, "stream": True}
     text = attacked.post(PATH, json=body).text
@@ -119,18 +119,18 @@ def test_a_megabyte(attacked: TestClient) -> None:
         assert answer.status_code == 200
 
 
-def test_words_never_become_sid_tokens(shop: Shop) -> None:
-    assert shop.wish is not None
+def test_words_never_become_sid_tokens(shop: Bundle) -> None:
+    assert shop.text_prompt is not None
     assert shop.llm is not None
     codes = {int(token) for level in shop.llm.code_tokens for token in level}
     for text in ATTACKS:
         ids, _ = encode_prompts(
-            shop.llm.tokenizer, shop.llm.code_tokens, [shop.wish(text)], max_length=512
+            shop.llm.tokenizer, shop.llm.code_tokens, [shop.text_prompt(text)], max_length=512
         )
         assert not codes & set(ids[0].tolist()), text
 
 
-def test_the_models_list_of_an_attack_is_of_items(attacked: TestClient, poisoned: Shop) -> None:
+def test_the_models_list_of_an_attack_is_of_items(attacked: TestClient, poisoned: Bundle) -> None:
     for text in ATTACKS:
         body = {"query": text, "k": 5, "system": WRITTEN}
         answer = attacked.post("/v1/recommendations", json=body)
@@ -138,7 +138,7 @@ def test_the_models_list_of_an_attack_is_of_items(attacked: TestClient, poisoned
             assert all(o["item"]["id"] in poisoned.rows for o in answer.json()["recommendations"])
 
 
-def test_a_poisoned_title_is_just_a_name(attacked: TestClient, poisoned: Shop) -> None:
+def test_a_poisoned_title_is_just_a_name(attacked: TestClient, poisoned: Bundle) -> None:
     """Shown as it is, without what could move a cursor; asked about like any other item."""
     for number in range(9):
         item_id = poisoned.items["item_id"][number]

@@ -6,9 +6,9 @@ import polars as pl
 import pytest
 from hypothesis import given, strategies as st
 
+from genrec.bundle import Bundle
 from genrec.serve.chat.lexicon import load_lexicon
 from genrec.serve.chat.names import Names
-from genrec.serve.shop import Shop
 
 TITLES = [
     "Calder Anda Steel Mug",
@@ -84,13 +84,13 @@ LETTERS = st.sampled_from([str, str.lower, str.upper, str.title, lambda t: t.rep
 
 
 @pytest.fixture(scope="module")
-def of_shop(shop: Shop) -> Names:
+def of_shop(shop: Bundle) -> Names:
     return Names(shop.items, load_lexicon())
 
 
 @given(data=st.data(), frame=FRAMES, letters=LETTERS)
 def test_no_title_of_the_shop_comes_through(
-    shop: Shop, of_shop: Names, data: st.DataObject, frame: str, letters: Callable[[str], str]
+    shop: Bundle, of_shop: Names, data: st.DataObject, frame: str, letters: Callable[[str], str]
 ) -> None:
     rows = st.integers(0, len(shop) - 1)
     listed, other = data.draw(st.lists(rows, min_size=1, max_size=5)), data.draw(rows)

@@ -11,10 +11,10 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from genrec.bundle import Bundle
 from genrec.serve.app import create_app
 from genrec.serve.live import Live
 from genrec.serve.settings import Settings
-from genrec.serve.shop import Shop
 
 Listening = Callable[[FastAPI], AbstractContextManager[str]]
 
@@ -23,7 +23,7 @@ Listening = Callable[[FastAPI], AbstractContextManager[str]]
 def opened() -> Callable[..., TestClient]:
     """Makes a client of a shop with settings."""
 
-    def client(shop: Shop, **settings: Any) -> TestClient:
+    def client(shop: Bundle, **settings: Any) -> TestClient:
         limits = Settings(**settings)
         return TestClient(create_app(Live(lambda: shop, limits), limits), follow_redirects=False)
 
@@ -31,13 +31,13 @@ def opened() -> Callable[..., TestClient]:
 
 
 @pytest.fixture(scope="session")
-def asked(shop: Shop, opened: Callable[..., TestClient]) -> Iterator[TestClient]:
+def asked(shop: Bundle, opened: Callable[..., TestClient]) -> Iterator[TestClient]:
     with opened(shop) as found:
         yield found
 
 
 @pytest.fixture(scope="session")
-def address(shop: Shop, listening: Listening) -> Iterator[str]:
+def address(shop: Bundle, listening: Listening) -> Iterator[str]:
     limits = Settings()
     with listening(create_app(Live(lambda: shop, limits), limits)) as found:
         yield found

@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from genrec.bundle import Bundle
 from genrec.serve.recommend import Ask, answer
-from genrec.serve.shop import Shop
 from genrec.serve.web import look
 
 CHAT = "**/v1/chat/completions"
@@ -49,7 +49,7 @@ def history(page: Any) -> list[str]:
     return [value for name, value in parse_qsl(urlsplit(page.url).query) if name == "h"]
 
 
-def listed(shop: Shop, ask: Ask) -> list[str]:
+def listed(shop: Bundle, ask: Ask) -> list[str]:
     return [shop.items["item_id"][found.item] for found in answer(shop, [ask])[0]]
 
 
@@ -110,7 +110,7 @@ def test_a_wish_and_its_refinement(opens: Opens, artifacts: Path) -> None:
     assert page.locator(".turn").count() == 0
 
 
-def test_clicks_edit_the_history_and_the_list_follows(opens: Opens, shop: Shop) -> None:
+def test_clicks_edit_the_history_and_the_list_follows(opens: Opens, shop: Bundle) -> None:
     page = opens()
     first = cards(page)[2]
     page.locator("#grid .add").nth(2).click()
@@ -135,7 +135,7 @@ def test_clicks_edit_the_history_and_the_list_follows(opens: Opens, shop: Shop) 
     page.locator(".strip li").nth(1).wait_for()
 
 
-def test_what_is_liked_in_words_is_history(opens: Opens, shop: Shop) -> None:
+def test_what_is_liked_in_words_is_history(opens: Opens, shop: Bundle) -> None:
     page = opens()
     say(page, "something with stripes")
     second = cards(page)[1]
@@ -151,7 +151,7 @@ def test_what_is_liked_in_words_is_history(opens: Opens, shop: Shop) -> None:
     assert len(history(page)) == 2
 
 
-def test_it_works_without_javascript(opens: Opens, shop: Shop) -> None:
+def test_it_works_without_javascript(opens: Opens, shop: Bundle) -> None:
     page = opens(java_script_enabled=False)
     first = cards_of(page)[1]
     page.locator("#grid .add").nth(1).click()
@@ -175,7 +175,7 @@ def cards_of(page: Any) -> list[str]:
     return [one.get_attribute("data-id") for one in page.locator("#grid .card").all()]
 
 
-def test_reasons_open_by_keyboard_and_while_a_mouse_rests(opens: Opens, shop: Shop) -> None:
+def test_reasons_open_by_keyboard_and_while_a_mouse_rests(opens: Opens, shop: Bundle) -> None:
     own = shop.items["item_id"][5]
     page = opens(f"/?h={own}")
     why = page.locator("#grid .why").nth(1)
@@ -250,7 +250,7 @@ def test_other_refusals(opens: Opens) -> None:
         assert page.get_by_role("link", name="Sign in").count() == (status == 401)
 
 
-def test_what_the_chat_says_is_text(opens: Opens, shop: Shop) -> None:
+def test_what_the_chat_says_is_text(opens: Opens, shop: Bundle) -> None:
     words = "<img src=x onerror=alert(1)><script>alert(2)</script>**{{7*7}}**"
     item = {"id": words, "title": words, "image": "https://evil.example/x.png", "caption": words,
             "interests": [words], "attributes": {"price": words}}  # fmt: skip
@@ -293,7 +293,7 @@ def test_the_theme_is_kept(opens: Opens) -> None:
     assert page.evaluate(ground) == light
 
 
-def pages(shop: Shop) -> list[str]:
+def pages(shop: Bundle) -> list[str]:
     one, two = shop.items["item_id"][0], shop.items["item_id"][1]
     code = int(shop.sids[0][0])
     # A few cards are as good as many, and looked through sooner.
@@ -301,7 +301,7 @@ def pages(shop: Shop) -> list[str]:
             "/sids", f"/sids?prefix={code}&n=4", "/items/none"]  # fmt: skip
 
 
-def test_a_narrow_phone_shows_all_of_it(opens: Opens, shop: Shop, artifacts: Path) -> None:
+def test_a_narrow_phone_shows_all_of_it(opens: Opens, shop: Bundle, artifacts: Path) -> None:
     page = opens(viewport={"width": 320, "height": 640}, has_touch=True)
     for path in pages(shop):
         page.goto(path)
@@ -315,7 +315,7 @@ def test_a_narrow_phone_shows_all_of_it(opens: Opens, shop: Shop, artifacts: Pat
     assert not small
 
 
-def test_the_code_tree_by_keyboard(opens: Opens, shop: Shop) -> None:
+def test_the_code_tree_by_keyboard(opens: Opens, shop: Bundle) -> None:
     codes = shop.trie.children(()).tolist()
     page = opens("/sids")
     page.get_by_role("link", name="Next").first.focus()
@@ -328,7 +328,7 @@ def test_the_code_tree_by_keyboard(opens: Opens, shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(opens: Opens, shop: Shop, scheme: str) -> None:
+def test_axe_finds_nothing(opens: Opens, shop: Bundle, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="in the test extra")
     page = opens(color_scheme=scheme, reduced_motion="reduce")
     # What is said and in which order is the same in the dark; colours are not.
@@ -342,7 +342,7 @@ def test_axe_finds_nothing(opens: Opens, shop: Shop, scheme: str) -> None:
         assert not found, (path, [(one["id"], one["nodes"][0]["html"]) for one in found])
 
 
-def test_the_keyboard_reaches_the_chat_then_the_cards(opens: Opens, shop: Shop) -> None:
+def test_the_keyboard_reaches_the_chat_then_the_cards(opens: Opens, shop: Bundle) -> None:
     page = opens(f"/?h={shop.items['item_id'][3]}")
     order = []
     for _ in range(24):

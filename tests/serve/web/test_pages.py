@@ -1,6 +1,5 @@
 """The pages as text: they show what the shop would answer, and nothing that they hold is markup."""
 
-import dataclasses
 import html
 import re
 from collections.abc import Callable
@@ -13,11 +12,11 @@ import polars as pl
 import pytest
 from fastapi.testclient import TestClient
 
+from genrec.bundle import Bundle
 from genrec.serve import web
 from genrec.serve.batching import Closed, Overloaded
 from genrec.serve.live import Edition
 from genrec.serve.recommend import Ask, answer
-from genrec.serve.shop import Shop
 from genrec.serve.web import cookie
 
 FOLDER = Path(web.__file__).parent
@@ -53,11 +52,11 @@ def page(client: TestClient, url: str, status: int = 200) -> Page:
     return Page(found.text)
 
 
-def ids(shop: Shop, *numbers: int) -> list[str]:
+def ids(shop: Bundle, *numbers: int) -> list[str]:
     return [shop.items["item_id"][int(number)] for number in numbers]
 
 
-def every_page(shop: Shop) -> list[str]:
+def every_page(shop: Bundle) -> list[str]:
     first = shop.items["item_id"][0]
     code = int(shop.sids[0][0])
     own = f"h={ids(shop, 1)[0]}&h={ids(shop, 2)[0]}"
@@ -65,7 +64,7 @@ def every_page(shop: Shop) -> list[str]:
             f"/sids?prefix={code}", "/items/none", "/?n=0"]  # fmt: skip
 
 
-def test_the_grid_is_the_list_of_the_shop(asked: TestClient, shop: Shop) -> None:
+def test_the_grid_is_the_list_of_the_shop(asked: TestClient, shop: Bundle) -> None:
     one, two = ids(shop, 4, 9)
     for url, ask in (
         ("/", Ask((), 24, system="popular")),
@@ -79,7 +78,7 @@ def test_the_grid_is_the_list_of_the_shop(asked: TestClient, shop: Shop) -> None
         assert len(expected) > 3
 
 
-def test_more_is_offered_while_there_may_be_more(asked: TestClient, shop: Shop) -> None:
+def test_more_is_offered_while_there_may_be_more(asked: TestClient, shop: Bundle) -> None:
     few = page(asked, "/?n=5")
     (more,) = few.of("a", id="grid-more")
     assert dict(parse_qsl(str(more["href"]).partition("?")[2])) == {"n": "29"}
@@ -88,7 +87,7 @@ def test_more_is_offered_while_there_may_be_more(asked: TestClient, shop: Shop) 
     assert "hidden" in end
 
 
-def test_a_change_of_the_history_leads_to_its_address(asked: TestClient, shop: Shop) -> None:
+def test_a_change_of_the_history_leads_to_its_address(asked: TestClient, shop: Bundle) -> None:
     a, b, c = ids(shop, 0, 1, 2)
     for change, after in (
         (f"/?h={a}&add={b}", [a, b]),
@@ -104,14 +103,14 @@ def test_a_change_of_the_history_leads_to_its_address(asked: TestClient, shop: S
     assert parse_qsl(kept.partition("?")[2])[-1] == ("q", "tea & more")
 
 
-def test_a_known_customer_is_their_newest_items(asked: TestClient, shop: Shop) -> None:
+def test_a_known_customer_is_their_newest_items(asked: TestClient, shop: Bundle) -> None:
     user, history = next((u, h) for u, h in shop.histories.items() if len(set(h)) > 2)
     location = asked.get(f"/?user={user}").headers["location"]
     assert [one for _, one in parse_qsl(location.partition("?")[2])] == ids(shop, *history)[-20:]
     assert "no user has the id" in asked.get("/?user=nobody").text
 
 
-def test_the_history_is_shown_and_what_is_lost_is_said(asked: TestClient, shop: Shop) -> None:
+def test_the_history_is_shown_and_what_is_lost_is_said(asked: TestClient, shop: Bundle) -> None:
     one, two = ids(shop, 3, 7)
     url = f"/?h={one}&h=gone&h={two}&h={one}"
     found = page(asked, url)
@@ -120,7 +119,7 @@ def test_the_history_is_shown_and_what_is_lost_is_said(asked: TestClient, shop: 
     assert "1 item of this address is not in the shop" in asked.get(url).text
 
 
-def test_the_tree_adds_up_to_all_items(asked: TestClient, shop: Shop) -> None:
+def test_the_tree_adds_up_to_all_items(asked: TestClient, shop: Bundle) -> None:
     def counts(prefix: str) -> list[int]:
         found = page(asked, f"/sids?prefix={prefix}")
         return [int(str(a["data-count"])) for t, a in found.tags if "data-count" in a]
@@ -139,7 +138,7 @@ def test_the_tree_adds_up_to_all_items(asked: TestClient, shop: Shop) -> None:
     assert page(asked, f"/sids?prefix={whole}").cards == ids(shop, *np.flatnonzero(same))
 
 
-def test_neighbours_are_those_of_the_view(asked: TestClient, shop: Shop) -> None:
+def test_neighbours_are_those_of_the_view(asked: TestClient, shop: Bundle) -> None:
     item = ids(shop, 6)[0]
     for view, vectors in shop.views.items():
         near = vectors @ vectors[6]
@@ -150,7 +149,7 @@ def test_neighbours_are_those_of_the_view(asked: TestClient, shop: Shop) -> None
     assert page(asked, f"/items/{item}?view=smell", 422)
 
 
-def test_reasons_are_those_of_the_shop(asked: TestClient, shop: Shop) -> None:
+def test_reasons_are_those_of_the_shop(asked: TestClient, shop: Bundle) -> None:
     one, two, item = ids(shop, 4, 9, 20)
     script = asked.get(f"/why/{item}?h={one}&h={two}", headers={"Accept": "application/json"})
     told = script.json()["influence"]
@@ -162,7 +161,7 @@ def test_reasons_are_those_of_the_shop(asked: TestClient, shop: Shop) -> None:
     assert "Your history is empty" in asked.get(f"/why/{item}").text
 
 
-def hostile(shop: Shop) -> Shop:
+def hostile(shop: Bundle) -> Bundle:
     """The shop, with words of an attacker wherever an item has words."""
     first = pl.col("item") == 0
     words = ["title", "description", "item_id", "brand"]
@@ -172,10 +171,10 @@ def hostile(shop: Shop) -> Shop:
         interests=pl.lit([HOSTILE, HOSTILE]),
     )
     rows = {item_id: row for row, item_id in enumerate(items["item_id"])}
-    return dataclasses.replace(shop, items=items, rows=rows)
+    return shop.replace(items=items, rows=rows)
 
 
-def test_words_are_never_markup(shop: Shop, opened: Callable[..., TestClient]) -> None:
+def test_words_are_never_markup(shop: Bundle, opened: Callable[..., TestClient]) -> None:
     with opened(hostile(shop)) as client:
         item = next(
             str(a["href"])
@@ -197,7 +196,7 @@ def test_words_are_never_markup(shop: Shop, opened: Callable[..., TestClient]) -
         assert shown.count(HOSTILE) > 4  # as it was written, brackets and braces included
 
 
-def test_nothing_comes_from_elsewhere_or_stands_inline(asked: TestClient, shop: Shop) -> None:
+def test_nothing_comes_from_elsewhere_or_stands_inline(asked: TestClient, shop: Bundle) -> None:
     for url in every_page(shop):
         found = Page(asked.get(url).text)
         for tag, attrs in found.tags:
@@ -247,7 +246,7 @@ def test_static_files_are_kept_and_asked_for_again(asked: TestClient) -> None:
 )
 def test_trouble_is_told_kindly(
     asked: TestClient,
-    shop: Shop,
+    shop: Bundle,
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
     status: int,
@@ -283,9 +282,9 @@ def test_what_is_not_there_is_a_page(asked: TestClient) -> None:
 
 
 def test_without_an_llm_there_are_no_codes_and_no_influence(
-    shop: Shop, opened: Callable[..., TestClient]
+    shop: Bundle, opened: Callable[..., TestClient]
 ) -> None:
-    with opened(dataclasses.replace(shop, llm=None, sids=None, fusion=None)) as client:
+    with opened(shop.replace(llm=None, sids=None, fusion=None)) as client:
         assert page(client, "/").cards
         assert page(client, "/sids", 404)
         one, two = ids(shop, 0, 1)
@@ -304,7 +303,7 @@ def test_the_theme_is_remembered(asked: TestClient) -> None:
     assert asked.post("/theme", data={"to": "red"}).status_code == 422
 
 
-def test_the_door_opens_for_the_key_alone(shop: Shop, opened: Callable[..., TestClient]) -> None:
+def test_the_door_opens_for_the_key_alone(shop: Bundle, opened: Callable[..., TestClient]) -> None:
     with opened(shop, key=KEY) as client:
         browser = {"Accept": "text/html"}
         sent = client.get("/sids?prefix=1", headers=browser)

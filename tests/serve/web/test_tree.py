@@ -1,6 +1,5 @@
 """The code tree of a large catalogue: 2,000 first codes over 50,000 items, page by page."""
 
-import dataclasses
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -12,14 +11,14 @@ import polars as pl
 import pytest
 from fastapi.testclient import TestClient
 
-from genrec.serve.shop import Shop
+from genrec.bundle import Bundle
 from genrec.serve.web.look import CODES, Branching, Level, level
 
 FIRST, ITEMS = 2_000, 50_000
 
 
 @pytest.fixture(scope="module")
-def large(shop: Shop) -> Shop:
+def large(shop: Bundle) -> Bundle:
     """Every third number is a first code; each has 25 items."""
     numbers = np.arange(ITEMS)
     sids = np.stack([3 * (numbers % FIRST), numbers // FIRST, 0 * numbers], axis=1)
@@ -27,11 +26,11 @@ def large(shop: Shop) -> Shop:
     ids = pl.DataFrame({"item": numbers.astype(np.int32), "item_id": [f"x{n}" for n in numbers]})
     items = ids.join(row.with_columns(description=pl.lit("")), how="cross")
     rows = {f"x{n}": int(n) for n in numbers}
-    return dataclasses.replace(shop, items=items, rows=rows, sids=sids.astype(np.int32))
+    return shop.replace(items=items, rows=rows, sids=sids.astype(np.int32))
 
 
 @pytest.fixture(scope="module")
-def asked(large: Shop, opened: Callable[..., TestClient]) -> Iterator[TestClient]:
+def asked(large: Bundle, opened: Callable[..., TestClient]) -> Iterator[TestClient]:
     with opened(large) as found:
         yield found
 
@@ -99,7 +98,7 @@ def test_the_pages_that_are_offered(page: int, pages: int, turns: list[Any]) -> 
     assert found.turns == turns
 
 
-def test_a_small_tree_has_no_pages(shop: Shop) -> None:
+def test_a_small_tree_has_no_pages(shop: Bundle) -> None:
     found = level(shop, Branching())
     assert found is not None
     assert found.pages == 1

@@ -1,13 +1,12 @@
-"""The text view is the model's own, to the bit the same however it was interrupted; late fusion."""
+"""The text view is the model's own, to the bit the same however it was interrupted."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from hypothesis.extra import numpy as hnp
 from sentence_transformers import SentenceTransformer
 
-from genrec.enrich import embed
-from genrec.enrich.embed import encode_texts, item_text, late_fusion
+from genrec.enrich import text as embed
+from genrec.enrich.text import encode_texts, item_text
 
 
 def make_texts(count):
@@ -119,48 +118,6 @@ def test_the_fields_of_a_text_are_a_list():
     assert item_text(row, ["brand"]) == ""
     with pytest.raises(KeyError, match=r"no column 'titel'.*'title'"):
         item_text(row, ["titel"])
-
-
-def test_late_fusion_by_hand():
-    text = np.array([[3, 4], [0, 0]], dtype=np.float32)
-    image = np.array([[0, 2, 0], [1, 0, 0]], dtype=np.float32)
-    fused = late_fusion({"text": text, "image": image}, {"text": 2.0, "image": 0.5})
-    assert fused.dtype == np.float32
-    # image first: by name. 0.5 times a unit row, then 2 times (0.6, 0.8); no text stays zero.
-    np.testing.assert_allclose(fused, [[0, 0.5, 0, 1.2, 1.6], [0.5, 0, 0, 0, 0]], rtol=1e-6)
-
-
-@settings(deadline=None)
-@given(
-    hnp.arrays(np.float32, (5, 3), elements=st.floats(-100, 100, width=32)),
-    st.floats(0.125, 8, width=32),
-)
-def test_fused_rows_have_the_weight_as_length_or_are_zero(view, weight):
-    fused = late_fusion({"v": view}, {"v": weight})
-    lengths = np.linalg.norm(fused, axis=1)
-    zero = ~view.any(axis=1)
-    np.testing.assert_allclose(lengths[~zero], weight, rtol=1e-4)
-    assert not fused[zero].any()
-
-
-@pytest.mark.parametrize(
-    ("views", "weights", "message"),
-    [
-        ({}, {}, "at least one view"),
-        ({"text": np.ones((2, 2))}, {"text": 1.0, "image": 1.0}, r"\['image', 'text'\]"),
-        ({"text": np.ones((2, 2))}, {}, r"views \['text'\], weights \[\]"),
-        (
-            {"text": np.ones((2, 2)), "image": np.ones((3, 2))},
-            {"text": 1.0, "image": 1.0},
-            r"'image': 3, 'text': 2",
-        ),
-        ({"text": np.array([[1.0], [np.nan]])}, {"text": 1.0}, "'text', item 1"),
-        ({"text": np.ones((2, 2))}, {"text": 0.0}, "weight of 'text' is 0.0"),
-    ],
-)
-def test_views_that_cannot_be_fused_are_refused(views, weights, message):
-    with pytest.raises(ValueError, match=message):
-        late_fusion(views, weights)
 
 
 def test_texts_are_cut_at_max_tokens(text_model):

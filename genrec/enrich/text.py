@@ -1,8 +1,4 @@
-"""Items to vectors: the text view, and the late fusion of all views.
-
-The other views are `behaviour`, `descriptors` and `vision`; they are at hand here too. `joint` has
-words and image in one.
-"""
+"""The text view: the text fields of an item to a vector, by a sentence-transformers model."""
 
 from __future__ import annotations
 
@@ -13,21 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
-from genrec.enrich.behaviour import behaviour_view
-from genrec.enrich.descriptors import describe_images
 from genrec.enrich.rows import cached_rows, fixed_batches, row_key
-from genrec.enrich.vision import encode_images
 from genrec.progress import Progress, silent
 from genrec.weights import find_weights, loading, weights_identity
-
-__all__ = [
-    "behaviour_view",
-    "describe_images",
-    "encode_images",
-    "encode_texts",
-    "item_text",
-    "late_fusion",
-]
 
 Floats = NDArray[np.float32]
 
@@ -140,34 +124,6 @@ def encode_queries(
     return np.asarray(vectors, dtype=np.float32)
 
 
-def late_fusion(views: Mapping[str, Floats], weights: Mapping[str, float]) -> Floats:
-    """Joins views: each L2-normalised per row, weighted, concatenated in the order of their names.
-
-    With a view's rows of unit length, the squared distance of two items is the weighted sum of
-    their cosine distances: w is squared in it.
-
-    Args:
-        views: name to float [N, D_v]; rows of zeros (nothing known) stay zero.
-        weights: name to weight > 0, for exactly the same names.
-
-    Returns:
-        float32 [N, sum of D_v].
-
-    Raises:
-        ValueError: no view, names or N that do not agree, a weight <= 0, NaN or infinity.
-    """
-    if not views or set(views) != set(weights):
-        raise ValueError(
-            f"late fusion: views {sorted(views)}, weights {sorted(weights)}; expected one weight "
-            "for each of at least one view"
-        )
-    counts = {name: len(view) for name, view in sorted(views.items())}
-    if len(set(counts.values())) > 1:
-        raise ValueError(f"late fusion: the views differ in their number of items: {counts}")
-    parts = [_weighted(name, view, weights[name]) for name, view in sorted(views.items())]
-    return np.concatenate(parts, axis=1)
-
-
 def _by_length(
     encoder: SentenceTransformer, texts: Sequence[str], rows: Sequence[int]
 ) -> Iterable[tuple[int, list[int]]]:
@@ -217,14 +173,3 @@ def default_prompt(encoder: SentenceTransformer) -> str | None:
     """Returns the prompt that `encode` puts before every text, so that lengths count it."""
     name = encoder.default_prompt_name
     return None if name is None else encoder.prompts.get(name)
-
-
-def _weighted(name: str, view: Floats, weight: float) -> Floats:
-    if weight <= 0:
-        raise ValueError(f"late fusion: weight of '{name}' is {weight}, expected more than 0")
-    bad = np.flatnonzero(~np.isfinite(view).all(axis=1))
-    if len(bad):
-        raise ValueError(f"late fusion: NaN or infinity in view '{name}', item {bad[0]}")
-    wide = view.astype(np.float64)  # tiny numbers would vanish in float32 before the division
-    norms = np.linalg.norm(wide, axis=1, keepdims=True)
-    return (wide / np.where(norms > 0, norms, 1) * weight).astype(np.float32)

@@ -1,0 +1,111 @@
+"""The views of the items as files, one each, and the one vector of an item that SIDs are made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Weights = Mapping[str, float | None]
+
+INDEX = "views.json"  # by view: dim, and weight (null: not part of what is quantized)
+
+
+def unit_rows(view: Floats, *, name: str = "view") -> Floats:
+    """Returns the rows at length 1; rows of zeros (nothing known of the item) stay zero.
+
+    Args:
+        view: float [N, D].
+        name: of the view, for the error.
+
+    Raises:
+        ValueError: NaN or infinity.
+    """
+    bad = np.flatnonzero(~np.isfinite(view).all(axis=1))
+    if len(bad):
+        raise ValueError(f"view '{name}': NaN or infinity in item {bad[0]} ({len(bad)} in all)")
+    wide = view.astype(np.float64)  # tiny numbers would vanish in float32 before the division
+    norms = np.linalg.norm(wide, axis=1, keepdims=True)
+    return (wide / np.where(norms > 0, norms, 1)).astype(np.float32)
+
+
+def late_fusion(views: Mapping[str, Floats], weights: Mapping[str, float]) -> Floats:
+    """Joins views: each weighted, concatenated in the order of their names.
+
+    With rows of length 1 the squared distance of two items is the weighted sum of their cosine
+    distances: w is squared in it.
+
+    Args:
+        views: name to float [N, D_v], of `unit_rows`.
+        weights: name to weight > 0, for exactly the same names.
+
+    Returns:
+        float32 [N, sum of D_v].
+
+    Raises:
+        ValueError: no view, names or N that do not agree, or a weight <= 0.
+    """
+    if not views or set(views) != set(weights):
+        raise ValueError(
+            f"late fusion: views {sorted(views)}, weights {sorted(weights)}; expected one weight "
+            "for each of at least one view"
+        )
+    counts = {name: len(view) for name, view in sorted(views.items())}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"late fusion: the views differ in their number of items: {counts}")
+    for name, weight in weights.items():
+        if weight <= 0:
+            raise ValueError(f"late fusion: weight of '{name}' is {weight}, expected more than 0")
+    parts = [views[name] * np.float32(weights[name]) for name in sorted(views)]
+    return np.concatenate(parts, axis=1)
+
+
+def save_views(folder: Path, views: Mapping[str, Floats], weights: Weights) -> None:
+    """Writes `views/<name>.npy`, rows of length 1, and `views.json`.
+
+    Args:
+        folder: where to.
+        views: name to float [N, D_v].
+        weights: of each in the fusion; None keeps a view out of what is quantized.
+    """
+    (folder / "views").mkdir(exist_ok=True)
+    for name, view in views.items():
+        np.save(folder / "views" / f"{name}.npy", unit_rows(view, name=name))
+    index = {name: {"dim": v.shape[1], "weight": weights[name]} for name, v in views.items()}
+    text = json.dumps(index, indent=1, sort_keys=True)
+    (folder / INDEX).write_text(text + "\n", encoding="utf-8")
+
+
+def load_views(folder: Path) -> dict[str, Floats]:
+    """Returns all views that `save_views` wrote, by name in ascending order: float32 [N, D_v].
+
+    Rows have length 1 as float32 measures it, or are zero.
+    """
+    views = {}
+    for name in sorted(_index(folder)):
+        view = _load(folder, name)
+        norms = np.linalg.norm(view, axis=1, keepdims=True)
+        views[name] = (view / np.where(norms > 0, norms, 1)).astype(np.float32)
+    return views
+
+
+def load_fused(folder: Path) -> tuple[Floats, dict[str, int]]:
+    """Returns what is quantized, float32 [N, D], and the widths of the views in it, in order."""
+    index = {name: view for name, view in sorted(_index(folder).items()) if view["weight"]}
+    views = {name: _load(folder, name) for name in index}
+    fused = late_fusion(views, {name: view["weight"] for name, view in index.items()})
+    return fused, {name: view.shape[1] for name, view in views.items()}
+
+
+def _load(folder: Path, name: str) -> Floats:
+    view: Floats = np.load(folder / "views" / f"{name}.npy", allow_pickle=False)
+    return view
+
+
+def _index(folder: Path) -> dict[str, dict[str, float]]:
+    index: dict[str, dict[str, float]] = json.loads((folder / INDEX).read_text("utf-8"))
+    return index
