@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from genrec import prompts, recipe as recipes
+from genrec import prompts, recipe as recipes, registry
 from genrec.analysis.settings import Probe
 from genrec.recipe import Recipe
 from genrec.resources import matching
@@ -193,7 +193,8 @@ class Graph:
 
     def _prompts(self, node: Node) -> dict[str, str]:
         if node.stage.name == "compose":
-            return {name: prompts.load_template(f"tasks/{name}").digest for name in _tasks(node)}
+            tasks = registry.parts("tasks")
+            return {name: tasks[name].template.digest for name in _tasks(node)}
         if node.stage.name in ("caption", "mine"):
             return {"prompt": prompts.load_chat(node.section.prompt).digest}  # type: ignore[attr-defined]
         if isinstance(node.section, Probe) and node.section.judge.engine.kind != "none":

@@ -45,6 +45,19 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "magnitude": "genrec.retrieve.magnitude.settings:MagnitudeSettings",
         "norm_concat": "genrec.retrieve.norm_concat.settings:NormConcatSettings",
     },
+    "tasks": {
+        "history_to_sid": "genrec.lm.tasks:history_to_sid",
+        "title_to_sid": "genrec.lm.tasks:title_to_sid",
+        "sid_to_title": "genrec.lm.tasks:sid_to_title",
+        "history_to_title": "genrec.lm.tasks:history_to_title",
+        "titles_to_title": "genrec.lm.tasks:titles_to_title",
+        "titles_to_sid": "genrec.lm.tasks:titles_to_sid",
+        "caption_to_sid": "genrec.lm.tasks:caption_to_sid",
+        "caption_to_title": "genrec.lm.tasks:caption_to_title",
+        "sid_to_caption": "genrec.lm.tasks:sid_to_caption",
+        "interest_to_sid": "genrec.lm.tasks:interest_to_sid",
+        "query_to_sid": "genrec.lm.tasks:query_to_sid",
+    },
 }
 
 

@@ -12,8 +12,11 @@ import genrec
 
 PACKAGE = Path(genrec.__file__).parent
 LAYERS = [
-    {"settings", "schema", "resources", "weights", "keys", "progress", "processes", "console"},
-    {"ranking", "registry"},
+    {
+        *("settings", "registry", "schema", "resources", "weights", "keys", "progress"),
+        *("processes", "console"),
+    },
+    {"ranking"},
     {"recipe", "store", "graph", "prompts"},
     {"data"},
     {"sid", "engines", "demo"},

@@ -15,12 +15,7 @@ METRIC = "unconstrained_invalid_rate"  # `invalid_rate` is that of the lists, wh
 ABSENT = "absent"
 
 _DECIMALS = 6
-_TASKS = {
-    "sid_to_title": "SID to title",
-    "sid_to_caption": "SID to caption",
-    "title_to_sid": "title to SID",
-    "caption_to_sid": "caption to SID",
-}
+_OTHERS = ("content", "unconstrained", "rows", "judge")  # what is measured of no single task
 _MEASURES = {
     "mrr": "MRR",
     "recall@1": "recall@1",
@@ -104,7 +99,9 @@ def measures(probes: Mapping[str, Any]) -> list[Measure]:
 def absences(probes: Mapping[str, Any]) -> dict[str, str]:
     """Returns what was not measured, and why, by part."""
     views, texts = (_present(probes, "content"), _present(probes, "judge").get("texts", {}))
-    parts = {_TASKS.get(name, name): probes.get(name, {}) for name in ("content", *_TASKS, "judge")}
+    parts = {"content": probes.get("content", {})}
+    parts |= {_label(name): probes[name] for name in _of_tasks(probes)}
+    parts["judge"] = probes.get("judge", {})
     parts |= {f"content: {name}": found for name, found in sorted(views.items())}
     parts |= {f"judge: {kind}": scores for kind, scores in texts.items()}
     return {name: part[ABSENT] for name, part in parts.items() if ABSENT in part}
@@ -130,11 +127,21 @@ def _unconstrained(probes: Mapping[str, Any]) -> Iterator[Measure]:
 
 
 def _tasks(probes: Mapping[str, Any]) -> Iterator[Measure]:
-    for task, part in _TASKS.items():
-        found = _present(probes, task)
-        for name, words in _MEASURES.items():
-            if name in found.get("right", {}):
-                yield Measure(part, words, found["right"][name], found["shuffled"][name])
+    for task in _of_tasks(probes):
+        measured = _present(probes, task)
+        for name, label in _MEASURES.items():
+            if name in measured.get("right", {}):
+                right, shuffled = measured["right"][name], measured["shuffled"][name]
+                yield Measure(_label(task), label, right, shuffled)
+
+
+def _of_tasks(probes: Mapping[str, Any]) -> list[str]:
+    return [name for name in probes if name not in _OTHERS]
+
+
+def _label(task: str) -> str:
+    """`sid_to_title` as people read it: SID to title."""
+    return task.replace("_", " ").replace("sid", "SID")
 
 
 def _judge(probes: Mapping[str, Any]) -> Iterator[Measure]:

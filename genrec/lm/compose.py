@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from genrec import registry
 from genrec.lm.tasks import (
     STREAMED,
-    TASKS,
     Corpus,
     Options,
     Segments,
@@ -134,7 +134,7 @@ def prompt_for(
     sids = sid_segments(history_sids)
     if max_history is not None:
         sids = sids[-max_history:]
-    variant = TASKS["history_to_sid"].template.variants(style)[0]
+    variant = _task("history_to_sid").template.variants(style)[0]
     return _fill(variant.prompt, {"history": sids})
 
 
@@ -192,11 +192,12 @@ def render(example: Example) -> list[tuple[str, bool]]:
 
 
 def _task(name: str) -> Task:
-    if name not in TASKS:
-        near = difflib.get_close_matches(name, TASKS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(TASKS)}"
+    tasks: dict[str, Task] = registry.parts("tasks")
+    if name not in tasks:
+        near = difflib.get_close_matches(name, tasks, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(tasks)}"
         raise KeyError(f"compose.tasks: unknown task '{name}'; {hint}")
-    return TASKS[name]
+    return tasks[name]
 
 
 def _options(task: Task, chosen: Mapping[str, Any], **limits: Any) -> Options:

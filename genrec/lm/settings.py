@@ -3,101 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
+from genrec import registry
 from genrec.settings import Path_, Section
 
+if TYPE_CHECKING:
 
-class TaskSettings(Section):
-    """How often a task is composed."""
+    class Tasks(Section):
+        """Each task's settings, by its name."""
 
-    needs: ClassVar[str | None] = None  # the optional stage whose words the task is made of
-    rate: float | None = Field(1.0, ge=0, description="expected passes over its items or users")
-
-
-class HistoryTaskSettings(TaskSettings):
-    """SID history -> SID; `stream` makes every next item a target in one example per user.
-
-    It has the newest max_history + 1 items. `window` slides over longer histories: such an example
-    every `stride` items. `prefix` is the classic expansion, an example per next item.
-    """
-
-    expand: Literal["stream", "window", "prefix", "last"] = "stream"
-    stride: int | None = Field(
-        None, ge=1, description="of expand=window, items; null: max_history, each target once"
-    )
-
-    @model_validator(mode="after")
-    def _strides(self) -> HistoryTaskSettings:
-        if self.stride is not None and self.expand != "window":
-            raise ValueError(f"stride={self.stride}: expand={self.expand} has none; leave it out")
-        return self
-
-
-class NextTaskSettings(TaskSettings):
-    """A history with words on either side: the last item as target, or an example per next item.
-
-    `prefix` is how others compose these; with it such tasks make many times the examples of all
-    others, which are then starved.
-    """
-
-    expand: Literal["last", "prefix"] = "last"
-
-
-class CaptionTaskSettings(TaskSettings):
-    """A task over captions; it takes part where the recipe has the stage caption."""
-
-    needs: ClassVar[str | None] = "caption"
-    rate: float | None = Field(
-        None, ge=0, description="null: 1 if the recipe has what it is made of, else 0"
-    )
-
-
-class InterestTaskSettings(CaptionTaskSettings):
-    """A task over mined interests; it takes part where the recipe has the stage mine."""
-
-    needs: ClassVar[str | None] = "mine"
-
-
-class Tasks(Section):
-    """The tasks that the LLM trains on: eight by default, one loss, no weights but these rates.
-
-    A rate of 0 leaves a task out. The caption tasks take part once the recipe has captions.
-    """
-
-    history_to_sid: HistoryTaskSettings = Field(
-        HistoryTaskSettings(), description="the SIDs of a user's items -> the next item's SID"
-    )
-    title_to_sid: TaskSettings = Field(TaskSettings(), description="an item's title -> its SID")
-    sid_to_title: TaskSettings = Field(TaskSettings(), description="an item's SID -> its title")
-    history_to_title: NextTaskSettings = Field(
-        NextTaskSettings(), description="the SIDs of a user's items -> the next item's title"
-    )
-    titles_to_title: NextTaskSettings = Field(
-        NextTaskSettings(), description="the titles of a user's items -> the next item's title"
-    )
-    titles_to_sid: NextTaskSettings = Field(
-        NextTaskSettings(), description="the titles of a user's items -> the next item's SID"
-    )
-    caption_to_sid: CaptionTaskSettings = Field(
-        CaptionTaskSettings(), description="what an item's picture shows -> its SID"
-    )
-    caption_to_title: CaptionTaskSettings = Field(
-        CaptionTaskSettings(), description="what an item's picture shows -> its title"
-    )
-    sid_to_caption: CaptionTaskSettings = Field(
-        CaptionTaskSettings(rate=0),
-        description="an item's SID -> what its picture shows (off by default)",
-    )
-    interest_to_sid: InterestTaskSettings = Field(
-        InterestTaskSettings(rate=0),
-        description="an interest an item serves -> its SID (off by default)",
-    )
-    query_to_sid: InterestTaskSettings = Field(
-        InterestTaskSettings(rate=0),
-        description="words of a search -> an item's SID (off by default)",
+else:
+    # The tasks that the LLM trains on: eight by default, one loss, no weights but these rates. A rate
+    # of 0 leaves a task out. The caption tasks take part once the recipe has captions.
+    Tasks = create_model(
+        "Tasks",
+        __base__=Section,
+        **{
+            name: (type(task.settings), Field(task.settings, description=task.description))
+            for name, task in registry.parts("tasks").items()
+        },
     )
 
 

@@ -1,8 +1,9 @@
-"""What the LLM learns: tasks, each one small function over the corpus and one template file.
+"""What the LLM learns: tasks, each one object, made by a decorator of the function that composes it.
 
-A task turns each of its units (a user or an item) into slots, pieces of text and SIDs; the template
-says what stands around them. SIDs stay SID segments all the way (design decision 5). That there are
-eight, two of them over captions, is TriAlignGR's; which six the others are is our reconstruction.
+A task turns each of its units (a user or an item) into slots, pieces of text and SIDs; its template
+says what stands around them. SIDs stay SID segments all the way: no text can spell one. That there
+are eight, two of them over captions, is TriAlignGR's; which six the others are is our reconstruction.
+Other packages register theirs by the entry point group `genrec.tasks`.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
+from pydantic import Field, model_validator
 
 from genrec.prompts import Template, load_template
 from genrec.schema import Segment
+from genrec.settings import Section
 
 Expand = Literal["stream", "window", "prefix", "last"]
 Segments = tuple[Segment, ...]
@@ -79,25 +83,99 @@ class Options:
     max_text: int = 300
 
 
-@dataclass(frozen=True)
-class Task:
-    """A task: which placeholders its template has, and what fills them.
+class TaskSettings(Section):
+    """How often a task is composed."""
+
+    needs: ClassVar[str | None] = None  # the optional stage whose words the task is made of
+    rate: float | None = Field(1.0, ge=0, description="expected passes over its items or users")
+
+
+class HistoryTaskSettings(TaskSettings):
+    """SID history -> SID; `stream` makes every next item a target in one example per user.
+
+    It has the newest max_history + 1 items. `window` slides over longer histories: such an example
+    every `stride` items. `prefix` is the classic expansion, an example per next item.
+    """
+
+    expand: Literal["stream", "window", "prefix", "last"] = "stream"
+    stride: int | None = Field(
+        None, ge=1, description="of expand=window, items; null: max_history, each target once"
+    )
+
+    @model_validator(mode="after")
+    def _strides(self) -> HistoryTaskSettings:
+        if self.stride is not None and self.expand != "window":
+            raise ValueError(f"stride={self.stride}: expand={self.expand} has none; leave it out")
+        return self
+
+
+class NextTaskSettings(TaskSettings):
+    """A history with words on either side: the last item as target, or an example per next item.
+
+    `prefix` is how others compose these; with it such tasks make many times the examples of all
+    others, which are then starved.
+    """
+
+    expand: Literal["last", "prefix"] = "last"
+
+
+class CaptionTaskSettings(TaskSettings):
+    """A task over captions; it takes part where the recipe has the stage caption."""
+
+    needs: ClassVar[str | None] = "caption"
+    rate: float | None = Field(
+        None, ge=0, description="null: 1 if the recipe has what it is made of, else 0"
+    )
+
+
+class InterestTaskSettings(CaptionTaskSettings):
+    """A task over mined interests; it takes part where the recipe has the stage mine."""
+
+    needs: ClassVar[str | None] = "mine"
+
+
+class Probe(NamedTuple):
+    """How the stage `probe` asks a trained model for what a task taught it.
 
     Attributes:
-        name: also the name of the template, `prompts/tasks/<name>.yaml`.
+        way: `write`, the model writes a text for each SID; or `find`, it finds items by their texts.
+        column: of the items, the text that is written or read.
+    """
+
+    way: Literal["write", "find"]
+    column: str
+
+
+Compose = Callable[["Corpus", "Options"], Iterator[list["Slots"]]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task: its slots, what fills them, how often it is composed, how it is probed.
+
+    Attributes:
+        name: its name in recipes.
         units: yields one list of slots per user or item; each slots mapping is one example.
         prompt: placeholders of the prompt.
+        description: one line about it.
+        settings: its defaults in a recipe; `needs` of their class names the stage it is made of.
         completion: placeholders of the completion.
         expand: for histories, the ways to expand one; the first is the default.
-        needs: the part of the corpus, beside items and histories, that it is made of.
+        needs: the part of the corpus, in addition to items and histories, that it is made of.
+        probe: how it is probed; None if it is not.
+        path: the template; None for `prompts/tasks/<name>.yaml`.
     """
 
     name: str
-    units: Callable[[Corpus, Options], Iterator[list[Slots]]]
+    units: Compose
     prompt: tuple[str, ...]
+    description: str
+    settings: TaskSettings = field(default_factory=TaskSettings)
     completion: tuple[str, ...] = ("target",)
     expand: tuple[Expand, ...] = ()
     needs: Literal["captions", "interests"] | None = None
+    probe: Probe | None = None
+    path: Path | None = None
 
     @property
     def template(self) -> Template:
@@ -105,6 +183,28 @@ class Task:
         return _template(self)
 
 
+def task(*prompt: str, description: str, **options: Any) -> Callable[[Compose], Task]:
+    """Makes a task of the function that yields its slots; the function's name is the task's.
+
+    Args:
+        prompt: placeholders of the prompt.
+        description: one line for `genrec list`.
+        options: further fields of `Task`.
+    """
+    return lambda units: Task(units.__name__, units, prompt, description, **options)
+
+
+STREAMED: tuple[Expand, ...] = ("stream", "window")  # several targets in one example
+_ANY: tuple[Expand, ...] = ("stream", "window", "prefix", "last")
+_ONE: tuple[Expand, ...] = ("last", "prefix")
+
+
+@task(
+    "history",
+    description="the SIDs of a user's items -> the next item's SID",
+    settings=HistoryTaskSettings(),
+    expand=_ANY,
+)
 def history_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     """SID history to the next item's SID: the task that recommends."""
     for items in _sequences(corpus.train):
@@ -118,18 +218,26 @@ def history_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
             ]
 
 
+@task("title", description="an item's title -> its SID", probe=Probe("find", "title"))
 def title_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     """An item's title to its SID."""
     for item, title in enumerate(_titles(corpus, options)):
         yield [{"title": _text(title), "target": _sids(corpus, [item])}]
 
 
+@task("sid", description="an item's SID -> its title", probe=Probe("write", "title"))
 def sid_to_title(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     """An item's SID to its title."""
     for item, title in enumerate(_titles(corpus, options)):
         yield [{"sid": _sids(corpus, [item]), "target": _text(title)}]
 
 
+@task(
+    "history",
+    description="the SIDs of a user's items -> the next item's title",
+    settings=NextTaskSettings(),
+    expand=_ONE,
+)
 def history_to_title(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     """SID history to the next item's title."""
     titles = _titles(corpus, options)
@@ -141,6 +249,12 @@ def history_to_title(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
         ]
 
 
+@task(
+    "titles",
+    description="the titles of a user's items -> the next item's title",
+    settings=NextTaskSettings(),
+    expand=_ONE,
+)
 def titles_to_title(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     """Title history to the next item's title."""
     titles = _titles(corpus, options)
@@ -152,6 +266,12 @@ def titles_to_title(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
         ]
 
 
+@task(
+    "titles",
+    description="the titles of a user's items -> the next item's SID",
+    settings=NextTaskSettings(),
+    expand=_ONE,
+)
 def titles_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     """Title history to the next item's SID."""
     titles = _titles(corpus, options)
@@ -163,12 +283,25 @@ def titles_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
         ]
 
 
+@task(
+    "caption",
+    description="what an item's image shows -> its SID",
+    settings=CaptionTaskSettings(),
+    needs="captions",
+    probe=Probe("find", "caption"),
+)
 def caption_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     """What an item's picture shows to its SID."""
     for item, caption in _captions(corpus, options):
         yield [{"caption": _text(caption), "target": _sids(corpus, [item])}]
 
 
+@task(
+    "caption",
+    description="what an item's image shows -> its title",
+    settings=CaptionTaskSettings(),
+    needs="captions",
+)
 def caption_to_title(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     """What an item's picture shows to its title."""
     titles = _titles(corpus, options)
@@ -176,12 +309,25 @@ def caption_to_title(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
         yield [{"caption": _text(caption), "target": _text(titles[item])}]
 
 
+@task(
+    "sid",
+    description="an item's SID -> what its image shows (off by default)",
+    settings=CaptionTaskSettings(rate=0),
+    needs="captions",
+    probe=Probe("write", "caption"),
+)
 def sid_to_caption(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     """An item's SID to what its picture shows."""
     for item, caption in _captions(corpus, options):
         yield [{"sid": _sids(corpus, [item]), "target": _text(caption)}]
 
 
+@task(
+    "interest",
+    description="an interest an item serves -> its SID (off by default)",
+    settings=InterestTaskSettings(rate=0),
+    needs="interests",
+)
 def interest_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     """Each interest that an item serves to its SID."""
     for item, phrases in enumerate(corpus.interests or ()):
@@ -192,6 +338,12 @@ def interest_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
         ]
 
 
+@task(
+    "query",
+    description="words of a search -> an item's SID (off by default)",
+    settings=InterestTaskSettings(rate=0),
+    needs="interests",
+)
 def query_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     """Words of a search to an item's SID.
 
@@ -203,27 +355,6 @@ def query_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
         queries = [f"{kinds[item]} {phrase}".strip().lower() for phrase in phrases]
         sid = _sids(corpus, [item])
         yield [{"query": _text(shorten(q, options.max_text)), "target": sid} for q in queries]
-
-
-STREAMED: tuple[Expand, ...] = ("stream", "window")  # several targets in one example
-_ANY: tuple[Expand, ...] = ("stream", "window", "prefix", "last")
-_ONE: tuple[Expand, ...] = ("last", "prefix")
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        Task("history_to_sid", history_to_sid, ("history",), expand=_ANY),
-        Task("title_to_sid", title_to_sid, ("title",)),
-        Task("sid_to_title", sid_to_title, ("sid",)),
-        Task("history_to_title", history_to_title, ("history",), expand=_ONE),
-        Task("titles_to_title", titles_to_title, ("titles",), expand=_ONE),
-        Task("titles_to_sid", titles_to_sid, ("titles",), expand=_ONE),
-        Task("caption_to_sid", caption_to_sid, ("caption",), needs="captions"),
-        Task("caption_to_title", caption_to_title, ("caption",), needs="captions"),
-        Task("sid_to_caption", sid_to_caption, ("sid",), needs="captions"),
-        Task("interest_to_sid", interest_to_sid, ("interest",), needs="interests"),
-        Task("query_to_sid", query_to_sid, ("query",), needs="interests"),
-    )
-}
 
 
 def sid_segments(sids: np.ndarray | Sequence[Sequence[int]]) -> Segments:
@@ -286,7 +417,8 @@ def _steps(length: int, options: Options) -> Iterator[tuple[slice, int]]:
 
 @lru_cache
 def _template(task: Task) -> Template:
-    return load_template(f"tasks/{task.name}", prompt=task.prompt, completion=task.completion)
+    place = task.path or f"tasks/{task.name}"
+    return load_template(place, prompt=task.prompt, completion=task.completion)
 
 
 def _sequences(split: pl.DataFrame) -> Iterator[list[int]]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from genrec import enrich, prompts, schema
+from genrec import enrich, prompts, registry, schema
 from genrec.analysis import content, fidelity
 from genrec.analysis.judge import PLACEHOLDERS, Asker, judge
 from genrec.bundle import read_items
@@ -24,8 +24,6 @@ from genrec.sid import load_quantizer
 from genrec.stages import Context
 
 Found = dict[str, Any]
-WRITES = {"sid_to_title": "title", "sid_to_caption": "caption"}  # task -> the column it writes
-FINDS = {"title_to_sid": "title", "caption_to_sid": "caption"}  # task -> the column it reads
 
 
 def run(context: Context) -> None:
@@ -33,12 +31,20 @@ def run(context: Context) -> None:
     probe = _Probe(context)
     rows, unconstrained = probe.unconstrained()
     found: Found = {"content": probe.content(), "unconstrained": unconstrained, "rows": rows}
-    for tasks, measure in ((WRITES, probe.write), (FINDS, probe.find)):
-        for task, column in tasks.items():
-            found[task] = probe.why_not(task, column) or measure(task, column)
+    ways = {"write": probe.write, "find": probe.find}
+    for task, (way, column) in _PROBES.items():
+        found[task] = probe.why_not(task, column) or ways[way](task, column)
     found["judge"] = probe.judge()
     schema.write(context.out / "written.parquet", probe.table(), schema.WRITTEN)
     context.write_json("probes.json", found)
+
+
+_PROBES = {
+    name: task.probe
+    for way in ("write", "find")
+    for name, task in registry.parts("tasks").items()
+    if task.probe is not None and task.probe.way == way
+}
 
 
 class _Probe:
@@ -196,7 +202,7 @@ class _Probe:
 
     def _prompts(self, task: str) -> list[tuple[schema.Segment, ...]]:
         prepared, recipe = self.context.inputs["prepare"], self.context.recipe.compose
-        column = {**WRITES, **FINDS}[task]
+        column = _PROBES[task].column
         asked = self._asked(column)
         items = self.items[asked]
         corpus = Corpus(
@@ -233,7 +239,9 @@ class _Probe:
                 texts = self._texts(column)
                 found.append((f"true {column}s", {item: texts[item] for item in self.sample}))
         for task, rows in self.written.items():
-            found.append((f"written {WRITES[task]}s", {r["item"]: r["written"] for r in rows}))
+            found.append(
+                (f"written {_PROBES[task].column}s", {r["item"]: r["written"] for r in rows})
+            )
         return found
 
     def _judged(self, name: str, asker: Asker, texts: dict[int, str]) -> Found:

@@ -7,11 +7,13 @@ import numpy as np
 import polars as pl
 import pytest
 
+from genrec import registry
 from genrec.lm import compose as composing
 from genrec.lm.compose import compose, digests, prompt_for, render
-from genrec.lm.tasks import TASKS
 from genrec.prompts import STYLES, Variant
 from genrec.schema import Example, Segment, read_examples, write_examples
+
+TASKS = registry.parts("tasks")
 
 
 def made(corpus, tasks, *, style="instruct", seed=0, **changes):

@@ -9,11 +9,13 @@ import polars as pl
 import pytest
 from hypothesis import given, strategies as st
 
-from genrec import schema
+from genrec import registry, schema
 from genrec.lm.settings import Compose, Tasks
-from genrec.lm.tasks import TASKS, Corpus, Options, kind_words, shorten, sid_segments
+from genrec.lm.tasks import Corpus, Options, kind_words, shorten, sid_segments
 from genrec.prompts import STYLES
 from genrec.schema import Segment
+
+TASKS = registry.parts("tasks")
 
 
 def sids_of(segments):
