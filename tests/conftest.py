@@ -3,15 +3,18 @@
 import os
 import signal
 import socket
+import struct
 import subprocess
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 TINY = [
     "prepare.source.items=60",
@@ -87,3 +90,29 @@ def _serve(command: list[str], log: Path) -> Iterator[str]:
             process.wait(timeout=20)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def red(tmp_path: Path) -> Path:
+    path = tmp_path / "red.png"
+    Image.new("RGB", (80, 40), "red").save(path)
+    return path
+
+
+@pytest.fixture
+def bomb(tmp_path: Path) -> Path:
+    """A PNG of some bytes that claims 60,000 x 60,000 pixels."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        body = name + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    path = tmp_path / "bomb.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + chunk(b"IEND", b"")
+    )
+    return path

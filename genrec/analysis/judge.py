@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from genrec.data.images import BadImage, check_size
 from genrec.engines import Engine, Judge, Message, Reader, Request, Score
-from genrec.engines.pictures import BadPicture, check_size
 from genrec.enrich.rows import row_key
 from genrec.progress import Progress, silent
 from genrec.prompts import ChatTemplate
@@ -93,7 +93,7 @@ class Asker:
         try:
             check_size(picture)
             content = hashlib.sha256(picture.read_bytes()).digest()
-        except BadPicture:  # the engine says so; nothing is kept
+        except BadImage:  # the engine says so; nothing is kept
             content = b""
         parts = (self.engine.identity, self.method, self.template.digest, str(self.longest_side))
         return row_key("judge", *parts, text, content)

@@ -25,7 +25,7 @@ import httpcore
 import httpx
 
 from genrec.data.addresses import PublicTransport, RefusedAddress, Resolve, resolve
-from genrec.data.images import picture_problem, suffix_of
+from genrec.data.images import image_problem, suffix_of
 from genrec.progress import Progress, silent
 
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)  # what a later try may find otherwise
@@ -202,7 +202,7 @@ class _Fetch:
         try:
             digest = self._stream(url, temporary)
             with self._decoding:
-                problem = picture_problem(
+                problem = image_problem(
                     temporary, max_bytes=self._policy.max_bytes, max_pixels=self._policy.max_pixels
                 )
             if problem:

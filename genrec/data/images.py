@@ -5,17 +5,20 @@ Ids are matched against the folder's listing, never joined into a path, so no id
 
 from __future__ import annotations
 
+import struct
 import warnings
 from pathlib import Path
 
 import polars as pl
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from genrec.data.source import BadRows, OnBad
 from genrec.progress import Progress, silent
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # decoders without side effects; no EPS, no PDF
+MAX_BYTES = 20_000_000
+MAX_PIXELS = 50_000_000
 
 
 def find_images(folder: str | Path) -> dict[str, str]:
@@ -74,8 +77,8 @@ def verify_images(
     *,
     root: str | Path | None = None,
     on_bad: OnBad = "error",
-    max_bytes: int = 20_000_000,
-    max_pixels: int = 50_000_000,
+    max_bytes: int = MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
     progress: Progress = silent,
 ) -> tuple[pl.DataFrame, int]:
     """Decodes every picture once, so that a broken one is found now and not hours later.
@@ -98,7 +101,7 @@ def verify_images(
     images: list[str | None] = items["image"].to_list()
     for row, (item_id, image) in enumerate(zip(items["item_id"], images, strict=True)):
         if image is not None:
-            problem = picture_problem(start / image, max_bytes=max_bytes, max_pixels=max_pixels)
+            problem = image_problem(start / image, max_bytes=max_bytes, max_pixels=max_pixels)
             if problem and on_bad == "error":
                 bad_rows.fail(
                     start / image,
@@ -113,30 +116,107 @@ def verify_images(
     return checked, bad_rows.dropped.get("unreadable_image", 0)
 
 
-def picture_problem(path: Path, *, max_bytes: int, max_pixels: int) -> str | None:
-    """Says what is wrong with a picture; None if it decodes.
+class BadImage(ValueError):
+    """An image that cannot or must not be decoded; the message says which and why.
+
+    Attributes:
+        reason: why.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"bad image: {path.name}: {reason}")
+        self.reason = reason
+
+
+def check_size(path: Path, *, max_bytes: int | None = MAX_BYTES) -> None:
+    """Refuses a file that is missing or too large, without reading it.
+
+    Raises:
+        BadImage: there is no such file, or it has more than `max_bytes`.
+    """
+    if not path.is_file():
+        raise BadImage(path, "no such file")
+    if max_bytes is not None and (size := path.stat().st_size) > max_bytes:
+        raise BadImage(path, f"{size:,} bytes, expected at most {max_bytes:,}")
+
+
+def open_image(
+    path: Path,
+    *,
+    longest_side: int | None = None,
+    max_bytes: int | None = MAX_BYTES,
+    max_pixels: int | None = MAX_PIXELS,
+) -> Image.Image:
+    """Decodes an image for a model: upright, RGB, transparency on white, no larger than asked.
+
+    The file's size is looked at before it is read, its header before it is decoded, and only decoders
+    without side effects are tried: images come from anyone's catalogue.
+
+    Args:
+        path: a file in one of `FORMATS`; of a moving image the first frame counts.
+        longest_side: in pixels; larger images are shrunk to it, smaller ones stay. None: as it is.
+        max_bytes: of the file; None: any.
+        max_pixels: width times height in the header; a small file can claim a huge image. None: any.
+
+    Raises:
+        BadImage: it breaks a limit, or cannot be decoded to its end.
+    """
+    check_size(path, max_bytes=max_bytes)
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of large images while it reads the header; our own limit comes after.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            upright = _decode(path, max_pixels)
+    except BadImage:
+        raise
+    except UnidentifiedImageError as error:
+        raise BadImage(path, f"not an image; expected one of {', '.join(FORMATS)}") from error
+    except (
+        OSError,
+        SyntaxError,  # Pillow's word for a broken PNG
+        TypeError,  # TypeError and struct.error: broken EXIF
+        ValueError,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:
+        raise BadImage(path, str(error)) from error
+    canvas = Image.new("RGBA", upright.size, "white")
+    image = Image.alpha_composite(canvas, upright).convert("RGB")
+    if longest_side is not None:
+        image.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
+    return image
+
+
+def _decode(path: Path, max_pixels: int | None) -> Image.Image:
+    with Image.open(path, formats=FORMATS) as image:  # reads the header alone
+        if max_pixels is not None and (pixels := image.width * image.height) > max_pixels:
+            raise BadImage(path, f"{pixels:,} pixels, expected at most {max_pixels:,}")
+        return ImageOps.exif_transpose(image).convert("RGBA")
+
+
+def item_image(path: Path, row: int) -> Image.Image:
+    """Returns an item's image, upright, RGB on white; names the item where it cannot."""
+    try:
+        return open_image(path, max_bytes=None, max_pixels=None)  # `prepare` has its own limits
+    except BadImage as error:
+        raise ValueError(
+            f"item {row}: the image {path} cannot be read ({error.reason}). "
+            "Replace the file or remove it (items without image are fine)"
+        ) from error
+
+
+def image_problem(path: Path, *, max_bytes: int, max_pixels: int) -> str | None:
+    """Says what is wrong with an image; None if it decodes.
 
     Args:
         path: the file.
         max_bytes: largest file that is opened.
         max_pixels: largest width x height that is decoded.
     """
-    if not path.is_file():
-        return "no such file"
-    if (size := path.stat().st_size) > max_bytes:
-        return f"{size:,} bytes, expected at most {max_bytes:,}"
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of large pictures while it reads the header; our own limit comes after.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                if (pixels := image.width * image.height) > max_pixels:
-                    return f"{pixels:,} pixels, expected at most {max_pixels:,}"
-                image.load()  # verify() alone passes truncated JPEGs
-    except UnidentifiedImageError:
-        return f"not a picture; expected one of {', '.join(FORMATS)}"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return str(error)
+        open_image(path, longest_side=1, max_bytes=max_bytes, max_pixels=max_pixels)
+    except BadImage as error:
+        return error.reason
     return None
 
 

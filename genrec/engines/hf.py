@@ -25,8 +25,8 @@ from transformers import (
     LogitsProcessorList,
 )
 
+from genrec.data.images import BadImage, open_image
 from genrec.engines import judge
-from genrec.engines.pictures import BadPicture, open_picture
 from genrec.engines.protocol import EngineError, Reply, Request, Score
 from genrec.weights import find_weights, loading, weights_identity
 
@@ -298,8 +298,8 @@ def _open(
     for row in rows:
         side = requests[row].longest_side
         try:
-            opened[row] = [open_picture(p, longest_side=side) for p in requests[row].images]
-        except BadPicture as error:
+            opened[row] = [open_image(p, longest_side=side) for p in requests[row].images]
+        except BadImage as error:
             failed.append((row, Reply.failed(str(error), permanent=True)))
     return opened, failed
 

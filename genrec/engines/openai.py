@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+from genrec.data.images import BadImage, open_image
 from genrec.engines.judge import listed_odds
-from genrec.engines.pictures import BadPicture, open_picture
 from genrec.engines.protocol import EngineError, Message, Reply, Request, Score
 from genrec.keys import api_key
 
@@ -163,7 +163,7 @@ class OpenAIEngine:
 
         try:
             body = await asyncio.to_thread(self._body, request)
-        except BadPicture as error:
+        except BadImage as error:
             return Reply.failed(str(error), permanent=True)
         try:
             return await client.chat.completions.create(**{**body, **asked})
@@ -236,7 +236,7 @@ def _turn(message: Message, longest_side: int) -> dict[str, Any]:
     if message.image is None:
         return {"role": message.role, "content": message.text}
     stream = io.BytesIO()  # PNG: the same pixels that every other engine's model sees
-    open_picture(message.image, longest_side=longest_side).save(stream, "PNG")
+    open_image(message.image, longest_side=longest_side).save(stream, "PNG")
     data = base64.b64encode(stream.getvalue()).decode("ascii")
     return {
         "role": message.role,

@@ -30,7 +30,7 @@ class Message:
     Attributes:
         role: who speaks.
         text: what is said.
-        image: a picture file; each engine verifies and resizes it, see `engines.pictures`.
+        image: a picture file; each engine verifies and resizes it, see `data.images`.
     """
 
     role: Role

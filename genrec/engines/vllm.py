@@ -12,9 +12,9 @@ from functools import cache
 from multiprocessing import active_children
 from typing import Any, TypeVar
 
+from genrec.data.images import BadImage, open_image
 from genrec.engines.guard import Guard
 from genrec.engines.judge import listed_odds, word_tokens
-from genrec.engines.pictures import BadPicture, open_picture
 from genrec.engines.protocol import EngineError, Message, Reply, Request, Score
 from genrec.weights import find_weights, loading, weights_identity
 
@@ -137,7 +137,7 @@ class VLLMEngine:
                 try:
                     chats.append(_chat(requests[row]))
                     rows.append(row)
-                except BadPicture as error:
+                except BadImage as error:
                     yield row, Reply.failed(str(error), permanent=True)
             if rows:
                 self._start(pictures=pictures)
@@ -219,7 +219,7 @@ def _chat(request: Request) -> Chat:
 def _turn(message: Message, longest_side: int) -> dict[str, Any]:
     if message.image is None:
         return {"role": message.role, "content": message.text}
-    picture = open_picture(message.image, longest_side=longest_side)
+    picture = open_image(message.image, longest_side=longest_side)
     # With an id of ours vLLM need not hash the pixels to know a picture again.
     mark = f"{message.image}:{message.image.stat().st_mtime_ns}:{longest_side}"
     return {

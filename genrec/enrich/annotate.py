@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from genrec.data.images import BadImage, check_size
 from genrec.engines import Engine, EngineError, Reply, Request
-from genrec.engines.pictures import BadPicture, check_size
 from genrec.enrich.rows import row_key
 from genrec.progress import Progress, silent
 
@@ -219,7 +219,7 @@ def _keys(
         if request is not None:
             try:
                 key = row_key("annotate", identity, *_parts(request))
-            except BadPicture as error:
+            except BadImage as error:
                 row = Row(None, str(error), 0)
         keys.append(key)
         rows.append(row)

@@ -14,7 +14,7 @@ from PIL import Image
 from skimage.feature import hog
 from sklearn.decomposition import PCA
 
-from genrec.enrich.pictures import open_picture
+from genrec.data.images import item_image
 from genrec.progress import Progress, silent
 
 Floats = NDArray[np.float32]
@@ -49,7 +49,7 @@ def describe_images(
         )
     described = []
     for done, row in enumerate(rows, start=1):
-        described.append(_describe(open_picture(Path(str(paths[row])), row=row)))
+        described.append(_describe(item_image(Path(str(paths[row])), row)))
         progress("describe images", done, len(rows))
     table = np.stack(described)
     pca = PCA(min(components, *table.shape), svd_solver="full")  # exact, so deterministic

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from sentence_transformers import SentenceTransformer
 
-from genrec.enrich.pictures import open_picture
+from genrec.data.images import item_image
 from genrec.enrich.rows import cached_rows, fixed_batches, row_key
 from genrec.enrich.text import default_prompt
-from genrec.enrich.vision import picture_bytes
+from genrec.enrich.vision import image_bytes
 from genrec.progress import Progress, silent
 from genrec.weights import find_weights, loading, weights_identity
 
@@ -78,7 +78,7 @@ def encode_joint(
     def key(row: int, text: str, path: Path | None) -> str | None:
         if not text and path is None:
             return None
-        picture = b"" if path is None else picture_bytes(path, row)
+        picture = b"" if path is None else image_bytes(path, row)
         return row_key("joint", identity, settings, text, picture)
 
     def batches(missing: list[int]) -> Iterator[tuple[list[int], Floats]]:
@@ -209,7 +209,7 @@ class _Encoder:
 def _square(path: Path | None, row: int, side: int) -> Image.Image | None:
     if path is None:
         return None
-    picture = open_picture(path, row=row)
+    picture = item_image(path, row)
     return ImageOps.pad(picture, (side, side), Image.Resampling.BICUBIC, color="white")
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
 
-from genrec.enrich.pictures import open_picture
+from genrec.data.images import item_image
 from genrec.enrich.rows import cached_rows, fixed_batches, row_key
 from genrec.progress import Progress, silent
 from genrec.weights import find_weights, loading, weights_identity
@@ -55,14 +55,14 @@ def encode_images(
     keys = [
         None
         if path is None
-        else row_key("image", identity, str(batch_size), picture_bytes(path, row))
+        else row_key("image", identity, str(batch_size), image_bytes(path, row))
         for row, path in enumerate(paths)
     ]
 
     def batches(missing: list[int]) -> Iterator[tuple[list[int], Floats]]:
         encoder = _Encoder(model, device)
         for part, filled in fixed_batches(missing, batch_size):
-            opened = {row: open_picture(Path(str(paths[row])), row=row) for row in part}
+            opened = {row: item_image(Path(str(paths[row])), row) for row in part}
             yield part, encoder([opened[row] for row in filled])[: len(part)]
 
     return cached_rows(keys, batches, cache=cache, step="encode images", progress=progress)
@@ -100,7 +100,7 @@ def _pooled(output: object) -> Floats:
     return output.flatten(1).float().cpu().numpy()
 
 
-def picture_bytes(path: Path, row: int) -> bytes:
+def image_bytes(path: Path, row: int) -> bytes:
     """Returns a picture's file, what cache keys know it by; names the item where it cannot."""
     try:
         return path.read_bytes()

@@ -66,7 +66,7 @@ def broken(folder: Path) -> dict[str, str]:
     Image.new("RGB", (300, 200)).save(folder / "huge.png")
     (folder / "heavy.bmp").write_bytes(bytes(5000))
     return {
-        "text.png": "not a picture",
+        "text.png": "not an image",
         "cut.jpg": "truncated",
         "flipped.png": "",
         "huge.png": "60,000 pixels, expected at most 10,000",

@@ -59,7 +59,7 @@ def test_absolute_paths_are_refused_outside_only(folder: Path) -> None:
 
 def test_a_broken_or_missing_picture(folder: Path) -> None:
     (folder / "text.png").write_text("hello")
-    for name, said in (("text.png", "not a picture"), ("gone.png", "no such file")):
+    for name, said in (("text.png", "not an image"), ("gone.png", "no such file")):
         with pytest.raises(ValueError, match=said):
             place([name], folder)
         assert place([name, "a.png"], folder, "drop")[1] == {"unreadable_image": 1}

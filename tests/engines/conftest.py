@@ -1,12 +1,9 @@
 """Tiny random models with chat templates, made on the spot, and pictures good and bad."""
 
-import struct
-import zlib
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     Idefics3Config,
@@ -97,29 +94,3 @@ def tiny_vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save(Idefics3ForConditionalGeneration(config), folder)
     Idefics3Processor(eye, words, image_seq_len=4, chat_template=TEMPLATE).save_pretrained(folder)
     return folder
-
-
-@pytest.fixture
-def red(tmp_path: Path) -> Path:
-    path = tmp_path / "red.png"
-    Image.new("RGB", (80, 40), "red").save(path)
-    return path
-
-
-@pytest.fixture
-def bomb(tmp_path: Path) -> Path:
-    """A PNG of some bytes that claims 60,000 x 60,000 pixels."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        body = name + data
-        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
-
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    path = tmp_path / "bomb.png"
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(bytes(1000)))
-        + chunk(b"IEND", b"")
-    )
-    return path

@@ -14,9 +14,9 @@ from transformers import (
     AutoTokenizer,
 )
 
+from genrec.data.images import open_image
 from genrec.engines import EngineError, HFEngine, Judge, Message, Reader, Request, Score, judge
 from genrec.engines.judge import listed_odds, word_tokens
-from genrec.engines.pictures import open_picture
 
 
 def asks(text: str, image: Path | None = None, **options: Any) -> Request:
@@ -41,7 +41,7 @@ def chances(folder: Path, request: Request, reply: list[int]) -> torch.Tensor:
         content: Any = message.text
     else:
         speaker, model = AutoProcessor.from_pretrained(folder), AutoModelForImageTextToText
-        picture = open_picture(message.image, longest_side=request.longest_side)
+        picture = open_image(message.image, longest_side=request.longest_side)
         content = [{"type": "image", "image": picture}, {"type": "text", "text": message.text}]
     inputs = speaker.apply_chat_template(
         [{"role": "user", "content": content}],

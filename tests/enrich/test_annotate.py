@@ -112,7 +112,7 @@ def test_a_missing_picture_is_a_failed_row_and_no_call(tmp_path: Path) -> None:
     engine = Counting()
     (row,) = annotate([says("a", tmp_path / "none.png")], engine, upper, cache={})
     assert row is not None
-    assert (row.error, row.attempts) == ("bad picture: none.png: no such file", 0)
+    assert (row.error, row.attempts) == ("bad image: none.png: no such file", 0)
     assert not engine.asked
 
 
@@ -151,10 +151,10 @@ def test_a_reply_that_was_cut_off_is_a_failure() -> None:
 def test_what_no_attempt_can_help_is_asked_once() -> None:
     cache: dict[str, bytes] = {}
     for calls in (1, 0):
-        engine = Counting(lambda r: Reply.failed("bad picture: x", permanent=True))
+        engine = Counting(lambda r: Reply.failed("bad image: x", permanent=True))
         (row,) = annotate([says("a")], engine, upper, cache=cache)
         assert row is not None
-        assert row.error == "bad picture: x"
+        assert row.error == "bad image: x"
         assert len(engine.asked) == calls
 
 
@@ -226,13 +226,13 @@ def test_progress_counts_what_is_finished() -> None:
 
 
 def test_the_summary_counts_by_kind_of_reason() -> None:
-    errors = [None, "cut off at max_tokens: a", "cut off at max_tokens: b", "bad picture: x", None]
+    errors = [None, "cut off at max_tokens: a", "cut off at max_tokens: b", "bad image: x", None]
     assert summarise(errors, [1, 3, 3, 0, 2]) == {
         "asked": 5,
         "answered": 2,
         "failed": 3,
         "asked_again": 3,
-        "failures": {"bad picture": 1, "cut off at max_tokens": 2},
+        "failures": {"bad image": 1, "cut off at max_tokens": 2},
     }
 
 

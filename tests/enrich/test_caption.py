@@ -72,7 +72,7 @@ def test_every_item_has_a_row(tmp_path: Path) -> None:
         None,
         None,
         "no words: '?!'",
-        "bad picture: gone.png: no such file",
+        "bad image: gone.png: no such file",
     ]
     assert table["attempts"].to_list() == [1, 0, 2, 0]
     assert len(engine.asked) == 3

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genrec.data.images import item_image
 from genrec.enrich.descriptors import _describe, describe_images
-from genrec.enrich.pictures import open_picture
 
 
 def test_colour_and_shape_are_told_apart(pictures):
     names = ["red disc", "blue disc", "red stripes", "blue stripes"]
-    described = {name: _describe(open_picture(pictures[name], row=0)) for name in names}
+    described = {name: _describe(item_image(pictures[name], 0)) for name in names}
     colour = {name: vector[:192] for name, vector in described.items()}
     shape = {name: vector[192:] for name, vector in described.items()}
     for half in (colour, shape):
@@ -32,7 +32,7 @@ def test_rows_and_components(pictures):
     assert describe_images(paths, components=3).shape == (7, 3)
     assert describe_images(paths).tobytes() == describe_images(paths).tobytes()
     # Principal components keep all distances between seven pictures.
-    raw = np.stack([_describe(open_picture(path, row=0)) for path in paths])
+    raw = np.stack([_describe(item_image(path, 0)) for path in paths])
     apart = np.linalg.norm(raw[:, None] - raw, axis=2)
     np.testing.assert_allclose(np.linalg.norm(out[1:8, None] - out[1:8], axis=2), apart, atol=1e-5)
 
@@ -52,10 +52,10 @@ def test_pictures_are_opened_upright_in_rgb_on_white(tmp_path):
     clear = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
     clear.putpixel((1, 0), (255, 0, 0, 255))
     clear.save(tmp_path / "clear.png")
-    opened = open_picture(tmp_path / "clear.png", row=0)
+    opened = item_image(tmp_path / "clear.png", 0)
     assert opened.mode == "RGB"
     assert [opened.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (255, 0, 0)]
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
     Image.new("L", (4, 2)).save(tmp_path / "turned.jpg", exif=exif)
-    assert open_picture(tmp_path / "turned.jpg", row=0).size == (2, 4)
+    assert item_image(tmp_path / "turned.jpg", 0).size == (2, 4)

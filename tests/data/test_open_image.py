@@ -7,13 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 
-from genrec.engines.pictures import BadPicture, open_picture
+from genrec.data.images import BadImage, open_image
 
 
 def refused(path: Path, **limits: int) -> str:
-    with pytest.raises(BadPicture) as caught:
-        open_picture(path, longest_side=64, **limits)
-    assert str(caught.value).startswith(f"bad picture: {path.name}: ")
+    with pytest.raises(BadImage) as caught:
+        open_image(path, longest_side=64, **limits)
+    assert str(caught.value).startswith(f"bad image: {path.name}: ")
     return str(caught.value)
 
 
@@ -25,14 +25,14 @@ def test_a_bomb_is_refused_by_its_header(bomb: Path) -> None:
 def test_limits_are_named(red: Path) -> None:
     assert "3,200 pixels, expected at most 3,199" in refused(red, max_pixels=3199)
     assert "bytes, expected at most 10" in refused(red, max_bytes=10)
-    assert open_picture(red, longest_side=64, max_pixels=3200).size == (64, 32)
+    assert open_image(red, longest_side=64, max_pixels=3200).size == (64, 32)
 
 
 def test_what_is_no_picture(tmp_path: Path) -> None:
     assert "no such file" in refused(tmp_path / "nothing.png")
     text = tmp_path / "text.png"
     text.write_text("%!PS-Adobe-3.0 EPSF-3.0\n")
-    assert "not a picture; expected one of JPEG, PNG" in refused(text)
+    assert "not an image; expected one of JPEG, PNG" in refused(text)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
@@ -47,16 +47,16 @@ def test_truncated_pictures_are_refused(tmp_path: Path, kind: str) -> None:
 def test_large_ones_shrink_and_small_ones_stay(tmp_path: Path) -> None:
     for size, expected in (((300, 100), (64, 21)), ((30, 60), (30, 60))):
         Image.new("RGB", size).save(tmp_path / "x.png")
-        assert open_picture(tmp_path / "x.png", longest_side=64).size == expected
+        assert open_image(tmp_path / "x.png", longest_side=64).size == expected
 
 
 def test_upright_on_white_in_rgb(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
     Image.new("RGB", (20, 10), "red").save(tmp_path / "turned.jpg", exif=exif)
-    assert open_picture(tmp_path / "turned.jpg", longest_side=64).size == (10, 20)
+    assert open_image(tmp_path / "turned.jpg", longest_side=64).size == (10, 20)
     Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "clear.png")
-    clear = open_picture(tmp_path / "clear.png", longest_side=64)
+    clear = open_image(tmp_path / "clear.png", longest_side=64)
     assert clear.mode == "RGB"
     assert clear.getpixel((0, 0)) == (255, 255, 255)
 
@@ -78,5 +78,5 @@ def test_damage_never_escapes_as_another_error(
     for place, value in flips:
         data[int(place * (len(data) - 1))] = value
     path.write_bytes(data)
-    with contextlib.suppress(BadPicture):
-        assert open_picture(path, longest_side=32, max_pixels=10_000).mode == "RGB"
+    with contextlib.suppress(BadImage):
+        assert open_image(path, longest_side=32, max_pixels=10_000).mode == "RGB"
