@@ -23,8 +23,7 @@ from genrec.pipeline import Pipeline
 from genrec.progress import silent
 from genrec.recipe import Recipe
 from genrec.recommender import Recommender
-from genrec.retrieve.base import Retriever
-from genrec.retrieve.files import open_retriever
+from genrec.retrieve import Retriever, open_retriever
 from genrec.retrieve.fusion import Fusion
 from genrec.sid import SIDTrie
 from genrec.stages import recommend
@@ -67,7 +66,7 @@ class Shop:
     items: pl.DataFrame
     rows: Mapping[str, int]
     histories: Mapping[str, Sequence[int]]
-    retrievers: Mapping[str, Retriever]
+    retrievers: Mapping[str, Retriever[Any]]
     llm: Recommender | None
     prompt: Callable[[Sequence[int]], Any]
     wish: Callable[[str], Any] | None

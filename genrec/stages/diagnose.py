@@ -11,7 +11,7 @@ from genrec.analysis.complementarity import diagnose as compare
 from genrec.analysis.complementarity_plots import plot_complementarity
 from genrec.evaluate import evaluate
 from genrec.retrieve import histories_of
-from genrec.retrieve.ranking import training_popularity
+from genrec.retrieve.sequences import training_popularity
 from genrec.stages.context import Context, system_of
 from genrec.stages.views import item_views
 
@@ -78,7 +78,7 @@ def _fusion(
 def _alignment(context: Context, targets: pl.DataFrame) -> dict[str, Any]:
     """How much of a retriever's collaborative space a map of the semantic one reaches."""
     from genrec.analysis.alignment import PROBES, Training, Users, probe_alignment
-    from genrec.retrieve.files import open_retriever
+    from genrec.retrieve import open_retriever
 
     section = context.section.alignment
     views = item_views(context)
