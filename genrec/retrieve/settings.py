@@ -50,7 +50,7 @@ class RetrieverSettings(PartSettings):
         """
         return ()
 
-    def wanted_texts(self, stages: Collection[str] | None = None) -> tuple[str, ...]:
+    def texts(self, stages: Collection[str] | None = None) -> tuple[str, ...]:
         """Returns the texts that `fit` is to get as `queries`: some of title, caption and interest.
 
         Args:
@@ -71,7 +71,7 @@ class RetrieverSettings(PartSettings):
 
     def optional_reads(self) -> dict[str, str | None]:
         """Returns the stages that its texts come from, each read if the recipe has it."""
-        return {stage: None for name in self.wanted_texts() if (stage := TEXT_STAGES[name])}
+        return {stage: None for name in self.texts() if (stage := TEXT_STAGES[name])}
 
     @model_validator(mode="after")
     def _free_name(self) -> RetrieverSettings:

@@ -62,7 +62,7 @@ def _extra(context: Context) -> dict[str, Any]:
     section, extra = context.section, dict[str, Any]()
     if "embed" in context.inputs:
         extra["features"] = _features(context)
-    if names := section.wanted_texts(context.inputs):
+    if names := section.texts(context.inputs):
         extra["queries"] = _queries(context, names)
     return extra
 

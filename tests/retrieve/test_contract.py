@@ -46,8 +46,8 @@ def fit(
             for view in views.values():
                 view[10] = 0
         extra = {"features": {n: views[n] for n in settings.wanted_views(VIEWS)}} | extra
-        if texts := settings.wanted_texts():
-            queries = {n: (views["text"][:2], np.arange(min(2, num_items))) for n in texts}
+        if names := settings.texts():
+            queries = {n: (views["text"][:2], np.arange(min(2, num_items))) for n in names}
             extra = {"queries": queries} | extra
     if settings.learns and "valid" not in extra:
         extra["valid"] = Validation([s[:-1] for s in train], np.array([s[-1] for s in train]))
@@ -78,7 +78,7 @@ def test_the_class_is_that_of_its_settings(kind: str) -> None:
     takes = inspect.signature(type(retriever).fit).parameters
     assert ("valid" in takes) == settings.learns
     assert ("features" in takes) == bool(settings().wanted_views(VIEWS))
-    assert ("queries" in takes) == bool(settings().wanted_texts())
+    assert ("queries" in takes) == bool(settings().texts())
     assert ("embed" in settings().reads) == ("features" in takes)
 
 

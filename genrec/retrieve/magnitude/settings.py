@@ -61,7 +61,7 @@ class MagnitudeSettings(LearnedSettings):
             return self.views
         return tuple(name for name in ("text", "image") if name in available)
 
-    def wanted_texts(self, stages: Collection[str] | None = None) -> tuple[str, ...]:
+    def texts(self, stages: Collection[str] | None = None) -> tuple[str, ...]:
         """Returns the texts that it learns to answer; see `RetrieverSettings`."""
         if self.queries is not None:
             return self.queries
