@@ -24,7 +24,7 @@ from genrec.store import Artifact, fingerprint
 
 if TYPE_CHECKING:
     from genrec.recommender import Recommender
-    from genrec.retrieve.base import Retriever
+    from genrec.retrieve import Retriever
     from genrec.retrieve.fusion import Fusion
     from genrec.sid import SIDTrie
 
@@ -171,9 +171,9 @@ class Bundle:
         return {LLM: self.recipe.recommend.k} | {r.label: r.k for r in self.recipe.retrieve}
 
     @cached_property
-    def retrievers(self) -> dict[str, Retriever]:
+    def retrievers(self) -> dict[str, Retriever[Any]]:
         """The fitted retrievers, by the system's name."""
-        from genrec.retrieve.files import open_retriever
+        from genrec.retrieve import open_retriever
 
         return {
             key.partition(".")[2]: open_retriever(self.artifacts[key] / "retriever")

@@ -27,8 +27,8 @@ class RankedLists:
     """The lists of U users, best first; numpy arrays, or tensors of one device.
 
     Attributes:
-        items: int [U, K], item numbers; -1 where a user has fewer than K items. A -1 stands only
-            after a user's last item.
+        items: int [U, K], item numbers (of an index: ids); -1 where a user has fewer than K items.
+            A -1 stands only after a user's last item.
         scores: float32 [U, K], higher is better within one user; -inf where `items` is -1.
     """
 
@@ -51,9 +51,20 @@ class RankedLists:
         return len(self.items)
 
     @classmethod
-    def empty(cls, users: int, k: int) -> Self:
-        """Returns U lists without items, in numpy."""
-        return cls(np.full((users, k), -1, np.int32), np.full((users, k), -np.inf, np.float32))
+    def empty(cls, users: int, k: int, *, ids: npt.DTypeLike = np.int32) -> Self:
+        """Returns U lists without items, in numpy, whose items are of the type `ids`."""
+        return cls(np.full((users, k), -1, ids), np.full((users, k), -np.inf, np.float32))
+
+    def put(self, rows: slice, lists: RankedLists) -> None:
+        """Fills in the lists of some of the users; these may be tensors, of whatever device."""
+        for name in ("items", "scores"):
+            part = getattr(lists, name)
+            getattr(self, name)[rows] = part if isinstance(part, np.ndarray) else part.cpu().numpy()
+
+    def renumbered(self, numbers: npt.NDArray[np.integer]) -> RankedLists:
+        """Returns the lists, in numpy, with `numbers[i]` in place of item i. int [N]."""
+        items = np.asarray(self.items)
+        return RankedLists(np.where(items >= 0, numbers[items], -1), self.scores)
 
     @classmethod
     def concatenated(cls, parts: Sequence[RankedLists]) -> RankedLists:
@@ -120,6 +131,68 @@ def top_k(scores: Array, k: int) -> RankedLists:
 def best_first(scores: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Returns the positions of the scores, best first, equal ones in order. [N] -> int64 [N]."""
     return np.argsort(-scores, kind="stable")
+
+
+def places_in_rows(row: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Returns the place of each entry within its own row, from 0. Ascending int [n] -> int64 [n]."""
+    return np.arange(len(row)) - np.searchsorted(row, row)
+
+
+def best_of_rows(
+    row: npt.NDArray[np.integer], score: npt.NDArray[np.float32], k: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Returns the k best entries of each row, where rows have different lengths.
+
+    Args:
+        row: int [n], the row of each entry, 0 or more.
+        score: float32 [n]; equal ones keep the order in which they are given.
+        k: how many of each row.
+
+    Returns:
+        Positions of the entries, int64 [m], row by row, best first, and the place of each in its row,
+        from 0.
+    """
+    bits = (score + np.float32(0)).view(np.int32).astype(np.int64)  # + 0: no -0.0
+    # A row and a falling score make one integer key, faster to sort than two keys.
+    key = (row.astype(np.int64) << 32) - np.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    order = np.argsort(key, kind="stable")
+    place = places_in_rows(row[order])
+    best = place < k
+    return order[best], place[best]
+
+
+def first_allowed(
+    order: npt.NDArray[np.int64],
+    k: int,
+    *,
+    num_rows: int,
+    banned_row: npt.NDArray[np.int64],
+    banned_item: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    """Returns for each row the first k items of one order that are not banned there.
+
+    Only the head of `order` is looked at: a row with b banned items needs its first k + b.
+
+    Args:
+        order: int [N], all items, best first.
+        k: how many.
+        num_rows: B.
+        banned_row: int [n], the row of each ban.
+        banned_item: int [n], the item of each ban.
+
+    Returns:
+        int64 [B, k], -1 where fewer are left.
+    """
+    position = np.empty_like(order)
+    position[order] = np.arange(len(order))
+    longest = int(np.bincount(banned_row, minlength=1).max())
+    head = min(len(order), k + longest)
+    banned = np.zeros((num_rows, head), dtype=bool)
+    place = position[banned_item]
+    banned[banned_row[place < head], place[place < head]] = True
+    first = np.argsort(banned, axis=1, kind="stable")[:, :k]  # allowed places first, in order
+    items = np.where(np.take_along_axis(banned, first, axis=1), -1, order[first])
+    return np.pad(items, ((0, 0), (0, k - items.shape[1])), constant_values=-1)
 
 
 def tied_ranks(items: npt.NDArray[Any], tied: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+import difflib
+import warnings
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 
 class ContentPath:
@@ -15,9 +18,30 @@ Path_ = Annotated[str, ContentPath()]
 
 
 class Section(BaseModel):
-    """Base of every part of a recipe: frozen, and an unknown key is an error."""
+    """Base of every part of a recipe: frozen, and an unknown key is an error.
+
+    Attributes:
+        former: names that fields had until the last release, and the ones that they have now.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    former: ClassVar[Mapping[str, str]] = {}
+
+    @classmethod
+    def from_options(cls, settings: Self | None = None, **options: Any) -> Self:
+        """Returns settings with these options changed; the defaults where there are none.
+
+        Raises:
+            TypeError: `settings` are another part's.
+            ValueError: an unknown option, or a value out of bounds; names each.
+        """
+        if settings is not None and not isinstance(settings, cls):
+            raise TypeError(f"settings are {type(settings).__name__}; expected {cls.__name__}")
+        try:
+            return cls(**((dict(settings) if settings is not None else {}) | options))
+        except ValidationError as error:
+            problems = "; ".join(_explain(problem, cls) for problem in error.errors())
+            raise ValueError(f"{cls.__name__}: {problems}") from error
 
     @property
     def reads(self) -> tuple[str, ...] | None:
@@ -36,6 +60,22 @@ class Section(BaseModel):
         recipe has it.
         """
         return {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_names(cls, data: Any) -> Any:
+        """Takes fields by the names that they had before, with a warning."""
+        if not isinstance(data, dict) or not (old := cls.former.keys() & data.keys()):
+            return data
+        for name in sorted(old):
+            warnings.warn(
+                f"{cls.__name__}: '{name}' is now called '{cls.former[name]}'",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            if cls.former[name] in data:
+                raise ValueError(f"'{name}' and '{cls.former[name]}' are one field; drop '{name}'")
+        return {cls.former.get(name, name): value for name, value in data.items()}
 
     @model_validator(mode="before")
     @classmethod
@@ -62,3 +102,15 @@ class PartSettings(Section):
 
     implementation: ClassVar[str]
     kind: str
+
+
+def _explain(problem: Any, owner: type[Section]) -> str:
+    name = ".".join(str(part) for part in problem["loc"]) or owner.__name__
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, owner.model_fields, n=1, cutoff=0.5)
+        known = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(owner.model_fields)}"
+        return f"there is no '{name}'; {known}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if isinstance(problem["input"], dict | BaseModel):
+        return str(message)
+    return f"{name} is {problem['input']!r}: {message}"

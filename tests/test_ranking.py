@@ -8,7 +8,14 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as arrays
 
 from genrec import schema
-from genrec.ranking import RankedLists, best_first, tied_ranks, top_k
+from genrec.ranking import (
+    RankedLists,
+    best_first,
+    best_of_rows,
+    first_allowed,
+    tied_ranks,
+    top_k,
+)
 
 # Few values, so that ties are common; -0.0 and 0.0 are equal.
 SCORES = st.sampled_from([-np.inf, -2.5, -0.0, 0.0, 1e-30, 1.0, 3.0])
@@ -79,3 +86,37 @@ def test_tied_ranks_and_order() -> None:
     tied = np.array([[False, True, False], [True, True, True]])
     assert tied_ranks(items, tied).tolist() == [[1, 2, 2, 4], [1, 1, 0, 0]]
     assert best_first(np.array([1, 3, 3, 2])).tolist() == [1, 2, 3, 0]
+
+
+ROWS = st.lists(st.tuples(st.integers(0, 3), SCORES.filter(np.isfinite)), max_size=30)
+
+
+@given(ROWS, st.integers(1, 9))
+def test_best_of_rows_is_a_plain_sort_of_each_row(rows: list[tuple[int, float]], k: int) -> None:
+    rows = sorted(rows, key=lambda row: row[0])
+    row, score = (np.array([r[i] for r in rows], t) for i, t in ((0, np.int64), (1, np.float32)))
+    position, place = best_of_rows(row, score, k)
+    expected: list[tuple[int, int]] = []
+    for number in range(4):
+        own = sorted(np.flatnonzero(row == number), key=lambda i: (-score[i], i))[:k]
+        expected += [(i, at) for at, i in enumerate(own)]
+    assert list(zip(position.tolist(), place.tolist(), strict=True)) == expected
+
+
+@given(st.permutations(range(6)), st.lists(st.tuples(st.integers(0, 2), st.integers(0, 5))))
+def test_first_allowed_leaves_bans_out(order: list[int], bans: list[tuple[int, int]]) -> None:
+    row, item = (np.array([ban[i] for ban in bans], np.int64) for i in (0, 1))
+    for k in (1, 4, 8):
+        items = first_allowed(np.array(order), k, num_rows=3, banned_row=row, banned_item=item)
+        for number in range(3):
+            left = [i for i in order if (number, i) not in bans][:k]
+            assert items[number].tolist() == left + [-1] * (k - len(left))
+
+
+def test_lists_of_some_users_and_other_numbers() -> None:
+    lists = RankedLists.empty(3, 2)
+    lists.put(slice(1, 3), top_k(torch.tensor([[0.0, 1, 2], [5, 4, -np.inf]]), 2))
+    assert lists.items.tolist() == [[-1, -1], [2, 1], [0, 1]]
+    assert (lists.items.dtype, lists.scores.dtype) == (np.int32, np.float32)
+    assert lists.renumbered(np.array([7, 8, 9])).items.tolist() == [[-1, -1], [9, 8], [7, 8]]
+    assert RankedLists.empty(1, 2, ids=np.int64).items.dtype == np.int64

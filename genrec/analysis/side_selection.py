@@ -15,12 +15,11 @@ import numpy.typing as npt
 import polars as pl
 
 from genrec.progress import Progress, silent
-from genrec.retrieve.base import FloatArray, Sequences
-from genrec.retrieve.learning import Validation
 from genrec.retrieve.magnitude.loss import SCALE, VARIANTS, Variant
 from genrec.retrieve.magnitude.norms import variation
-from genrec.retrieve.magnitude.pairs import TextQueries
 from genrec.retrieve.magnitude.retriever import Magnitude
+from genrec.retrieve.magnitude.training import TextQueries
+from genrec.retrieve.sequences import FloatArray, Sequences, Validation
 
 Side = Literal["qnorm", "dnorm"]
 SIDES: tuple[Side, Side] = ("qnorm", "dnorm")
@@ -253,11 +252,11 @@ def compare_sides(
         model = Magnitude(**{**(settings or {}), "variant": variant})
         model.fit(sequences, num_items=num_items, features=features, queries=queries, valid=valid)
         scores[variant] = max(epoch["valid"] for epoch in model.log_)  # that epoch was kept
-        count = max(_SAMPLE, 2 * model.dim)
+        count = max(_SAMPLE, 2 * model.settings.dim)
         asked[variant] = model.query_vectors(valid.histories[:count], raw=True)
         answered[variant] = model.item_vectors(raw=True)[np.unique(valid.targets[:count])]
         progress("magnitude: compare sides", done + 1, len(variants))
-    return choose_side(asked, answered, scores, scale=model.scale)
+    return choose_side(asked, answered, scores, scale=model.settings.scale)
 
 
 def _unit(vectors: npt.NDArray[np.float64]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

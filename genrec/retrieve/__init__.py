@@ -1,4 +1,4 @@
-"""Candidate generators beside the LLM. They meet it only in the recommendations table.
+"""Candidate generators other than the LLM. They meet it only in the recommendations table.
 
 Each has one file and one class with the methods of `Retriever`; importing this package loads no torch.
 """

@@ -1,32 +1,23 @@
-"""What the learned retrievers share: device, seed, the best epoch on validation, exact top-k lists."""
+"""What the learned retrievers share: device, seed, item views, the best epoch on validation."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
 
 from genrec.progress import Progress, silent
-from genrec.retrieve.base import Ranked, Sequences
-from genrec.retrieve.ranking import Flat, chunks, flatten
+from genrec.retrieve.base import mask
+from genrec.retrieve.sequences import Sequences, Validation, chunks, flatten
 
-
-class Validation(NamedTuple):
-    """Users whose next item is known: what a retriever may choose its epoch by.
-
-    Attributes:
-        histories: one int array per user, oldest first.
-        targets: int [U], the item that came next.
-    """
-
-    histories: Sequences
-    targets: np.ndarray
+Floats = npt.NDArray[np.float32]
 
 
 def torch_device(device: str) -> torch.device:
@@ -92,10 +83,10 @@ def fit_epochs(
             continue
         module.eval()
         with torch.no_grad():
-            found = measure()
-        log[-1]["valid"] = found
-        if found > best:
-            best, since = found, 0
+            value = measure()
+        log[-1]["valid"] = value
+        if value > best:
+            best, since = value, 0
             kept = copy.deepcopy(module.state_dict())
         else:
             since += 1
@@ -107,82 +98,6 @@ def fit_epochs(
         module.load_state_dict(kept)
     module.eval()
     return log
-
-
-@torch.no_grad()
-def top_items(
-    score: Callable[[slice], torch.Tensor],
-    histories: Sequences,
-    *,
-    num_items: int,
-    k: int,
-    exclude_seen: bool = True,
-    step: str = "recommend",
-    progress: Progress = silent,
-) -> Ranked:
-    """Ranks the whole catalogue for every user, a block of users at a time.
-
-    Args:
-        score: float [B, N] for a slice of the users; may be overwritten here.
-        histories: one int array per user.
-        num_items: N.
-        k: length of each list; equal scores stand in the order of item numbers.
-        exclude_seen: leave out the items of the user's own history.
-        step: the name that `progress` is told.
-        progress: told how many users are done.
-
-    Raises:
-        ValueError: k below 1, or an item outside 0..N-1.
-        FloatingPointError: a score is NaN or infinite.
-    """
-    if k < 1:
-        raise ValueError(f"k is {k}; expected 1 or more")
-    width = min(k, num_items)
-    items = np.full((len(histories), k), -1, dtype=np.int32)
-    scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
-    for part in chunks(len(histories), num_items):
-        # Before the scores: it refuses unknown items, and names the user.
-        seen = flatten(histories[part], num_items=num_items, first=part.start)
-        block = score(part).float()
-        if exclude_seen:
-            _mask(block, seen)
-        order = _first(block, width)
-        top = block.gather(1, order).cpu().numpy()
-        if not (top[:, 0] < np.inf).all():  # NaN comes first too
-            raise FloatingPointError(
-                f"{step}: a score is NaN or infinite; fit again with a lower lr"
-            )
-        items[part, :width] = np.where(np.isfinite(top), order.cpu().numpy(), -1)
-        scores[part, :width] = top
-        progress(step, part.stop, len(histories))
-    return Ranked(items, scores)
-
-
-def _mask(scores: torch.Tensor, seen: Flat) -> None:
-    """Sets the scores of each user's own items to -inf, in place."""
-    scores[torch.from_numpy(seen.row), torch.from_numpy(seen.item)] = -torch.inf
-
-
-def _first(scores: torch.Tensor, width: int) -> torch.Tensor:
-    """The columns of each row's `width` best scores, equal ones in order; int64 [B, width].
-
-    `topk` promises nothing about ties, and a stable sort of everything takes 25 times as long: so
-    rows in which a finite score stands twice up to the place after the last are ranked again, by keys.
-    """
-    best, columns = scores.topk(min(width + 1, scores.shape[1]), dim=1)
-    tied = ((best[:, 1:] == best[:, :-1]) & best[:, 1:].isfinite()).any(dim=1)
-    columns = columns[:, :width]
-    if tied.any():
-        columns[tied] = _by_keys(scores[tied], width)
-    return columns
-
-
-def _by_keys(scores: torch.Tensor, width: int) -> torch.Tensor:
-    """As `_first`: a score's bits, in an order that integers share, and the column make one key."""
-    bits = (scores + 0.0).view(torch.int32).long()  # + 0.0: no -0.0
-    rising = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
-    column = torch.arange(scores.shape[1], device=scores.device)
-    return ((rising << 32) - column).topk(width, dim=1).indices
 
 
 def taken(vectors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -213,7 +128,7 @@ def target_measure(
     """Returns a function that measures NDCG@k or recall@k of next items, seen items masked.
 
     With one target a user, a target at a place up to k gives 1/log2(1 + place), or 1; else 0. Places
-    follow score, then item number, as `top_items` ranks. A target that the user has seen, or whose score
+    follow score, then item number, as `top_k` ranks. A target that the user has seen, or whose score
     is NaN, has no place.
 
     Args:
@@ -255,10 +170,40 @@ def target_measure(
 
 def _places(scores: torch.Tensor, histories: Sequences, targets: np.ndarray) -> np.ndarray:
     """The place of each target among all items, 1 the best, inf if it is never listed; float64 [B]."""
-    _mask(scores, flatten(histories, num_items=scores.shape[1]))
+    mask(scores, flatten(histories, num_items=scores.shape[1]))
     target = torch.from_numpy(targets).to(scores.device)[:, None]
     own = scores.gather(1, target)
     earlier = torch.arange(scores.shape[1], device=scores.device) < target
     better = (scores > own) | ((scores == own) & earlier)
     places = torch.where(own[:, 0].isfinite(), 1 + better.sum(1), torch.inf)
     return places.double().cpu().numpy()
+
+
+def check_view(
+    name: str, values: npt.ArrayLike, *, num_items: int, width: int | None = None
+) -> Floats:
+    """Returns one view of the items as float32 [N, D].
+
+    Args:
+        name: of the view, for the message.
+        values: float [N, D].
+        num_items: N.
+        width: the D to expect; None takes any.
+
+    Raises:
+        ValueError: another shape, NaN or infinity; names the view and the item.
+    """
+    array = np.ascontiguousarray(values, dtype=np.float32)  # torch takes no negative strides
+    wide = array.ndim == 2 and array.shape[1] > 0 and width in (None, array.shape[1])
+    if not wide or len(array) != num_items:
+        raise ValueError(
+            f"features['{name}'] has the shape {array.shape}; expected ({num_items}, {width or 'D'}), "
+            "one row per item"
+        )
+    wrong = ~np.isfinite(array).all(axis=1)
+    if wrong.any():
+        raise ValueError(
+            f"features['{name}']: item {int(wrong.argmax())} holds NaN or infinity "
+            f"({int(wrong.sum())} items do); a row of zeros says that an item lacks the view"
+        )
+    return array

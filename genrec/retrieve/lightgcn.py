@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from genrec.retrieve.base import IntArray, Sequences
-from genrec.retrieve.ranking import flatten
+from genrec.retrieve.sequences import IntArray, Sequences, flatten
 
 
 class Spread(NamedTuple):
@@ -112,13 +111,13 @@ def light_gcn(
         layers: L, 1 or more.
     """
     start = torch.sparse.mm(block, items) if users is None else users
-    found = propagated(graph, torch.cat([start, items]), layers)
-    mean_users, mean_items = torch.stack(found).mean(dim=0).split([len(start), len(items)])
+    spread = propagated(graph, torch.cat([start, items]), layers)
+    mean_users, mean_items = torch.stack(spread).mean(dim=0).split([len(start), len(items)])
     # Layer l of a user is the block times the items of layer l - 1; layer 0 times those of layer 0.
-    below = [layer[len(start) :] for layer in found[:-1]]
+    below = [layer[len(start) :] for layer in spread[:-1]]
     if users is None:
         below.append(items)
-    return Spread(mean_users, mean_items, torch.stack(below).sum(dim=0) / len(found))
+    return Spread(mean_users, mean_items, torch.stack(below).sum(dim=0) / len(spread))
 
 
 def propagated(graph: torch.Tensor, embeddings: torch.Tensor, layers: int) -> list[torch.Tensor]:
@@ -129,10 +128,10 @@ def propagated(graph: torch.Tensor, embeddings: torch.Tensor, layers: int) -> li
         embeddings: float [U + N, D], layer 0.
         layers: L.
     """
-    found = [embeddings]
+    spread = [embeddings]
     for _ in range(layers):
-        found.append(torch.sparse.mm(graph, found[-1]))
-    return found
+        spread.append(torch.sparse.mm(graph, spread[-1]))
+    return spread
 
 
 def sparse(

@@ -9,10 +9,8 @@ Amazon Scientific's validation users was 0.0815 instead of 0.0858, after twice t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Self
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,21 +20,13 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from genrec.progress import Progress, silent
-from genrec.retrieve.base import Ranked, Sequences
-from genrec.retrieve.files import load_retriever, save_retriever, settings_of
-from genrec.retrieve.learning import (
-    Validation,
-    fit_epochs,
-    seeded,
-    target_measure,
-    top_items,
-    torch_device,
-)
-from genrec.retrieve.ranking import flatten
-from genrec.retrieve.windows import IGNORED, Window, by_length, collate, windows_of
+from genrec.retrieve.base import Arrays, Retriever
+from genrec.retrieve.learning import Floats, fit_epochs, seeded, target_measure, torch_device
+from genrec.retrieve.sequences import Sequences, Validation, flatten
+from genrec.retrieve.settings import SASRecSettings
 
-Floats = npt.NDArray[np.float32]
-
+IGNORED = -100  # F.cross_entropy's own
+_POOL = 16  # batches whose sequences are sorted by length together
 _MAX_LOGITS = 2**25  # cells of one block of logits: 128 MiB, and as much again for its gradient
 _MAX_ROWS = 256  # of one block of histories that are only read
 
@@ -97,58 +87,15 @@ class _Network(nn.Module):
         return self.items.weight[:-1]
 
 
-@dataclass(kw_only=True)
-class SASRec:
+class SASRec(Retriever[SASRecSettings]):
     """Scores the next item by the state of a causal transformer times the item's own embedding.
 
     Attributes:
-        dim: D, width of embeddings and blocks.
-        layers: blocks.
-        heads: attention heads per block; divides `dim`.
-        dropout: on embeddings and inside blocks.
-        max_length: newest items of a history that are read; longer training sequences are cut into
-            windows of this length, so that every interaction is a target once.
-        epochs: at most.
-        patience: epochs without a gain on `valid` before stopping.
-        batch_size: sequences (windows) per step.
-        lr: of AdamW.
-        weight_decay: of AdamW.
-        valid_users: at most so many validation users are measured per epoch.
-        seed: of weights, dropout and order.
-        device: "auto", "cpu" or "cuda".
         network_: the trained module; set by `fit`.
         log_: loss and validation NDCG@10 per epoch; set by `fit`.
     """
 
-    kind = "sasrec"
-    dim: int = 64
-    layers: int = 2
-    heads: int = 2
-    dropout: float = 0.4
-    max_length: int = 50
-    epochs: int = 100
-    patience: int = 8
-    batch_size: int = 128
-    lr: float = 1e-3
-    weight_decay: float = 0.01
-    valid_users: int = 5000
-    seed: int = 0
-    device: str = "auto"
-    network_: _Network = field(init=False, repr=False)
-    log_: list[dict[str, float]] = field(init=False, repr=False, default_factory=list)
-
-    def __post_init__(self) -> None:
-        counts = ("dim", "layers", "heads", "max_length", "epochs", "patience", "batch_size")
-        for name in (*counts, "valid_users"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more")
-        if self.dim % self.heads:
-            raise ValueError(f"dim={self.dim} is no multiple of heads={self.heads}")
-        if not 0 <= self.dropout < 1 or self.lr <= 0 or self.weight_decay < 0:
-            raise ValueError(
-                f"dropout={self.dropout}, lr={self.lr}, weight_decay={self.weight_decay}: expected "
-                "a dropout of 0 up to below 1, lr above 0 and weight_decay of 0 or more"
-            )
+    network_: _Network
 
     def fit(
         self,
@@ -172,8 +119,9 @@ class SASRec:
         """
         if not len(flatten(sequences, num_items=num_items).item):
             raise ValueError("sasrec: no training interactions; expected one sequence with an item")
+        settings = self.settings
         arrays = [np.asarray(s, dtype=np.int64).reshape(-1) for s in sequences]
-        windows = [w for s in arrays for w in windows_of(s, self.max_length, start=num_items)]
+        windows = [w for s in arrays for w in windows_of(s, settings.max_length, start=num_items)]
         device = torch_device(self.device)
         with seeded(self.seed, device):
             network = self._make(num_items).to(device)
@@ -183,93 +131,63 @@ class SASRec:
                     lambda histories: self._score(network, histories),
                     valid,
                     num_items=num_items,
-                    users=self.valid_users,
+                    users=settings.valid_users,
                     seed=self.seed,
                 )
             self.log_ = fit_epochs(
                 network,
                 self._epoch(network, windows),
                 measure,
-                epochs=self.epochs,
-                patience=self.patience,
+                epochs=settings.epochs,
+                patience=settings.patience,
                 step="sasrec: fit",
                 progress=progress,
             )
-        self.network_ = network
+        self.network_, self.num_items_ = network, num_items
         return self
-
-    def recommend(
-        self,
-        histories: Sequences,
-        *,
-        k: int,
-        exclude_seen: bool = True,
-        progress: Progress = silent,
-    ) -> Ranked:
-        """Ranks by logit, equal ones by item number; see `Retriever.recommend`."""
-        network = self._fitted()
-        return top_items(
-            lambda part: self._score(network, histories[part]),
-            histories,
-            num_items=len(network.catalogue),
-            k=k,
-            exclude_seen=exclude_seen,
-            step="sasrec: recommend",
-            progress=progress,
-        )
 
     @torch.no_grad()
     def collaborative(self, histories: Sequences) -> tuple[Floats, Floats]:
         """Returns vectors whose inner products are the scores: float32 [B, D] and [N, D]."""
-        network = self._fitted()
+        self._check_fitted()
+        network = self.network_
         # Item N would pass for the start token.
-        flatten(histories, num_items=len(network.catalogue))
+        flatten(histories, num_items=self.num_items_)
         return self._states(network, histories).cpu().numpy(), network.catalogue.cpu().numpy()
 
-    def save(self, folder: str | Path) -> None:
-        """Writes settings and weights; see `Retriever.save`."""
-        state = self._fitted().state_dict()
-        arrays = {name: tensor.cpu().numpy() for name, tensor in state.items()}
-        save_retriever(folder, self.kind, settings=settings_of(self), arrays=arrays)
+    def _scorer(self) -> Callable[[Sequences], torch.Tensor]:
+        return lambda histories: self._score(self.network_, histories)
 
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Reads what `save` wrote; see `Retriever.load`."""
-        settings, arrays = load_retriever(folder, cls.kind)
-        self = cls(**settings)
-        network = self._make(len(arrays["items.weight"]) - 1)
+    def _arrays(self) -> Arrays:
+        return {name: tensor.cpu().numpy() for name, tensor in self.network_.state_dict().items()}
+
+    def _restore(self, arrays: Arrays) -> None:
+        self.num_items_ = len(arrays["items.weight"]) - 1
+        network = self._make(self.num_items_)
         network.load_state_dict({name: torch.from_numpy(a) for name, a in arrays.items()})
         self.network_ = network.to(torch_device(self.device)).eval()
-        return self
-
-    def _fitted(self) -> _Network:
-        network: _Network | None = getattr(self, "network_", None)
-        if network is None:
-            raise ValueError("this SASRec is not fitted; call fit() first")
-        return network
 
     def _make(self, num_items: int) -> _Network:
-        return _Network(
-            num_items,
-            dim=self.dim,
-            layers=self.layers,
-            heads=self.heads,
-            dropout=self.dropout,
-            max_length=self.max_length,
+        shape = self.settings.model_dump(
+            include={"dim", "layers", "heads", "dropout", "max_length"}
         )
+        return _Network(num_items, **shape)
 
     def _epoch(self, network: _Network, windows: list[Window]) -> Callable[[int], float]:
         """Returns what trains one epoch and gives its mean loss per target."""
+        settings = self.settings
         optimizer = torch.optim.AdamW(
-            network.parameters(), lr=self.lr, betas=(0.9, 0.98), weight_decay=self.weight_decay
+            network.parameters(),
+            lr=settings.lr,
+            betas=(0.9, 0.98),
+            weight_decay=settings.weight_decay,
         )
-
         lengths = np.array([len(w.inputs) for w in windows])
 
         def train(epoch: int) -> float:
             rng = np.random.default_rng([self.seed, epoch])
             total, targets = torch.zeros((), device=network.items.weight.device), 0
-            for batch in by_length(lengths, self.batch_size, rng):
+            for batch in by_length(lengths, settings.batch_size, rng):
                 tokens, labels = collate([windows[i] for i in batch], pad=len(network.catalogue))
                 labels = labels.to(total.device)
                 states = network(tokens.to(total.device))[labels != IGNORED]  # [M, D]
@@ -290,14 +208,15 @@ class SASRec:
 
     def _states(self, network: _Network, histories: Sequences) -> torch.Tensor:
         """The states after each history, [B, D]; blocks of like length, for all are padded to one."""
-        newest = [np.asarray(h, dtype=np.int64).reshape(-1)[-self.max_length :] for h in histories]
+        longest = self.settings.max_length
+        newest = [np.asarray(h, dtype=np.int64).reshape(-1)[-longest:] for h in histories]
         order = np.argsort([len(h) for h in newest], kind="stable")
         blocks = np.array_split(order, max(1, -(-len(order) // _MAX_ROWS)))
-        found = network.catalogue.new_empty(len(newest), self.dim)
+        states = network.catalogue.new_empty(len(newest), self.settings.dim)
         for rows in blocks:
             if len(rows):
-                found[torch.from_numpy(rows)] = _last_states(network, [newest[r] for r in rows])
-        return found
+                states[torch.from_numpy(rows)] = _last_states(network, [newest[r] for r in rows])
+        return states
 
 
 def full_cross_entropy(
@@ -337,3 +256,60 @@ def _last_states(network: _Network, histories: Sequence[npt.NDArray[np.int64]]) 
     last = torch.tensor([len(row) - 1 for row in inputs], device=device)
     states = network(tokens.to(device))
     return states[torch.arange(len(inputs), device=device), last]
+
+
+# --- training sequences as windows: cut, batched by length, filled from the left ----------------
+
+
+class Window(NamedTuple):
+    """A stretch of a sequence: `inputs` starts with the start token, `labels` are one step ahead."""
+
+    inputs: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+
+
+def windows_of(sequence: npt.NDArray[np.int64], max_length: int, *, start: int) -> list[Window]:
+    """Cuts a sequence from its newest item back, so that every item is a target exactly once.
+
+    A window that begins later than the sequence takes one item more as context, whose own label is
+    ignored: with nothing before it but the start token it would pass for a first item.
+    """
+    windows: list[Window] = []
+    end = len(sequence)
+    while end > 0:
+        begin = max(0, end - max_length - 1)
+        items = sequence[begin:end]
+        labels = items.copy()
+        if begin > 0:
+            labels[0] = IGNORED
+        windows.append(Window(np.concatenate([[start], items[:-1]]), labels))
+        end = 0 if begin == 0 else begin + 1
+    return windows
+
+
+def collate(windows: list[Window], *, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens and labels [B, T], filled from the left; padding is `pad`, and IGNORED."""
+    lengths = np.array([len(w.inputs) for w in windows])
+    filled = np.arange(lengths.max()) < lengths[:, None]
+    tokens = np.full(filled.shape, pad, dtype=np.int64)
+    labels = np.full(filled.shape, IGNORED, dtype=np.int64)
+    tokens[filled] = np.concatenate([w.inputs for w in windows])
+    labels[filled] = np.concatenate([w.labels for w in windows])
+    return torch.from_numpy(tokens), torch.from_numpy(labels)
+
+
+def by_length(
+    lengths: npt.NDArray[np.int64], size: int, rng: np.random.Generator
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Yields the indices of all windows in random batches of like length, `size` at a time.
+
+    Padding to the longest of 128 random histories would be most of the work: random pools of some
+    batches are sorted by length, and their batches come in random order.
+    """
+    order = rng.permutation(len(lengths))
+    batches = []
+    for start in range(0, len(order), size * _POOL):
+        pool = order[start : start + size * _POOL]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        batches += [pool[at : at + size] for at in range(0, len(pool), size)]
+    yield from (batches[i] for i in rng.permutation(len(batches)))

@@ -1,18 +1,32 @@
-"""What every retriever can be told, and the settings of those that are one file."""
+"""What every retriever's settings hold and declare, and the settings of those that are one file."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from genrec.settings import PartSettings
 
+VIEWS = (
+    "text",
+    "image",
+    "joint",
+    "behaviour",
+)  # that an embedding can have; the last is no content
+TEXT_STAGES = {"title": None, "caption": "caption", "interest": "mine"}  # where texts come from
 _RESERVED = ("generative", "fused")  # the systems that are no retrievers
 
 
 class RetrieverSettings(PartSettings):
-    """What every retriever has."""
+    """What every retriever has, and what one declares that it needs in addition to training sequences.
+
+    Attributes:
+        learns: it is trained by epochs, with a seed, on a device, and takes validation users.
+    """
+
+    learns: ClassVar[bool] = False
 
     name: str | None = Field(
         None,
@@ -27,6 +41,37 @@ class RetrieverSettings(PartSettings):
     def label(self) -> str:
         """The name of the system that it makes."""
         return self.name or self.kind
+
+    def wanted_views(self, available: Collection[str]) -> tuple[str, ...]:
+        """Returns the views of the items that `fit` is to get as `features`.
+
+        Args:
+            available: those that the embedding has. A view that must be there is named all the same.
+        """
+        return ()
+
+    def texts(self, stages: Collection[str] | None = None) -> tuple[str, ...]:
+        """Returns the texts that `fit` is to get as `queries`: some of title, caption and interest.
+
+        Args:
+            stages: those that the recipe has; None takes all for there.
+        """
+        return ()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The items, the stages that its texts come from, and the embedding for its views."""
+        embedding = ("embed",) if self.wanted_views(VIEWS) else ()
+        return ("prepare", *self.optional_reads(), *embedding)
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """Chance, where it learns: weights, order, negatives."""
+        return ("seed",) if self.learns else ()
+
+    def optional_reads(self) -> dict[str, str | None]:
+        """Returns the stages that its texts come from, each read if the recipe has it."""
+        return {stage: None for name in self.texts() if (stage := TEXT_STAGES[name])}
 
     @model_validator(mode="after")
     def _free_name(self) -> RetrieverSettings:
@@ -47,9 +92,11 @@ class CooccurrenceSettings(RetrieverSettings):
 
     kind: Literal["cooccurrence"] = "cooccurrence"
     implementation: ClassVar[str] = "genrec.retrieve.cooccurrence:Cooccurrence"
-    window: int = Field(5, ge=1)
-    recent: int = Field(10, ge=1)
-    decay: float = Field(0.8, gt=0, le=1)
+    window: int = Field(5, ge=1, description="the largest distance of a pair in a sequence")
+    recent: int = Field(10, ge=1, description="how many of a history's newest items count")
+    decay: float = Field(
+        0.8, gt=0, le=1, description="weight of an item one step older than the next"
+    )
 
 
 class ItemKNNSettings(RetrieverSettings):
@@ -57,8 +104,8 @@ class ItemKNNSettings(RetrieverSettings):
 
     kind: Literal["itemknn"] = "itemknn"
     implementation: ClassVar[str] = "genrec.retrieve.itemknn:ItemKNN"
-    neighbours: int = Field(100, ge=1)
-    shrink: float = Field(10.0, ge=0)
+    neighbours: int = Field(100, ge=1, description="similar items kept per item")
+    shrink: float = Field(10.0, ge=0, description="lowers similarities that few users support")
 
 
 class EASESettings(RetrieverSettings):
@@ -66,23 +113,21 @@ class EASESettings(RetrieverSettings):
 
     kind: Literal["ease"] = "ease"
     implementation: ClassVar[str] = "genrec.retrieve.ease:EASE"
-    l2: float = Field(100.0, gt=0)
-    max_items: int = Field(20_000, ge=1)
+    l2: float = Field(
+        100.0, gt=0, description="the fewer interactions an item has, the more it takes"
+    )
+    max_items: int = Field(20_000, ge=1, description="the largest catalogue that is accepted")
 
 
 class LearnedSettings(RetrieverSettings):
     """What retrievers have that train by epochs and choose the best one on validation users."""
 
-    epochs: int = Field(100, ge=1)
+    learns: ClassVar[bool] = True
+    epochs: int = Field(100, ge=1, description="at most")
     patience: int = Field(10, ge=1, description="epochs without a gain before stopping")
-    batch_size: int = Field(2048, ge=1)
+    batch_size: int = Field(2048, ge=1, description="interactions (sequences) per step")
     lr: float = Field(1e-3, gt=0)
     valid_users: int = Field(2000, ge=1, description="validation users measured after each epoch")
-
-    @property
-    def uses(self) -> tuple[str, ...]:
-        """Chance: weights, order, negatives."""
-        return ("seed",)
 
 
 class SASRecSettings(LearnedSettings):
@@ -90,12 +135,23 @@ class SASRecSettings(LearnedSettings):
 
     kind: Literal["sasrec"] = "sasrec"
     implementation: ClassVar[str] = "genrec.retrieve.sasrec:SASRec"
-    dim: int = Field(64, ge=1)
-    layers: int = Field(2, ge=1)
-    heads: int = Field(2, ge=1)
-    dropout: float = Field(0.4, ge=0, lt=1)
-    max_length: int = Field(50, ge=1)
+    dim: int = Field(64, ge=1, description="width of embeddings and blocks")
+    layers: int = Field(2, ge=1, description="blocks")
+    heads: int = Field(2, ge=1, description="attention heads per block; divides dim")
+    dropout: float = Field(0.4, ge=0, lt=1, description="on embeddings and inside blocks")
+    max_length: int = Field(
+        50,
+        ge=1,
+        description="newest items of a history that are read; longer training sequences are cut into "
+        "windows of this length, so that every interaction is a target once",
+    )
     patience: int = Field(8, ge=1)
     batch_size: int = Field(128, ge=1)
     weight_decay: float = Field(0.01, ge=0)
     valid_users: int = Field(5000, ge=1)
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> SASRecSettings:
+        if self.dim % self.heads:
+            raise ValueError(f"dim={self.dim} is no multiple of heads={self.heads}")
+        return self

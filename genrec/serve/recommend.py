@@ -11,8 +11,8 @@ import polars as pl
 
 from genrec import schema
 from genrec.bundle import LLM, Bundle
+from genrec.ranking import RankedLists, top_k
 from genrec.recommender import to_table
-from genrec.retrieve import to_recommendations
 from genrec.retrieve.fusion import reciprocal_rank
 
 Bools = npt.NDArray[np.bool_]
@@ -127,8 +127,9 @@ def _of_system(shop: Bundle, name: str, asks: Mapping[int, Ask]) -> pl.DataFrame
                 k=min(len(shop), depth if plain else _WHOLE),
                 exclude_seen=plain,
             )
-            kept = ranked if plain else _filtered(shop, *ranked, list(own.values()), depth)
-            parts.append(to_recommendations(np.array(list(own)), *kept))
+            if not plain:
+                ranked = _filtered(shop, ranked, list(own.values()), depth)
+            parts.append(ranked.to_table(list(own)))
     return pl.concat(parts).sort("user", "rank")
 
 
@@ -162,31 +163,22 @@ def _search(shop: Bundle, asks: Mapping[int, Ask]) -> pl.DataFrame:
     searcher: Any = next((r for r in shop.retrievers.values() if hasattr(r, "search")), None)
     queries = shop.encode([ask.text or "" for ask in asks.values()])
     if searcher is not None and "text" in searcher.dims_:
-        items, scores = searcher.search(queries, k=min(len(shop), _WHOLE))
+        lists = searcher.search(queries, k=min(len(shop), _WHOLE))
     else:
-        near = queries @ shop.views["text"].T
-        items = np.argsort(-near, axis=1, kind="stable")[:, :_WHOLE]
-        scores = np.take_along_axis(near, items, axis=1)
-    kept = _filtered(shop, items, scores, list(asks.values()), _WISHED)
-    return to_recommendations(np.array(list(asks)), *kept)
+        lists = top_k(queries @ shop.views["text"].T, min(len(shop), _WHOLE))
+    return _filtered(shop, lists, list(asks.values()), _WISHED).to_table(list(asks))
 
 
-def _filtered(
-    shop: Bundle,
-    items: npt.NDArray[np.integer],
-    scores: npt.NDArray[np.floating],
-    asks: Sequence[Ask],
-    depth: int,
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+def _filtered(shop: Bundle, lists: RankedLists, asks: Sequence[Ask], depth: int) -> RankedLists:
     """Takes each row's first `depth` items that its request allows, [B, k] to [B, depth]."""
-    kept = np.full((len(asks), depth), -1, dtype=np.int32)
-    values = np.full(kept.shape, -np.inf, dtype=np.float32)
+    kept = RankedLists.empty(len(asks), depth)
     for row, ask in enumerate(asks):
         may = np.ones(len(shop), dtype=bool) if ask.allowed is None else ask.allowed.copy()
         may[_banned(ask)] = False
-        found = np.flatnonzero((items[row] >= 0) & may[items[row]])[:depth]
-        kept[row, : len(found)], values[row, : len(found)] = items[row, found], scores[row, found]
-    return kept, values
+        left = np.flatnonzero(lists.valid[row] & may[lists.items[row]])[:depth]
+        kept.items[row, : len(left)] = lists.items[row, left]
+        kept.scores[row, : len(left)] = lists.scores[row, left]
+    return kept
 
 
 def _is_plain(ask: Ask) -> bool:

@@ -13,7 +13,7 @@ from genrec.analysis.complementarity_plots import plot_complementarity
 from genrec.enrich import load_views
 from genrec.evaluate import evaluate, evaluate_groups, pick_users, user_examples, write_report
 from genrec.retrieve import histories_of
-from genrec.retrieve.ranking import training_popularity
+from genrec.retrieve.sequences import training_popularity
 from genrec.stages import EVALUATED, Context, system_of
 
 
@@ -166,7 +166,7 @@ def _fusion(
 def _alignment(context: Context, targets: pl.DataFrame) -> dict[str, Any]:
     """How much of a retriever's collaborative space a map of the semantic one reaches."""
     from genrec.analysis.alignment import PROBES, Training, Users, probe_alignment
-    from genrec.retrieve.files import open_retriever
+    from genrec.retrieve import open_retriever
 
     section = context.section.alignment
     views = load_views(context.inputs["embed"].path)

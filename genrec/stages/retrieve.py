@@ -1,4 +1,4 @@
-"""Training sequences, and what the retriever needs beside them, to candidate lists."""
+"""Training sequences, and what the retriever needs besides them, to candidate lists."""
 
 from __future__ import annotations
 
@@ -11,106 +11,84 @@ import polars as pl
 from genrec import registry, schema
 from genrec.bundle import read_items
 from genrec.enrich import load_views, text_encoder
-from genrec.retrieve import histories_of, to_recommendations, training_sequences
-from genrec.retrieve.anchorrec.settings import AnchorRecSettings
-from genrec.retrieve.magnitude.settings import MagnitudeSettings
-from genrec.retrieve.norm_concat.settings import NormConcatSettings
-from genrec.retrieve.ranking import training_popularity
-from genrec.retrieve.settings import LearnedSettings
+from genrec.retrieve import Validation, histories_of, training_sequences
+from genrec.retrieve.sequences import training_popularity
 from genrec.stages import EVALUATED, Context
 
 Floats = npt.NDArray[np.float32]
 
 Queries = dict[str, tuple[Any, Any]]  # by name, vectors [n, D] and items [n]
-_STAGES_OWN = {"views", "queries", "held_out", "index"}  # settings of no retriever
-_CONTENT = ("text", "image", "joint")  # views that are no behaviour
 
 
 def run(context: Context) -> None:
-    """Fits one retriever, writes its lists for both splits, itself, and what is to be told of it."""
+    """Fits one retriever; writes its lists for both splits, itself, and what a report tells of it."""
     prepared, section = context.inputs["prepare"], context.section
-    items, sequences = (
-        prepared.load("items.parquet"),
-        training_sequences(prepared.load("train.parquet")),
+    items, train = prepared.load("items.parquet"), prepared.load("train.parquet")
+    targets = {split: prepared.load(f"{split}.parquet") for split in EVALUATED}
+    valid = Validation(histories_of(targets["valid"]), targets["valid"]["target"].to_numpy())
+    extra = _extra(context)
+    options: dict[str, Any] = {}
+    if section.learns:
+        extra["valid"] = valid
+        options = {"seed": context.recipe.seed, "device": context.device}
+    retriever = registry.implementation(section)(section, **options)
+    retriever.fit(
+        training_sequences(train), num_items=len(items), progress=context.progress, **extra
     )
-    views = load_views(context.inputs["embed"].path) if "embed" in context.inputs else {}
-    retriever = _make(context).fit(
-        sequences, num_items=len(items), progress=context.progress, **_beside(context, views)
-    )
-    for split in EVALUATED:
-        targets = prepared.load(f"{split}.parquet")
-        ranked = retriever.recommend(
-            histories_of(targets),
+    for split, users in targets.items():
+        lists = retriever.recommend(
+            histories_of(users),
             k=section.k,
             exclude_seen=context.recipe.mask_seen,
             progress=context.progress_of(split),
         )
-        table = to_recommendations(targets["user"].to_numpy(), *ranked)
+        table = lists.to_table(users["user"].to_numpy())
         schema.write(
             context.out / schema.recommendations_file(split), table, schema.RECOMMENDATIONS
         )
     retriever.save(context.out / "retriever")
-    stats = {"epochs": log} if (log := getattr(retriever, "log_", [])) else {}
-    if isinstance(section, AnchorRecSettings) and section.use_features:
-        stats["collapse"] = _collapse(retriever, views)
-    if isinstance(section, MagnitudeSettings):
-        stats |= _magnitudes(context, retriever, items)
+    stats: dict[str, Any] = {"epochs": retriever.log_} if retriever.log_ else {}
+    if (views := retriever.learned_views(extra.get("features", {}))) is not None:
+        from genrec.analysis.collapse import collapse
+
+        stats["collapse"] = collapse(*views)
+    stats |= retriever.export(
+        context.out,
+        item_ids=items["item_id"].to_list(),
+        valid=valid,
+        popularity=training_popularity(train, num_items=len(items)),
+    )
     context.write_json("stats.json", stats)
 
 
-def _make(context: Context) -> Any:
-    """The retriever with its settings; what learns also has a seed and a device."""
-    section = context.section
-    options = section.model_dump(exclude={"kind", "name", "k", *_STAGES_OWN})
-    if isinstance(section, LearnedSettings):
-        options |= {"seed": context.recipe.seed, "device": context.device}
-    return registry.implementation(section)(**options)
+def _extra(context: Context) -> dict[str, Any]:
+    """Further arguments of `fit`: the views and texts that the retriever's settings ask for."""
+    section, extra = context.section, dict[str, Any]()
+    if "embed" in context.inputs:
+        extra["features"] = _features(context)
+    if names := section.texts(context.inputs):
+        extra["queries"] = _queries(context, names)
+    return extra
 
 
-def _beside(context: Context, views: dict[str, Floats]) -> dict[str, Any]:
-    """Further arguments of `fit`: validation users, views of the items, texts to answer."""
-    section, found = context.section, dict[str, Any]()
-    if isinstance(section, LearnedSettings):
-        from genrec.retrieve.learning import Validation
-
-        valid = context.inputs["prepare"].load("valid.parquet")
-        found["valid"] = Validation(histories_of(valid), valid["target"].to_numpy())
-    if isinstance(section, AnchorRecSettings) and section.use_features:
-        found["features"] = {n: v for n, v in views.items() if n in _CONTENT}
-    if isinstance(section, NormConcatSettings):
-        found["features"] = views
-    if isinstance(section, MagnitudeSettings):
-        found["features"] = _chosen(section, views)
-        found["queries"], found["valid_queries"] = _queries(context)
-    return found
-
-
-def _chosen(section: MagnitudeSettings, views: dict[str, Floats]) -> dict[str, Floats]:
-    if section.views is None:
-        return {n: v for n, v in views.items() if n in ("text", "image")}
-    if missing := [name for name in section.views if name not in views]:
+def _features(context: Context) -> dict[str, Floats]:
+    views, section = load_views(context.inputs["embed"].path), context.section
+    wanted = section.wanted_views(tuple(views))
+    if missing := [name for name in wanted if name not in views]:
         raise ValueError(
-            f"retrieve.{section.label}.views: {missing} not among the embedding's {sorted(views)}"
+            f"retrieve.{section.label}: the views {missing} are not among the embedding's "
+            f"{sorted(views)}; add them to embed, or name others"
         )
-    return {name: views[name] for name in section.views}
+    return {name: views[name] for name in wanted}
 
 
-def _queries(context: Context) -> tuple[Queries, Queries]:
-    """Texts and the items that they are about, encoded as the items' own words are.
-
-    The first are to train on, the second to choose the epoch by.
-    """
-    from genrec.retrieve.magnitude.choice import hold_out
-
-    names, share = context.section.texts(context.inputs), context.section.held_out
-    found: Queries = {}
-    held: Queries = {}
-    if not names:
-        return found, held
+def _queries(context: Context, names: tuple[str, ...]) -> Queries:
+    """Texts and the items that they are about, encoded as the items' own text is."""
     items = read_items(context.inputs)
     encode = text_encoder(
         context.recipe.embed, device=context.device, cache=context.cache, progress=context.progress
     )
+    queries: Queries = {}
     for name in names:
         if name == "interest":
             rows = items.select("item", text="interests").explode("text")
@@ -118,40 +96,5 @@ def _queries(context: Context) -> tuple[Queries, Queries]:
             rows = items.select("item", text=name)
         rows = rows.filter(pl.col("text").fill_null("") != "")
         if len(rows):
-            texts = encode(rows["text"].to_list())
-            about = rows["item"].to_numpy()
-            found[name], held[name] = hold_out(texts, about, share, seed=context.recipe.seed)
-    return found, held
-
-
-def _collapse(retriever: Any, views: dict[str, Floats]) -> dict[str, Any]:
-    """Positional collapse: raw views against learned ones."""
-    from genrec.analysis.collapse import collapse
-    from genrec.retrieve.anchorrec.training import views_of
-
-    content = {n: v for n, v in views.items() if n in _CONTENT}
-    raw = {n: v.numpy() for n, v in views_of(content, len(retriever.degrees_)).items()}
-    return collapse(raw, retriever.views_)
-
-
-def _magnitudes(context: Context, retriever: Any, items: pl.DataFrame) -> dict[str, Any]:
-    """What was learned of norms; also writes the index and the vectors for other databases."""
-    from genrec.retrieve.index import ItemIndex, export_vectors
-    from genrec.retrieve.magnitude import norm_report
-
-    vectors = retriever.item_vectors()
-    index = ItemIndex(vectors.shape[1], **context.section.index.model_dump())
-    index.add(vectors, np.arange(len(vectors)))
-    index.save(context.out / "index")
-    export_vectors(context.out / "vectors", vectors, items["item_id"].to_list())
-    valid = context.inputs["prepare"].load("valid.parquet")
-    asked = retriever.query_vectors(histories_of(valid)[: context.section.valid_users])
-    relevant = np.isin(np.arange(len(items)), valid["target"].to_numpy())
-    train = context.inputs["prepare"].load("train.parquet")
-    counts = training_popularity(train, num_items=len(items))
-    found = norm_report(retriever.item_vectors(raw=True), relevant=relevant, popularity=counts)
-    return {
-        "gammas": dict(zip(("query", "document"), retriever.gammas_, strict=True)),
-        "norms": {n: v if np.isfinite(v) else None for n, v in found._asdict().items()},
-        "index_recall@10": index.recall_against_flat(asked, k=10, vectors=vectors),
-    }
+            queries[name] = (encode(rows["text"].to_list()), rows["item"].to_numpy())
+    return queries

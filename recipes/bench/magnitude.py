@@ -36,8 +36,8 @@ from sklearn.metrics import roc_auc_score
 from genrec.analysis.side_selection import choose_side
 from genrec.enrich import encode_texts, load_views
 from genrec.pipeline import Pipeline
-from genrec.retrieve import histories_of, training_sequences
-from genrec.retrieve.learning import Validation, top_items
+from genrec.retrieve import Validation, histories_of, training_sequences
+from genrec.retrieve.base import by_scores, in_blocks
 from genrec.retrieve.magnitude import VARIANTS, Magnitude, norm_report
 from genrec.retrieve.magnitude.towers import Towers
 from genrec.store import RowCache
@@ -278,7 +278,8 @@ def _gains(queries: Floats, documents: Floats, asked: Asked) -> dict[str, Any]:
     """NDCG@10 and recall@10 of every query, float64 [n, 2], and the queries' units."""
     left, right = torch.from_numpy(queries), torch.from_numpy(documents).T
     count = len(documents)
-    top = top_items(lambda part: left[part] @ right, asked.seen, num_items=count, k=10)
+    rank = by_scores(lambda part, _: left[part] @ right, k=10)
+    top = in_blocks(rank, asked.seen, num_items=count, k=10, step="top 10")
     hits = top.items == asked.targets[:, None]
     ndcg = hits @ (1 / np.log2(np.arange(10) + 2))
     return {"gains": np.stack([ndcg, hits.any(axis=1)], axis=1), "unit": asked.unit}

@@ -38,7 +38,6 @@ from genrec.enrich import load_views
 from genrec.retrieve.anchorrec import AnchorRec
 from genrec.retrieve.ease import EASE
 from genrec.retrieve.itemknn import ItemKNN
-from genrec.retrieve.learning import Validation
 from genrec.retrieve.magnitude import Magnitude
 from genrec.retrieve.norm_concat import NormConcat
 from genrec.retrieve.sasrec import SASRec
@@ -145,14 +144,14 @@ def _ours(name: str, data: Data, *, seed: int) -> System:
     more: dict[str, Any] = {}
     if name in ("sasrec", "anchorrec", "magnitude", "norm_concat"):
         targets = data.valid["target"].to_numpy()
-        more["valid"] = Validation(retrieve.histories_of(data.valid), targets)
+        more["valid"] = retrieve.Validation(retrieve.histories_of(data.valid), targets)
     if name in ("anchorrec", "magnitude", "norm_concat"):
         more["features"] = {"text": data.texts}
     histories, users = retrieve.histories_of(data.test), data.test["user"].to_numpy()
     return System(
         lambda: MAKE[name](seed).fit(data.train, num_items=len(data.texts), **more),
         lambda model: model.recommend(histories, k=K),
-        lambda found: retrieve.to_recommendations(users, *found),
+        lambda lists: lists.to_table(users),
     )
 
 

@@ -2,8 +2,9 @@
 
     python -m recipes.bench.topk [--users 100000] [--items 100000] [--threads 1] [--minutes 15]
 
-Sets `top_items`, the ranking of all learned retrievers, beside argpartition and a sort on the same
-blocks of users, each side in new processes; memory is read from /proc. Seconds are the processor's.
+Sets `in_blocks` of `by_scores`, the ranking of all learned retrievers, beside argpartition and a sort
+on the same blocks of users, each side in new processes; memory is read from /proc. Seconds are the
+processor's.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from genrec import retrieve
-from genrec.retrieve.learning import top_items
-from genrec.retrieve.ranking import chunks
+from genrec.ranking import RankedLists
+from genrec.retrieve.base import by_scores, in_blocks
+from genrec.retrieve.sequences import chunks
 
 K, WIDTH = 20, 64
 PILOT = 2000  # users that tell how long all of them take
@@ -61,7 +62,7 @@ def _both(users: int, args: argparse.Namespace, repeats: int) -> float:
     """Prints both sides' seconds and memory, each time in a new process; returns seconds together."""
     taken: dict[str, list[float]] = {"genrec": [], "numpy": []}
     grown: dict[str, list[float]] = {"genrec": [], "numpy": []}
-    last: dict[str, retrieve.Ranked] = {}
+    last: dict[str, RankedLists] = {}
     for side in list(taken) * repeats:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             task = pool.submit(_side, side, users, args.items, args.threads)
@@ -84,7 +85,7 @@ def _both(users: int, args: argparse.Namespace, repeats: int) -> float:
     return sum(middle.values())
 
 
-def _side(side: str, users: int, items: int, threads: int) -> tuple[float, float, retrieve.Ranked]:
+def _side(side: str, users: int, items: int, threads: int) -> tuple[float, float, RankedLists]:
     """Ranks in this process; returns seconds, MB that its peak grew by, and the lists."""
     torch.set_num_threads(threads)
     rng = np.random.default_rng(0)
@@ -103,13 +104,14 @@ def _peak() -> float:
     return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1e3
 
 
-def _by_genrec(left: NDArray[np.float32], right: NDArray[np.float32]) -> retrieve.Ranked:
+def _by_genrec(left: NDArray[np.float32], right: NDArray[np.float32]) -> RankedLists:
     users, items = torch.from_numpy(left), torch.from_numpy(right)
     none = [np.zeros(0, dtype=np.int32)] * len(left)
-    return top_items(lambda part: users[part] @ items.T, none, num_items=len(right), k=K)
+    rank = by_scores(lambda part, _: users[part] @ items.T, k=K)
+    return in_blocks(rank, none, num_items=len(right), k=K, step="top k")
 
 
-def _by_numpy(left: NDArray[np.float32], right: NDArray[np.float32]) -> retrieve.Ranked:
+def _by_numpy(left: NDArray[np.float32], right: NDArray[np.float32]) -> RankedLists:
     items = np.empty((len(left), K), dtype=np.int32)
     scores = np.empty((len(left), K), dtype=np.float32)
     for part in chunks(len(left), len(right)):
@@ -119,7 +121,7 @@ def _by_numpy(left: NDArray[np.float32], right: NDArray[np.float32]) -> retrieve
         order = np.argsort(-values, axis=1)
         items[part] = np.take_along_axis(best, order, axis=1)
         scores[part] = np.take_along_axis(values, order, axis=1)
-    return retrieve.Ranked(items, scores)
+    return RankedLists(items, scores)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from genrec.analysis.side_selection import (
     delta_cv,
     fisher_condition,
 )
-from genrec.retrieve.learning import Validation
 from genrec.retrieve.magnitude.loss import MagnitudeScore
+from genrec.retrieve.sequences import Validation
 
 
 def test_delta_cv_by_hand() -> None:

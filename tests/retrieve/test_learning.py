@@ -1,4 +1,4 @@
-"""What the learned retrievers share: the same bytes on several threads, places, lists, bad scores."""
+"""What the learned retrievers share: the same bytes on several threads, ranks, bad scores."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from genrec.retrieve import ranking
 from genrec.retrieve.anchorrec import AnchorRec
-from genrec.retrieve.learning import Validation, taken, target_measure, top_items
+from genrec.retrieve.learning import taken, target_measure
 from genrec.retrieve.magnitude import Magnitude
 from genrec.retrieve.norm_concat import NormConcat
 from genrec.retrieve.sasrec import SASRec
+from genrec.retrieve.sequences import Validation
 
 LEARNED: list[type[Any]] = [AnchorRec, Magnitude, NormConcat, SASRec]
 
@@ -59,20 +59,6 @@ def test_the_seed_decides_all_on_several_threads(kind: type[Any], two_threads: N
     assert runs[0].tobytes() == runs[1].tobytes()
 
 
-@pytest.mark.parametrize("kind", LEARNED)
-def test_small_worlds(kind: type[Any]) -> None:
-    """Two users, an item without anything, repeats, batches of one, k above N."""
-    sequences = [[0, 0, 0], [1, 2, 1], []]
-    model = fitted(kind, sequences, 5, batch_size=1, dim=4)
-    items, scores = model.recommend([[], [0] * 200, [4], range(5)], k=7)
-    for row, values, left in zip(items, scores, (5, 4, 4, 0), strict=True):
-        assert len(set(row[row >= 0].tolist())) == (row >= 0).sum() == left
-        assert np.isfinite(values[:left]).all()
-    if kind is not AnchorRec:  # which needs an item that the user left out
-        alone = fitted(kind, [[0]], 1, dim=4)
-        assert alone.recommend([[], [0]], k=2).items.tolist() == [[0, -1], [-1, -1]]
-
-
 def test_a_target_that_is_never_listed_is_no_hit() -> None:
     """Seen, in a catalogue shorter than the cut-off; or its score, or another's, is NaN."""
     seen = Validation([np.array([1])], np.array([1]))
@@ -93,30 +79,7 @@ def test_a_target_that_is_never_listed_is_no_hit() -> None:
         assert measure() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_lists_are_not_made_of_scores_that_are_none(bad: float) -> None:
-    scores = torch.tensor([[0.0, 1, 2], [0, bad, 1]])
-    with pytest.raises(FloatingPointError, match="recommend: a score is NaN or infinite"):
-        top_items(lambda part: scores[part].clone(), [[0], [0]], num_items=3, k=2)
-    alike = top_items(lambda part: scores[part].clone(), [[0], [1]], num_items=3, k=2)
-    assert alike.items.tolist() == [[2, 1], [2, 0]]  # a seen item's is never looked at
-
-
 @pytest.mark.parametrize("kind", [AnchorRec, Magnitude, SASRec])  # the fourth's have length 1
 def test_a_fit_that_ran_away_is_said(kind: type[Any]) -> None:
     with pytest.raises(FloatingPointError, match="lower lr"):
         fitted(kind, [[0, 1], [1, 2]], 4, lr=1e30, dim=4).recommend([[0]], k=2)
-
-
-def test_blocks_of_users_are_small_and_bad_items_name_the_user(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert max(p.stop - p.start for p in ranking.chunks(10**6, 3)) <= 2**14
-    monkeypatch.setattr(ranking, "_MAX_CELLS", 6)  # two users at a time
-    with pytest.raises(ValueError, match="sequence 4: item 3 is unknown"):
-        top_items(
-            lambda part: torch.zeros(part.stop - part.start, 3),
-            [[0], [1], [], [2], [3]],
-            num_items=3,
-            k=1,
-        )

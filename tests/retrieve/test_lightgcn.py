@@ -1,4 +1,4 @@
-"""The graph and its propagation against dense arithmetic; triples against what a user may be shown."""
+"""The graph and its propagation against dense arithmetic."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from genrec.retrieve.anchorrec.triples import Triples
 from genrec.retrieve.lightgcn import (
     history_block,
     item_degrees,
@@ -82,37 +81,3 @@ def test_gradient_reaches_the_embeddings() -> None:
 def test_unknown_items_are_named() -> None:
     with pytest.raises(ValueError, match="sequence 1: item 7 is unknown"):
         normalised_graph([[0], [7]], NUM_ITEMS)
-
-
-def test_triples_hold_each_pair_once_and_every_negative_is_as_likely() -> None:
-    triples = Triples([[1, 1, 4], [0, 2, 5], [], [0, 1, 2, 4, 5]], NUM_ITEMS)  # 3, 6 untrained
-    assert list(zip(triples.user, triples.item, strict=True)) == [
-        *((0, 1), (0, 4)),
-        *((1, 0), (1, 2), (1, 5)),
-    ]  # user 3 has every trained item
-    users = np.repeat([0, 1], 30_000)
-    drawn = triples.negatives(users, np.random.default_rng(0))
-    counts = [np.bincount(drawn[users == u], minlength=NUM_ITEMS) / 30_000 for u in (0, 1)]
-    third, half = 1 / 3, 1 / 2
-    np.testing.assert_allclose(counts[0], [third, 0, third, 0, 0, third, 0], atol=0.02)
-    np.testing.assert_allclose(counts[1], [0, half, 0, 0, half, 0, 0], atol=0.02)
-
-
-@settings(max_examples=50, deadline=None)
-@given(SEQUENCES)
-def test_negatives_are_trained_and_not_the_users(sequences: list[list[int]]) -> None:
-    try:
-        triples = Triples(sequences, NUM_ITEMS)
-    except ValueError:
-        trained = {i for s in sequences for i in s}
-        assert all(not s or set(s) == trained for s in sequences)
-        return
-    drawn = triples.negatives(triples.user, np.random.default_rng(1))
-    for user, item in zip(triples.user, drawn, strict=True):
-        assert item not in sequences[user]
-        assert any(item in s for s in sequences)
-
-
-def test_nothing_to_learn_from_is_an_error() -> None:
-    with pytest.raises(ValueError, match="expected users with different items"):
-        Triples([[0, 1], [1, 0], []], NUM_ITEMS)

@@ -46,7 +46,8 @@ def test_reproduces_the_published_floor(
     num_items = 1 + max(int(s.max()) for s in sequences)
     assert (len(sequences), num_items) == (8317, 4344)
     retriever.fit([s[:-2] for s in sequences], num_items=num_items)
-    items, _ = retriever.recommend([s[:-1] for s in sequences], k=10, exclude_seen=exclude_seen)
+    histories = [s[:-1] for s in sequences]
+    items = retriever.recommend(histories, k=10, exclude_seen=exclude_seen).items
     row, place = np.nonzero(items == np.array([s[-1] for s in sequences])[:, None])
     assert len(row) / len(sequences) == pytest.approx(recall, abs=5e-5)
     assert (1 / np.log2(place + 2)).sum() / len(sequences) == pytest.approx(ndcg, abs=5e-5)

@@ -9,8 +9,7 @@ import polars as pl
 import pytest
 
 from genrec import Pipeline, registry, schema
-from genrec.retrieve import histories_of
-from genrec.retrieve.files import open_retriever
+from genrec.retrieve import histories_of, open_retriever
 from genrec.retrieve.fusion import Fusion, weighted
 
 RECIPE = """
@@ -90,27 +89,6 @@ def test_a_title_finds_its_item(finished: Pipeline) -> None:
     assert hits > 2 * 10 / len(titles)
 
 
-def test_held_out_texts_choose_the_epoch_and_are_not_trained_on(
-    finished: Pipeline, recipe: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from genrec.retrieve.magnitude import Magnitude
-
-    given: dict[str, Any] = {}
-    fit = Magnitude.fit
-
-    def noted(self: Magnitude, sequences: Any, **options: Any) -> Magnitude:
-        given.update(options)
-        return fit(self, sequences, **options)
-
-    monkeypatch.setattr(Magnitude, "fit", noted)
-    settings = ["retrieve.7.held_out=0.25", "retrieve.7.epochs=2"]
-    Pipeline.load(recipe, *settings).run(to="retrieve.magnitude")
-    trained, held = (given[name]["title"][1].tolist() for name in ("queries", "valid_queries"))
-    items = finished["prepare"].load()
-    assert sorted(trained + held) == items["item"].to_list()
-    assert len(held) == round(len(items) / 4)
-
-
 def test_fusion_is_that_of_its_weights(finished: Pipeline) -> None:
     stats = finished["fuse"].load("stats.json")
     labels = {key.split(".")[1] for key in finished.graph.keys("retrieve")}
@@ -168,7 +146,7 @@ def test_other_fusions(finished: Pipeline, recipe: Path, method: str) -> None:
     assert table.group_by("user").len()["len"].max() == 30
     assert ("weights" in stats) == (method != "gate")
     fusion = Fusion.load(other["fuse"] / "fusion")
-    assert fusion.told() == {name: stats[name] for name in stats if name != "kept"}
+    assert fusion.summary() == {name: stats[name] for name in stats if name != "kept"}
     users = other["prepare"].load("test.parquet")
     tables = {name: other[f"retrieve.{name}"].load() for name in stats["sources"]}
     assert fusion.fuse(tables, users, k=30).equals(table)
@@ -187,8 +165,8 @@ def test_given_weights_are_not_fitted(finished: Pipeline, recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("retrieve.7.views=[smell]", r"retrieve\.magnitude\.views: \['smell'\] not among"),
-        ("retrieve.8.view=smell", "wants the view 'smell'"),
+        ("retrieve.7.views=[smell]", r"retrieve\.magnitude: the views \['smell'\] are not among"),
+        ("retrieve.8.view=smell", r"retrieve\.norm_concat: the views \['smell'\] are not among"),
         ("evaluate.alignment.of=ease", "ease has no collaborative space"),
         ("evaluate.alignment.view=smell", r"'smell' not among"),
     ],

@@ -1,4 +1,4 @@
-"""AnchorRec: ids, text and image, aligned beside the scoring space and not in it."""
+"""AnchorRec: ids, text and image, aligned outside the scoring space."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The network of AnchorRec (arXiv 2603.12726): LightGCN on ids, a gated branch per view, heads beside.
+"""The network of AnchorRec (arXiv 2603.12726): LightGCN on ids, a gated branch per view, heads apart.
 
 Alignment happens in the heads' space and not in the one that scores. Our own: raw features are cloned,
 because the published code lets its targets drift with the trained copy that shares their storage.
@@ -119,8 +119,8 @@ class AnchorRecModule(nn.Module):
 
     def _branch(self, name: str) -> torch.Tensor:
         """S_m: ids gated by the view's features, spread over its graph; the last step only."""
-        found = self.linear[name](self.features[name])
-        spread = self.items * torch.sigmoid(self.gate[name](found))
+        projected = self.linear[name](self.features[name])
+        spread = self.items * torch.sigmoid(self.gate[name](projected))
         for _ in range(self.view_layers):
             spread = torch.sparse.mm(self.near(name), spread)
         return spread

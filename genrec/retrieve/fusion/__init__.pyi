@@ -1,3 +1,4 @@
+from .candidates import pooled as pooled
 from .fusion import Fusion as Fusion
 from .gate import Gate as Gate
 from .methods import (
@@ -6,4 +7,3 @@ from .methods import (
     reciprocal_rank as reciprocal_rank,
     weighted as weighted,
 )
-from .pool import pooled as pooled

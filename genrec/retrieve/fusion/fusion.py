@@ -5,20 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, cast, get_args
+from typing import Any, Literal, Self, cast
 
 import numpy.typing as npt
 import polars as pl
 
+from genrec.retrieve.fusion.candidates import Tables
 from genrec.retrieve.fusion.gate import Gate
-from genrec.retrieve.fusion.methods import (
-    Weights,
-    check_weights,
-    fit_weights,
-    reciprocal_rank,
-    weighted,
-)
-from genrec.retrieve.fusion.sources import Method, Tables
+from genrec.retrieve.fusion.methods import check_weights, fit_weights, reciprocal_rank, weighted
+from genrec.retrieve.fusion.settings import Fuse
 
 _FILE = "fusion.json"
 
@@ -27,17 +22,12 @@ class Fusion:
     """Joins several systems' lists by a method of `methods`, or by a `Gate`.
 
     Args:
-        method: reciprocal_rank, minmax, zscore or gate.
-        weights: by source; None fits them. Not for the gate, which learns its own.
-        k0: of reciprocal_rank.
-        optimise_k: weights are fitted to NDCG at this cut-off.
-        restarts: random starting points of that fit.
-        strength: of the gate.
-        negatives: of the gate.
+        settings: method, weights (None fits them) and what else `Fuse` holds; None takes the defaults.
         seed: of the fit.
+        options: single settings instead, or changes to them: `Fusion(method="gate")`.
 
     Raises:
-        ValueError: an unknown method, or weights for the gate.
+        ValueError: an unknown option, a value out of bounds, or weights for the gate.
 
     Attributes:
         weights_: by source; None for the gate. Set by `fit`.
@@ -47,26 +37,8 @@ class Fusion:
     weights_: dict[str, float] | None
     gate_: Gate | None
 
-    def __init__(
-        self,
-        *,
-        method: Method | Literal["gate"] = "zscore",
-        weights: Weights | None = None,
-        k0: float = 60.0,
-        optimise_k: int = 10,
-        restarts: int = 2,
-        strength: float = 1.0,
-        negatives: int = 100,
-        seed: int = 0,
-    ) -> None:
-        known = (*get_args(Method), "gate")
-        if method not in known or (method == "gate" and weights is not None):
-            raise ValueError(
-                f"method={method!r}, weights={weights}: expected one of {known}; the gate learns its own"
-            )
-        self.method, self.weights, self.k0 = method, weights, k0
-        self.optimise_k, self.restarts = optimise_k, restarts
-        self.strength, self.negatives, self.seed = strength, negatives, seed
+    def __init__(self, settings: Fuse | None = None, *, seed: int = 0, **options: Any) -> None:
+        self.settings, self.seed = Fuse.from_options(settings, **options), seed
 
     def fit(self, tables: Tables, targets: pl.DataFrame, *, popularity: npt.ArrayLike) -> Self:
         """Fits weights or the gate.
@@ -79,21 +51,20 @@ class Fusion:
         Raises:
             ValueError: as `fit_weights` and `Gate.fit`, or given weights that do not fit the tables.
         """
-        weights, gate = None, None
-        if self.method == "gate":
-            gate = Gate(strength=self.strength, negatives=self.negatives, seed=self.seed)
-            gate.fit(tables, targets, popularity=popularity)
-        elif self.weights is not None:
-            check_weights(self.weights, sorted(tables))
-            weights = dict(self.weights)
+        settings, weights, gate = self.settings, None, None
+        if settings.method == "gate":
+            gate = Gate(settings, seed=self.seed).fit(tables, targets, popularity=popularity)
+        elif settings.weights is not None:
+            check_weights(settings.weights, sorted(tables))
+            weights = dict(settings.weights)
         else:
             weights = fit_weights(
                 tables,
                 targets,
-                method=self.method,
-                k=self.optimise_k,
-                k0=self.k0,
-                restarts=self.restarts,
+                method=settings.method,
+                k=settings.optimise_k,
+                rrf_k=settings.rrf_k,
+                restarts=settings.restarts,
                 seed=self.seed,
             )
         self.weights_, self.gate_ = weights, gate  # only now: a fit that fails leaves none behind
@@ -125,23 +96,24 @@ class Fusion:
             raise ValueError(f"fitted on sources {list(self.sources)}, given {sorted(tables)}")
         if self.gate_ is not None:
             return self.gate_.fuse(tables, users, k=k)
-        if self.method == "reciprocal_rank":
-            return reciprocal_rank(tables, self.weights_, k=k, k0=self.k0)
-        normalise = cast(Literal["minmax", "zscore"], self.method)
+        if self.settings.method == "reciprocal_rank":
+            return reciprocal_rank(tables, self.weights_, k=k, rrf_k=self.settings.rrf_k)
+        normalise = cast(Literal["minmax", "zscore"], self.settings.method)
         return weighted(tables, self.weights_, k=k, normalise=normalise)
 
-    def told(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Returns what people want to read: method, sources, and weights or coefficients."""
-        found: dict[str, Any] = {"method": self.method, "sources": list(self.sources)}
+        summary: dict[str, Any] = {"method": self.settings.method, "sources": list(self.sources)}
         if self.gate_ is not None:
-            return found | {"coefficients": self.gate_.weights()}
-        return found | {"weights": self.weights_}
+            return summary | {"coefficients": self.gate_.weights()}
+        return summary | {"weights": self.weights_}
 
     def save(self, folder: str | Path) -> None:
-        """Writes fusion.json, and the gate beside it."""
+        """Writes fusion.json, and the gate into a folder next to it."""
         folder, _ = Path(folder), self.sources  # refuses when not fitted
         folder.mkdir(parents=True, exist_ok=True)
-        saved = {"method": self.method, "weights": self.weights_, "k0": self.k0}
+        settings = self.settings.model_dump(mode="json")
+        saved = {"settings": settings, "seed": self.seed, "weights": self.weights_}
         (folder / _FILE).write_text(json.dumps(saved, indent=1, sort_keys=True) + "\n", "utf-8")
         if self.gate_ is not None:
             self.gate_.save(folder / "gate")
@@ -159,9 +131,10 @@ class Fusion:
             raise FileNotFoundError(f"{file}: no such file; expected a folder written by save()")
         try:
             saved: Mapping[str, Any] = json.loads(file.read_text("utf-8"))
-            self = cls(method=saved["method"], weights=saved["weights"], k0=saved["k0"])
+            self = cls(seed=saved["seed"], **saved["settings"])
+            self.weights_ = saved["weights"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file}: damaged ({error!r}); fit and save again") from error
-        self.weights_ = saved["weights"]
-        self.gate_ = Gate.load(Path(folder) / "gate") if self.method == "gate" else None
+        is_gate = self.settings.method == "gate"
+        self.gate_ = Gate.load(Path(folder) / "gate") if is_gate else None
         return self

@@ -8,15 +8,16 @@ safetensors holds and a person can read; trees would need a pickle (scikit-learn
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 from sklearn.linear_model import LogisticRegression
 
-from genrec.retrieve.files import load_retriever, save_retriever
-from genrec.retrieve.fusion.sources import (
+from genrec.ranking import places_in_rows
+from genrec.retrieve.base import read_fitted, write_fitted
+from genrec.retrieve.fusion.candidates import (
     Candidates,
     Floats,
     Tables,
@@ -25,22 +26,25 @@ from genrec.retrieve.fusion.sources import (
     ranked,
     with_targets,
 )
+from genrec.retrieve.fusion.settings import Fuse
 
 
 class Gate:
     """Ranks candidates by the log-odds of being the next item. Ours.
 
-    Features of a candidate, per source: its min-max score in the list, 1/place, and whether it is
+    Features of a candidate, per source: its min-max score in the list, 1/rank, and whether it is
     listed; over all: the number of sources that list it, its log-popularity ln(1 + training
     interactions) and the user's log-history ln(1 + length). Every feature of a source stands a second
     and a third time, times log-popularity and times log-history (standardised): so the weight of a
-    source depends on both, which is what makes it a gate.
+    source depends on both, which is what makes it a gate. Candidates of a user that are not among the
+    `negatives` drawn would only move the intercept, which ranks nothing.
+
+    Args:
+        settings: `C` and `negatives`; None takes the defaults.
+        seed: of the draw of negatives.
+        options: single settings instead, or changes to them.
 
     Attributes:
-        strength: inverse of the L2 penalty on standardised features, scikit-learn's C.
-        negatives: other candidates of a user that are learned from, drawn at random; ones that are left
-            out move the intercept, which ranks nothing.
-        seed: of that draw.
         names_: the sources, ascending; set by `fit`.
         popularity_: int64 [N]; set by `fit`.
         coefficients_: float64 [F], of standardised features; set by `fit`.
@@ -56,12 +60,8 @@ class Gate:
     scale_: Floats
     context_: Floats
 
-    def __init__(self, *, strength: float = 1.0, negatives: int = 100, seed: int = 0) -> None:
-        if strength <= 0 or negatives < 1:
-            raise ValueError(
-                f"strength is {strength}, negatives {negatives}; expected above 0, and 1 or more"
-            )
-        self.strength, self.negatives, self.seed = strength, negatives, seed
+    def __init__(self, settings: Fuse | None = None, *, seed: int = 0, **options: Any) -> None:
+        self.settings, self.seed = Fuse.from_options(settings, **options), seed
 
     def fit(self, tables: Tables, targets: pl.DataFrame, *, popularity: npt.ArrayLike) -> Self:
         """Learns from validation users: a candidate is positive if it is the user's next item.
@@ -92,7 +92,7 @@ class Gate:
         self.context_ = np.stack([context.mean(axis=0), _scale(context)])
         features = self._features(_of_sources(rows)[drawn], context)
         self.mean_, self.scale_ = features.mean(axis=0), _scale(features)
-        model = LogisticRegression(C=self.strength, max_iter=2000)
+        model = LogisticRegression(C=self.settings.C, max_iter=2000)
         model.fit((features - self.mean_) / self.scale_, label[drawn])
         self.coefficients_ = model.coef_[0].astype(np.float64)
         self.names_ = rows.names
@@ -132,22 +132,17 @@ class Gate:
 
     def save(self, folder: str | Path) -> None:
         """Writes settings and coefficients: JSON and safetensors."""
-        settings = {
-            "strength": self.strength,
-            "negatives": self.negatives,
-            "seed": self.seed,
-            "names": list(self._fitted()),
-        }
-        arrays = {name: getattr(self, f"{name}_") for name in _ARRAYS}
-        save_retriever(folder, self.kind, settings=settings, arrays=arrays)
+        settings = self.settings.model_dump(include={"C", "negatives"})
+        names = list(self._fitted())
+        head = {"kind": self.kind, "settings": settings, "seed": self.seed, "names": names}
+        write_fitted(folder, head, {name: getattr(self, f"{name}_") for name in _ARRAYS})
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """Reads what `save` wrote; errors as `Retriever.load`."""
-        settings, arrays = load_retriever(folder, cls.kind)
-        names = settings.pop("names")
-        self = cls(**settings)
-        self.names_ = tuple(names)
+        head, arrays = read_fitted(folder, cls.kind)
+        self = cls(seed=head["seed"], **head["settings"])
+        self.names_ = tuple(head["names"])
         for name in _ARRAYS:
             setattr(self, f"{name}_", arrays[name])
         return self
@@ -165,8 +160,7 @@ class Gate:
         chance = np.random.default_rng(self.seed).random(len(owner))
         chance[label] = -1  # first of its user
         order = np.lexsort((chance, owner))
-        first = np.searchsorted(owner[order], owner[order])  # where the user's rows begin
-        return np.sort(order[np.arange(len(order)) - first <= self.negatives])
+        return np.sort(order[places_in_rows(owner[order]) <= self.settings.negatives])
 
     def _context(self, rows: Candidates, users: pl.DataFrame) -> Floats:
         """Log-popularity of the item and log-history of the user of each candidate, [C, 2]."""
@@ -179,8 +173,8 @@ class Gate:
         if users["user"].is_duplicated().any():
             raise ValueError("gate: a user stands twice; expected one history per user")
         lengths = users.select("user", length=pl.col("history").list.len().cast(pl.Float64))
-        asked = pl.DataFrame({"user": rows.user}, schema={"user": pl.Int32})
-        length = asked.join(lengths, on="user", how="left", maintain_order="left")["length"]
+        owners = pl.DataFrame({"user": rows.user}, schema={"user": pl.Int32})
+        length = owners.join(lengths, on="user", how="left", maintain_order="left")["length"]
         if length.null_count():
             user = rows.user[length.is_null().to_numpy()][0]
             raise ValueError(f"gate: user {user} has candidates, but no row with a history")
@@ -198,10 +192,10 @@ class Gate:
 
 
 def _of_sources(rows: Candidates) -> Floats:
-    """Score, 1/place and presence in each source's list, float64 [C, 3 S]."""
+    """Score, 1/rank and presence in each source's list, float64 [C, 3 S]."""
     present = rows.present.astype(np.float64)
     return np.concatenate(
-        [contributions(rows, "minmax"), np.nan_to_num(1 / rows.place), present], axis=1
+        [contributions(rows, "minmax"), np.nan_to_num(1 / rows.rank), present], axis=1
     )
 
 
@@ -210,7 +204,7 @@ _ARRAYS = ("popularity", "coefficients", "mean", "scale", "context")
 
 
 def _feature_names(sources: tuple[str, ...]) -> list[str]:
-    own = [f"{what} {name}" for what in ("score", "1/place", "listed") for name in sources]
+    own = [f"{what} {name}" for what in ("score", "1/rank", "listed") for name in sources]
     crossed = [f"{name} x {level}" for level in ("popularity", "history") for name in own]
     return [*own, *crossed, "agreement", "popularity", "history"]
 

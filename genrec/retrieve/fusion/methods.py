@@ -1,4 +1,4 @@
-"""Several recommendations tables to one: by places, by normalised scores, with fitted weights.
+"""Several recommendations tables to one: by ranks, by normalised scores, with fitted weights.
 
 Nothing is aligned: what a source alone knows enters by its own weight. Sources are taken in the order
 of their names: the same tables give the same lists, in whatever order they come.
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from genrec.retrieve.fusion.sources import (
+from genrec.retrieve.fusion.candidates import (
     Floats,
     Method,
     Tables,
@@ -34,23 +34,23 @@ LEVELS = (0.0, *(2 ** (-step / 2) for step in range(8, -1, -1)))
 
 
 def reciprocal_rank(
-    tables: Tables, weights: Weights | None = None, *, k: int, k0: float = 60.0
+    tables: Tables, weights: Weights | None = None, *, k: int, rrf_k: float = 60.0
 ) -> pl.DataFrame:
-    """Reciprocal-rank fusion (Cormack et al. 2009): sum over sources of weight / (k0 + place).
+    """Reciprocal-rank fusion (Cormack et al. 2009): sum over sources of weight / (rrf_k + rank).
 
     Args:
         tables: recommendations table by source name.
         weights: by source name, 0 or more; None weighs all alike. 0 leaves a source out.
         k: length of the fused lists.
-        k0: the larger, the less the first places count beyond the next ones.
+        rrf_k: the larger, the less the first ranks count beyond the next ones.
 
     Returns:
         A table of schema `RECOMMENDATIONS` with unique ranks.
 
     Raises:
-        ValueError: as `candidates`, or bad weights, k or k0.
+        ValueError: as `candidates`, or bad weights, k or rrf_k.
     """
-    return _fused(tables, weights, "reciprocal_rank", k=k, k0=k0)
+    return _fused(tables, weights, "reciprocal_rank", k=k, rrf_k=rrf_k)
 
 
 def weighted(
@@ -77,7 +77,7 @@ def weighted(
     Raises:
         ValueError: as `candidates`, or bad weights or k.
     """
-    return _fused(tables, weights, normalise, k=k, k0=60.0)
+    return _fused(tables, weights, normalise, k=k, rrf_k=60.0)
 
 
 def fit_weights(
@@ -86,7 +86,7 @@ def fit_weights(
     *,
     method: Method = "reciprocal_rank",
     k: int = 10,
-    k0: float = 60.0,
+    rrf_k: float = 60.0,
     restarts: int = 2,
     seed: int = 0,
 ) -> dict[str, float]:
@@ -102,7 +102,7 @@ def fit_weights(
         targets: the same users' next items, schema `SPLIT`. Never test users.
         method: what the weights are for: `reciprocal_rank`, or `weighted` by either normalisation.
         k: cut-off of NDCG.
-        k0: of `reciprocal_rank`.
+        rrf_k: of `reciprocal_rank`.
         restarts: random starting points.
         seed: of the order and the random points.
 
@@ -111,12 +111,12 @@ def fit_weights(
 
     Raises:
         ValueError: as `candidates`, a user has two targets, no source lists any user's target, or bad
-            k, k0 or restarts.
+            k, rrf_k or restarts.
     """
     if k < 1 or restarts < 0:
         raise ValueError(f"k is {k}, restarts {restarts}; expected 1 or more, and 0 or more")
     found = with_targets(candidates(tables), targets)
-    values = contributions(found.rows, method, k0=k0)
+    values = contributions(found.rows, method, rrf_k=rrf_k)
     rng = np.random.default_rng(seed)
     num = len(found.rows.names)
     present = found.rows.present
@@ -133,7 +133,7 @@ def fit_weights(
 def kept(tables: Tables, fused: pl.DataFrame, targets: pl.DataFrame, *, k: int) -> dict[str, Any]:
     """Counts what the fusion makes of its sources' hits: private ones kept and lost, shared ones.
 
-    A hit is a target among the first k; one in a tie that straddles place k is a hit with the
+    A hit is a target among the first k; one in a tie that straddles rank k is a hit with the
     chance that an order of the tie brings, ties of different lists being independent.
 
     Args:
@@ -198,10 +198,10 @@ def check_weights(weights: Weights | None, names: Sequence[str]) -> Floats:
 
 
 def _fused(
-    tables: Tables, weights: Weights | None, method: Method, *, k: int, k0: float
+    tables: Tables, weights: Weights | None, method: Method, *, k: int, rrf_k: float
 ) -> pl.DataFrame:
     rows = candidates(tables)
-    values = contributions(rows, method, k0=k0)
+    values = contributions(rows, method, rrf_k=rrf_k)
     score = _combined(values, rows.present, check_weights(weights, rows.names))
     return ranked(rows.user, rows.item, score, k=k)
 

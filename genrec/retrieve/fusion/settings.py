@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, model_validator
 
@@ -11,6 +12,8 @@ from genrec.settings import Section
 
 class Fuse(Section):
     """Several systems' lists to one; whatever is fitted is fitted on validation users."""
+
+    former: ClassVar[Mapping[str, str]] = {"k0": "rrf_k", "strength": "C"}
 
     enabled: bool = Field(True, description="false leaves the stage out")
     method: Literal["reciprocal_rank", "minmax", "zscore", "gate"] = "zscore"
@@ -21,10 +24,15 @@ class Fuse(Section):
         None, description="by source; null: fitted on validation users"
     )
     k: int = Field(20, ge=1, description="length of the fused lists")
-    k0: float = Field(60.0, ge=0, description="reciprocal_rank: weight / (k0 + place)")
+    rrf_k: float = Field(
+        60.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="reciprocal_rank: weight / (rrf_k + rank); the larger, the less the first count",
+    )
     optimise_k: int = Field(10, ge=1, description="weights are fitted to NDCG at this cut-off")
     restarts: int = Field(2, ge=0, description="random starting points of the fit")
-    strength: float = Field(1.0, gt=0, description="gate: inverse of the L2 penalty")
+    C: float = Field(1.0, gt=0, description="gate: inverse of the L2 penalty, as scikit-learn's C")
     negatives: int = Field(100, ge=1, description="gate: candidates per user learned from")
 
     @property
@@ -49,7 +57,7 @@ class CandidateSettings(Section):
 
     mode: Literal["off", "restrict"] = "off"
     sources: tuple[str, ...] = Field((), alias="from", description="names of retrievers")
-    size: int = Field(500, ge=1, description="items for each user, best places first")
+    size: int = Field(500, ge=1, description="items for each user, best ranks first")
 
     @model_validator(mode="after")
     def _named(self) -> CandidateSettings:

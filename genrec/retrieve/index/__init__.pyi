@@ -1,2 +1,2 @@
 from .items import ItemIndex as ItemIndex
-from .vectors import Found as Found, export_vectors as export_vectors
+from .vectors import export_vectors as export_vectors

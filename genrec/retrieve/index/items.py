@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
-from genrec.retrieve.index.vectors import Floats, Found, Ids, check_rows
+from genrec.ranking import RankedLists
+from genrec.retrieve.index.settings import IndexSettings
+from genrec.retrieve.index.vectors import Floats, check_rows
 
-Kind = Literal["flat", "hnsw", "ivfpq"]
-Metric = Literal["dot", "cosine"]
+Ids = npt.NDArray[np.int64]
 _FAISS: Any = faiss  # its stubs miss some of what it has
 
 _MAX_REMOVED = 0.2  # share of an HNSW index that may be tombstones before it is built anew
@@ -38,52 +39,27 @@ class ItemIndex:
 
     Args:
         dim: width d of the vectors.
-        kind: flat, hnsw or ivfpq.
-        metric: dot or cosine.
-        links: HNSW, neighbours of a vector in the graph, 2 or more.
-        effort: HNSW, candidates that a search looks at (efSearch); 5 times as many while building.
-        lists: IVF, cells; None for 4 sqrt(n), with 39 vectors each at least.
-        probes: IVF, cells that a search looks into; None for an eighth of them.
-        subvectors: PQ, pieces of a vector, one code each, a divisor of dim; None for about dim / 4.
-        bits: PQ, bits of a code; the first `add` needs 2^bits vectors at least.
+        settings: kind, metric and the sizes; None takes the defaults.
+        options: single settings instead, or changes to them: `ItemIndex(64, kind="hnsw", M=16)`.
 
     Raises:
-        ValueError: a setting outside what it may be.
+        ValueError: an unknown option, or a value outside what it may be.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        *,
-        kind: Kind = "flat",
-        metric: Metric = "dot",
-        links: int = 32,
-        effort: int = 64,
-        lists: int | None = None,
-        probes: int | None = None,
-        subvectors: int | None = None,
-        bits: int = 8,
-    ) -> None:
-        if kind not in get_args(Kind) or metric not in get_args(Metric):
-            raise ValueError(
-                f"kind {kind!r}, metric {metric!r}: expected one of {get_args(Kind)} and one of "
-                f"{get_args(Metric)}"
-            )
-        counts = {"lists": lists, "probes": probes, "subvectors": subvectors}
-        counts |= {"dim": dim, "links": links, "effort": effort, "bits": bits}
-        for name, value in counts.items():
-            least = 2 if name == "links" else 1  # faiss crashes on a graph of one link
-            if value is not None and value < least:
-                raise ValueError(f"{name} is {value}; expected {least} or more")
-        pieces = subvectors or next(m for m in range(max(1, dim // 4), 0, -1) if dim % m == 0)
+    def __init__(self, dim: int, settings: IndexSettings | None = None, **options: Any) -> None:
+        if dim < 1:
+            raise ValueError(f"dim is {dim}; expected 1 or more")
+        settings = IndexSettings.from_options(settings, **options)
+        pieces = settings.subvectors
+        pieces = pieces or next(m for m in range(max(1, dim // 4), 0, -1) if dim % m == 0)
         if dim % pieces:
             raise ValueError(f"subvectors is {pieces}; expected a divisor of the width {dim}")
-        self.dim, self.kind, self.metric = dim, kind, metric
-        self.links, self.effort = links, effort
-        self.lists, self.probes, self.subvectors, self.bits = lists, probes, pieces, bits
+        self.dim = dim
+        self.subvectors = pieces
+        self.settings = settings.model_copy(update={"subvectors": pieces})
         self._ids: dict[int, None] = {}  # in the order they were added
         self._removed: set[int] = set()  # HNSW's tombstones
-        self._index: Any = self._empty() if kind != "ivfpq" else None
+        self._index: Any = self._empty() if settings.kind != "ivfpq" else None
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -134,19 +110,22 @@ class ItemIndex:
             del self._ids[i]
         if not len(keys):
             return
-        if self.kind != "hnsw":
+        if self.settings.kind != "hnsw":
             self._index.remove_ids(keys)
             return
         self._removed.update(keys.tolist())
         if len(self._removed) > _MAX_REMOVED * self._index.ntotal:
             self._rebuild()
 
-    def search(self, queries: npt.ArrayLike, *, k: int) -> Found:
+    def search(self, queries: npt.ArrayLike, *, k: int) -> RankedLists:
         """Finds the k items with the largest inner products.
 
         Args:
             queries: float [n, d].
             k: length of each list; places beyond what there is are -1.
+
+        Returns:
+            int64 ids and float32 inner products (cosines), [n, k].
 
         Raises:
             ValueError: k below 1, another width, NaN or infinity.
@@ -154,14 +133,13 @@ class ItemIndex:
         rows = self._checked(queries, "queries")
         if k < 1:
             raise ValueError(f"k is {k}; expected 1 or more")
-        ids = np.full((len(rows), k), -1, dtype=np.int64)
-        scores = np.full((len(rows), k), -np.inf, dtype=np.float32)
+        lists = RankedLists.empty(len(rows), k, ids=np.int64)
         width = min(k, len(self))
         if width and len(rows):
-            found, at = self._index.search(rows, width, params=self._how(width))
-            ids[:, :width] = at
-            scores[:, :width] = np.where(at < 0, -np.inf, found)
-        return Found(ids, scores)
+            scores, ids = self._index.search(rows, width, params=self._how(width))
+            lists.items[:, :width] = ids
+            lists.scores[:, :width] = np.where(ids < 0, -np.inf, scores)
+        return lists
 
     def vectors(self, ids: npt.ArrayLike) -> Floats:
         """Returns vectors as they lie in the index (normalised with cosine); float32 [n, d].
@@ -170,8 +148,10 @@ class ItemIndex:
             KeyError: an id is not in the index.
             ValueError: the kind is ivfpq, which keeps codes only, or the ids are no integers.
         """
-        if self.kind == "ivfpq":
-            raise ValueError("an ivfpq index keeps codes, not vectors; keep the vectors beside it")
+        if self.settings.kind == "ivfpq":
+            raise ValueError(
+                "an ivfpq index keeps codes, not vectors; keep the vectors elsewhere too"
+            )
         keys = self._known(ids)
         if not len(keys):
             return np.zeros((0, self.dim), dtype=np.float32)
@@ -195,20 +175,20 @@ class ItemIndex:
         if not len(self):
             raise ValueError("the index is empty; add vectors first")
         rows = self.vectors(self.ids) if vectors is None else vectors
-        flat = ItemIndex(self.dim, metric=self.metric)
+        flat = ItemIndex(self.dim, metric=self.settings.metric)
         flat.add(rows, self.ids)
         k = min(k, len(self))
-        exact, found = flat.search(queries, k=k).ids, self.search(queries, k=k).ids
+        exact, ours = flat.search(queries, k=k).items, self.search(queries, k=k).items
         if not len(exact):
             raise ValueError("no queries to measure recall with")
-        hits = [len(np.intersect1d(a, b)) for a, b in zip(exact, found, strict=True)]
+        hits = [len(np.intersect1d(a, b)) for a, b in zip(exact, ours, strict=True)]
         return float(np.mean(hits) / k)
 
     def save(self, folder: str | Path) -> None:
         """Writes index.faiss and index.json (settings, count, ids, removed ids) under `folder`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        head = {**self._settings(), "dim": self.dim, "count": len(self)}
+        head = {**self.settings.model_dump(), "dim": self.dim, "count": len(self)}
         head |= {"ids": list(self._ids), "removed": sorted(self._removed)}
         (folder / "index.json").write_text(json.dumps(head, sort_keys=True) + "\n", "utf-8")
         body = folder / "index.faiss"
@@ -243,7 +223,7 @@ class ItemIndex:
                 "model or setting: build it again"
             )
         self._ids, self._removed = dict.fromkeys(ids), set(removed)
-        learned = self.kind != "ivfpq" or ids or (head.parent / "index.faiss").is_file()
+        learned = self.settings.kind != "ivfpq" or ids or (head.parent / "index.faiss").is_file()
         if learned:
             self._read_body(_file(folder, "index.faiss"), count)
         return self
@@ -260,13 +240,9 @@ class ItemIndex:
                 f"says {total} of width {self.dim}; build and save again"
             )
 
-    def _settings(self) -> dict[str, Any]:
-        names = ("kind", "metric", "links", "effort", "lists", "probes", "subvectors", "bits")
-        return {name: getattr(self, name) for name in names}
-
     def _checked(self, vectors: npt.ArrayLike, name: str) -> Floats:
         rows = check_rows(vectors, dim=self.dim, name=name)
-        if self.metric == "cosine":
+        if self.settings.metric == "cosine":
             rows = rows.copy()
             faiss.normalize_L2(rows)
         return rows
@@ -278,39 +254,40 @@ class ItemIndex:
         return keys
 
     def _empty(self) -> Any:
-        if self.kind == "flat":
+        if self.settings.kind == "flat":
             return faiss.IndexIDMap2(faiss.IndexFlatIP(self.dim))
-        graph = faiss.IndexHNSWFlat(self.dim, self.links, faiss.METRIC_INNER_PRODUCT)
-        graph.hnsw.efConstruction = 5 * self.effort
+        graph = faiss.IndexHNSWFlat(self.dim, self.settings.M, faiss.METRIC_INNER_PRODUCT)
+        graph.hnsw.efConstruction = 5 * self.settings.efSearch
         return faiss.IndexIDMap2(graph)
 
     def _trained(self, rows: Floats) -> Any:
-        cells = self.lists or max(1, min(int(4 * len(rows) ** 0.5), len(rows) // 39))
-        needed = max(cells, 2**self.bits)
+        settings = self.settings
+        cells = settings.nlist or max(1, min(int(4 * len(rows) ** 0.5), len(rows) // 39))
+        needed = max(cells, 2**settings.bits)
         if len(rows) < needed:
             raise ValueError(
-                f"an ivfpq index learns from its first vectors and needs {needed} (bits={self.bits}, "
-                f"lists={cells}), got {len(rows)}; take flat for so few"
+                f"an ivfpq index learns from its first vectors and needs {needed} "
+                f"(bits={settings.bits}, nlist={cells}), got {len(rows)}; take flat for so few"
             )
-        shape = (self.dim, cells, self.subvectors, self.bits)
+        shape = (self.dim, cells, self.subvectors, settings.bits)
         cell_index = faiss.IndexFlatIP(self.dim)
         index = faiss.IndexIVFPQ(cell_index, *shape, faiss.METRIC_INNER_PRODUCT)
         for training in (index.cp, index.pq.cp):
             training.min_points_per_centroid = 1  # no warnings on stderr: recall is measured
         index.train(rows)
-        index.nprobe = min(cells, self.probes or -(-cells // 8))
+        index.nprobe = min(cells, settings.nprobe or -(-cells // 8))
         return index
 
     def _how(self, width: int) -> Any:
         """Search parameters: HNSW leaves tombstones out, and looks further because of them."""
-        if self.kind != "hnsw":
+        if self.settings.kind != "hnsw":
             return None
-        effort = max(self.effort, width) + min(len(self._removed), 1024)
+        breadth = max(self.settings.efSearch, width) + min(len(self._removed), 1024)
         if not self._removed:
-            return _FAISS.SearchParametersHNSW(efSearch=effort)
+            return _FAISS.SearchParametersHNSW(efSearch=breadth)
         dead = np.fromiter(self._removed, dtype=np.int64)
         chosen = faiss.IDSelectorNot(faiss.IDSelectorBatch(dead))
-        return _FAISS.SearchParametersHNSW(efSearch=effort, sel=chosen)
+        return _FAISS.SearchParametersHNSW(efSearch=breadth, sel=chosen)
 
     def _rebuild(self) -> None:
         keys = self.ids

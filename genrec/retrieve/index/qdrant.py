@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from genrec.retrieve.index.vectors import Found, check_rows
+from genrec.ranking import RankedLists
+from genrec.retrieve.index.vectors import check_rows
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -98,7 +99,7 @@ class QdrantItems:
 
     def search(
         self, queries: npt.ArrayLike, *, k: int, where: Any = None, exact: bool = False
-    ) -> Found:
+    ) -> RankedLists:
         """Finds the k items with the largest inner products.
 
         Args:
@@ -108,41 +109,43 @@ class QdrantItems:
             exact: compare with every vector instead of walking the server's graph (local mode is
                 always exact).
 
+        Returns:
+            int64 ids and float32 inner products, [n, k]; -1 and -inf where fewer were found.
+
         Raises:
             ValueError: k below 1, another width, NaN or infinity.
         """
         rows = check_rows(queries, dim=self.dim, name="queries")
         if k < 1:
             raise ValueError(f"k is {k}; expected 1 or more")
-        ids = np.full((len(rows), k), -1, dtype=np.int64)
-        scores = np.full((len(rows), k), -np.inf, dtype=np.float32)
-        # Asked for only: local mode warns of parameters that it has no use for.
+        lists = RankedLists.empty(len(rows), k, ids=np.int64)
+        # Only where wanted: local mode warns of parameters that it has no use for.
         how = self._models.SearchParams(exact=True) if exact else None
         for part in self._parts(len(rows)):
-            asked = [
+            requests = [
                 self._models.QueryRequest(query=row, limit=k, filter=where, params=how)
                 for row in rows[part].tolist()
             ]
-            answers = self.client.query_batch_points(self.collection, asked)
-            for place, answer in enumerate(answers, start=part.start):
-                found = answer.points
-                ids[place, : len(found)] = [point.id for point in found]
-                scores[place, : len(found)] = [point.score for point in found]
-        return Found(ids, scores)
+            answers = self.client.query_batch_points(self.collection, requests)
+            for row, answer in enumerate(answers, start=part.start):
+                points = answer.points
+                lists.items[row, : len(points)] = [point.id for point in points]
+                lists.scores[row, : len(points)] = [point.score for point in points]
+        return lists
 
     def _parts(self, count: int) -> Iterable[slice]:
         for start in range(0, count, self.batch_size):
             yield slice(start, min(start + self.batch_size, count))
 
     def _check_collection(self) -> None:
-        found = self.client.get_collection(self.collection).config.params.vectors
+        there = self.client.get_collection(self.collection).config.params.vectors
         dot = self._models.Distance.DOT
-        if not isinstance(found, self._models.VectorParams):
+        if not isinstance(there, self._models.VectorParams):
             raise ValueError(
                 f"collection '{self.collection}' has named vectors; expected one, unnamed"
             )
-        if (found.size, found.distance) != (self.dim, dot):
+        if (there.size, there.distance) != (self.dim, dot):
             raise ValueError(
-                f"collection '{self.collection}' has width {found.size} and distance "
-                f"{found.distance}; expected {self.dim} and {dot}: take another name, or delete it"
+                f"collection '{self.collection}' has width {there.size} and distance "
+                f"{there.distance}; expected {self.dim} and {dot}: take another name, or delete it"
             )

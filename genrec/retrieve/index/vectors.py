@@ -1,30 +1,16 @@
-"""Vectors on their way into indexes and databases: checked, searched, exported."""
+"""Vectors on their way into indexes and databases: checked and exported."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
-
-
-class Found(NamedTuple):
-    """What a search finds, best first.
-
-    Attributes:
-        ids: int64 [n, k]; -1 where fewer than k were found.
-        scores: float32 [n, k], inner products (cosines); -inf where `ids` is -1.
-    """
-
-    ids: Ids
-    scores: Floats
 
 
 def check_rows(vectors: npt.ArrayLike, *, dim: int, name: str) -> Floats:

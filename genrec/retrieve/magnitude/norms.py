@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import spearmanr
 
-from genrec.retrieve.base import FloatArray
+from genrec.retrieve.sequences import FloatArray
 
 
 class NormReport(NamedTuple):
@@ -65,7 +65,7 @@ def norm_report(
     Args:
         vectors: float [N, d]; before normalisation, as `item_vectors(raw=True)`, to see what was
             learned, or as scored, to see what counts.
-        relevant: bool [N], items that are the target of a query that is asked.
+        relevant: bool [N], items that are the target of a query.
         popularity: int [N], training interactions.
 
     Raises:

@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from genrec.retrieve.learning import Floats
 from genrec.retrieve.lightgcn import light_gcn
 
-Floats = npt.NDArray[np.float32]
 _MAX_CELLS = 2**24  # of one block of scores [B, N] in training: 64 MiB
 
 

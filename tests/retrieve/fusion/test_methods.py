@@ -12,8 +12,8 @@ from hypothesis import given, settings, strategies as st
 from genrec import schema
 from genrec.evaluate import per_user
 from genrec.retrieve.fusion import Fusion, methods as fusion
+from genrec.retrieve.fusion.candidates import candidates, contributions, ndcg, with_targets
 from genrec.retrieve.fusion.methods import LEVELS, fit_weights, kept, reciprocal_rank, weighted
-from genrec.retrieve.fusion.sources import candidates, contributions, ndcg, with_targets
 
 Row = tuple[int, int, float, int]
 
@@ -111,10 +111,10 @@ def test_fusions_are_brute_force(
 
 
 def test_reciprocal_rank_by_hand() -> None:
-    """k0 = 1. Item 7: 1/2 + 1/4 (place 3 of b); item 8: 1/3 + 1/2; item 9: 1/3 (place 2 of b)."""
+    """rrf_k = 1. Item 7: 1/2 + 1/4 (place 3 of b); item 8: 1/3 + 1/2; item 9: 1/3 (place 2 of b)."""
     a = table((5, 7, 0.9, 1), (5, 8, 0.1, 2))
     b = table((5, 8, 3, 1), (5, 9, 2, 2), (5, 7, 1, 3))
-    fused = reciprocal_rank({"a": a, "b": b}, k=2, k0=1)
+    fused = reciprocal_rank({"a": a, "b": b}, k=2, rrf_k=1)
     assert fused.select("user", "item", "rank").rows() == [(5, 8, 1), (5, 7, 2)]
     expected = [(1 / 3 + 1 / 2) / 2, (1 / 2 + 1 / 4) / 2]  # weights sum to 1
     np.testing.assert_allclose(fused["score"], expected, rtol=1e-6)
@@ -126,7 +126,7 @@ def test_a_tie_stands_at_its_mean_place_whatever_the_item_numbers() -> None:
     """Items 3 and 4 share a SID at rank 2: places 2 and 3, mean 2.5; then rank 4."""
     rows = candidates({"llm": table((0, 1, 3, 1), (0, 3, 2, 2), (0, 4, 2, 2), (0, 2, 1, 4))})
     assert rows.item.tolist() == [1, 2, 3, 4]
-    assert rows.place[:, 0].tolist() == [1, 4, 2.5, 2.5]
+    assert rows.rank[:, 0].tolist() == [1, 4, 2.5, 2.5]
     fused = reciprocal_rank({"llm": table((0, 4, 2, 1), (0, 3, 2, 1))}, k=2)
     assert items(fused, 0) == [3, 4]
 

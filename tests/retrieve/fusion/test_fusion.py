@@ -32,7 +32,7 @@ TWICE = table((0, 1, 1, 1), (0, 1, 1, 2))
     [
         (lambda: reciprocal_rank({}, k=1), "no sources"),
         (lambda: reciprocal_rank({"a": GOOD}, k=0), "k is 0"),
-        (lambda: reciprocal_rank({"a": GOOD}, k=1, k0=-1), "k0 of 0"),
+        (lambda: reciprocal_rank({"a": GOOD}, k=1, rrf_k=-1), "rrf_k of 0"),
         (lambda: reciprocal_rank({"a": GOOD}, {"b": 1}, k=1), "name .'b'., but the sources"),
         (lambda: reciprocal_rank({"a": GOOD}, {"a": 0}, k=1), "one above 0"),
         (lambda: reciprocal_rank({"a": GOOD}, {"a": -1}, k=1), "0 or more"),
@@ -43,8 +43,8 @@ TWICE = table((0, 1, 1, 1), (0, 1, 1, 2))
         (lambda: weighted({"a": table((0, 1, 1, None))}, k=1), "rank None"),
         (lambda: weighted({"a": table((0, None, 1, 1))}, k=1), "item None"),
         (lambda: weighted({"a": table((0, -1, 1, 1))}, k=1), "item -1"),
-        (lambda: reciprocal_rank({"a": GOOD}, k=1, k0=float("nan")), "k0=nan"),
-        (lambda: reciprocal_rank({"a": GOOD}, k=1, k0=float("inf")), "k0=inf"),
+        (lambda: reciprocal_rank({"a": GOOD}, k=1, rrf_k=float("nan")), "rrf_k=nan"),
+        (lambda: reciprocal_rank({"a": GOOD}, k=1, rrf_k=float("inf")), "rrf_k=inf"),
         (lambda: weighted({"a": GOOD.drop("rank")}, k=1), "a: column 'rank' is missing"),
         (lambda: fit_weights({"a": GOOD}, targets((0, 2))), "no source lists the target"),
         (lambda: fit_weights({"a": GOOD}, targets((0, 1), (0, 2))), "stands twice"),
@@ -53,8 +53,10 @@ TWICE = table((0, 1, 1, 1), (0, 1, 1, 2))
         (lambda: kept({"a": GOOD}, GOOD, targets((0, 1)), k=0), "k is 0"),
         (lambda: kept({"a": TWICE}, TWICE, targets((0, 1)), k=2), "a: user 0 has item 1 twice"),
         (lambda: kept({"a": GOOD}, TWICE, targets((0, 1)), k=2), "fused: user 0 has item 1 twice"),
-        (lambda: Fusion(method="max"), "method='max'"),  # type: ignore[arg-type]
+        (lambda: Fusion(method="max"), "method is 'max'"),
         (lambda: Fusion(method="gate", weights={"a": 1}), "gate learns its own"),
+        (lambda: Fusion(weights={"a": -1}), r"weights\.a is -1"),
+        (lambda: Fusion(rrf_k=float("inf")), "rrf_k is inf"),
     ],
 )
 def test_bad_calls_say_what_is_wrong(call: Callable[[], object], message: str) -> None:
@@ -64,7 +66,7 @@ def test_bad_calls_say_what_is_wrong(call: Callable[[], object], message: str) -
 
 @pytest.mark.parametrize(
     ("weights", "message"),
-    [({"b": 1}, "the sources are .'a'."), ({"a": -1}, "0 or more"), ({"a": 0}, "one above 0")],
+    [({"b": 1}, "the sources are .'a'."), ({"a": 0}, "one above 0")],
 )
 def test_given_weights_are_looked_at_when_fitting(weights: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -89,3 +91,12 @@ def test_a_fusion_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "fusion.json").write_text("{}")
     with pytest.raises(ValueError, match="damaged"):
         Fusion.load(tmp_path)
+
+
+def test_former_names_of_settings_warn() -> None:
+    with pytest.warns(DeprecationWarning, match="'k0' is now called 'rrf_k'"):
+        assert Fusion(method="reciprocal_rank", k0=7).settings.rrf_k == 7
+    with pytest.warns(DeprecationWarning, match="'strength' is now called 'C'"):
+        assert Fusion(strength=2.0).settings.C == 2.0
+    with pytest.raises(ValueError, match="one field"), pytest.warns(DeprecationWarning, match="k0"):
+        Fusion(k0=7, rrf_k=8)

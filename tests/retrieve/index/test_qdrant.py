@@ -36,8 +36,8 @@ def test_finds_what_the_flat_index_finds(client: Any) -> None:
     flat.add(vectors, ids)
     found, exact = items.search(queries, k=10), flat.search(queries, k=10)
     assert len(items) == 40
-    assert (found.ids == exact.ids).all()
-    assert found.ids.dtype == np.int64
+    assert (found.items == exact.items).all()
+    assert found.items.dtype == np.int64
     assert np.allclose(found.scores, exact.scores, rtol=1e-4, atol=1e-4)
 
 
@@ -47,12 +47,12 @@ def test_upload_replaces_and_remove_removes(client: Any) -> None:
     longest = 100 * np.ones((1, D), dtype=np.float32)
     items.upload(longest, [3])
     assert len(items) == 5
-    assert items.search(longest, k=1).ids[0, 0] == 3
+    assert items.search(longest, k=1).items[0, 0] == 3
     items.remove([])
     items.remove([3, 77])
     found = items.search(longest, k=6)
-    assert set(found.ids[0, :4]) == {0, 1, 2, 4}
-    assert (found.ids[0, 4:] == -1).all()
+    assert set(found.items[0, :4]) == {0, 1, 2, 4}
+    assert (found.items[0, 4:] == -1).all()
     assert (found.scores[0, 4:] == -np.inf).all()
 
 
@@ -68,7 +68,7 @@ def test_payloads_filter(client: Any) -> None:
         ]
     )
     found = items.search(some(2, seed=1), k=10, where=where)
-    assert set(found.ids[:, :5].ravel()) == {1, 3, 5, 7, 9}
+    assert set(found.items[:, :5].ravel()) == {1, 3, 5, 7, 9}
 
 
 def test_a_collection_on_disk_is_opened_again(tmp_path: Path) -> None:
@@ -107,4 +107,4 @@ def test_bad_input(client: Any) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             use()
-    assert items.search(np.ones((0, D)), k=2).ids.shape == (0, 2)
+    assert items.search(np.ones((0, D)), k=2).items.shape == (0, 2)

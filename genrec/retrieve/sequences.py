@@ -1,20 +1,36 @@
-"""Ragged sequences as flat arrays, and popularity order: what the count-based retrievers share."""
+"""What retrievers learn from: sequences of items, from tables, as flat arrays, and their counts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from genrec.retrieve.base import Sequences, training_sequences
+from genrec import schema
+
+IntArray = npt.NDArray[np.integer]
+FloatArray = npt.NDArray[np.floating]
+Sequences = Sequence[npt.ArrayLike]
 
 # Cells of the largest [users, items] block held at once: 2^24 float32 are 64 MiB.
 _MAX_CELLS = 2**24
 # And the most users: each has vectors besides, however few the items are.
 _MAX_ROWS = 2**14
+
+
+class Validation(NamedTuple):
+    """Users whose next item is known: what a retriever may choose its epoch by.
+
+    Attributes:
+        histories: one int array per user, oldest first.
+        targets: int [U], the item that came next.
+    """
+
+    histories: Sequences
+    targets: npt.NDArray[np.integer]
 
 
 class Flat(NamedTuple):
@@ -31,6 +47,23 @@ class Flat(NamedTuple):
     item: npt.NDArray[np.int64]
     back: npt.NDArray[np.int64]
     num_rows: int
+
+
+def training_sequences(train: pl.DataFrame) -> list[npt.NDArray[np.int32]]:
+    """Returns each user's whole training sequence, history and target, oldest first.
+
+    Args:
+        train: the train table of schema `SPLIT`.
+    """
+    schema.check(train, schema.SPLIT, "training_sequences")
+    whole = train.select(pl.concat_list("history", pl.col("target"))).to_series()
+    return [row.to_numpy() for row in whole]
+
+
+def histories_of(split: pl.DataFrame) -> list[npt.NDArray[np.int32]]:
+    """Returns the `history` column of a table of schema `SPLIT` as arrays, in row order."""
+    schema.check(split, schema.SPLIT, "histories_of")
+    return [row.to_numpy() for row in split["history"]]
 
 
 def flatten(sequences: Sequences, *, num_items: int, first: int = 0) -> Flat:
@@ -72,48 +105,8 @@ def training_popularity(train: pl.DataFrame, *, num_items: int) -> npt.NDArray[n
     return popularity(flatten(training_sequences(train), num_items=num_items), num_items=num_items)
 
 
-def popularity_order(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Returns all items, most popular first, equally popular ones by item number; int64 [N]."""
-    return np.argsort(-counts, kind="stable")
-
-
 def chunks(num_users: int, num_items: int) -> Iterator[slice]:
     """Yields slices of users such that a [users, items] block stays small, and the users are few."""
     step = min(_MAX_ROWS, max(1, _MAX_CELLS // max(1, num_items)))
     for start in range(0, num_users, step):
         yield slice(start, min(start + step, num_users))
-
-
-def first_allowed(
-    order: npt.NDArray[np.int64],
-    *,
-    k: int,
-    num_rows: int,
-    banned_row: npt.NDArray[np.int64],
-    banned_item: npt.NDArray[np.int64],
-) -> npt.NDArray[np.int64]:
-    """Returns for each row the first k items of `order` that are not banned there.
-
-    Only the head of `order` is looked at: a row with b banned items needs its first k + b.
-
-    Args:
-        order: int [N], all items, best first.
-        k: how many.
-        num_rows: B.
-        banned_row: int [n], the row of each ban.
-        banned_item: int [n], the item of each ban.
-
-    Returns:
-        int64 [B, k], -1 where fewer are left.
-    """
-    position = np.empty_like(order)
-    position[order] = np.arange(len(order))
-    longest = int(np.bincount(banned_row, minlength=1).max())
-    head = min(len(order), k + longest)
-    banned = np.zeros((num_rows, head), dtype=bool)
-    place = position[banned_item]
-    banned[banned_row[place < head], place[place < head]] = True
-
-    first = np.argsort(banned, axis=1, kind="stable")[:, :k]  # allowed places first, in order
-    items = np.where(np.take_along_axis(banned, first, axis=1), -1, order[first])
-    return np.pad(items, ((0, 0), (0, k - items.shape[1])), constant_values=-1)

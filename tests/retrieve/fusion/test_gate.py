@@ -114,7 +114,7 @@ def test_saved_and_loaded_it_ranks_the_same(gate: Gate, tmp_path: Path) -> None:
     [
         (lambda g, t, u: Gate().fuse(t, u, k=1), "not fitted"),
         (lambda g, t, u: Gate().save("anywhere"), "not fitted"),
-        (lambda g, t, u: Gate(strength=0), "strength is 0"),
+        (lambda g, t, u: Gate(C=0), "C is 0"),
         (lambda g, t, u: g.fuse({"text": t["text"]}, u, k=1), "fitted on sources"),
         (lambda g, t, u: g.fuse(t, u.head(3), k=1), "no row with a history"),
         (lambda g, t, u: g.fuse(t, u, k=0), "k is 0"),
@@ -152,7 +152,7 @@ def test_a_source_that_lists_nothing_and_a_single_user() -> None:
     tables, split = planted(0, users=1)
     tables["silent"] = tables["text"].clear()
     gate = Gate().fit(tables, split, popularity=POPULARITY)
-    assert all(gate.weights()[f"{what} silent"] == 0 for what in ("score", "1/place", "listed"))
+    assert all(gate.weights()[f"{what} silent"] == 0 for what in ("score", "1/rank", "listed"))
     fused = gate.fuse(tables, split, k=20)
     assert sorted(fused["item"]) == sorted(
         tables["text"]["item"].append(tables["behaviour"]["item"])

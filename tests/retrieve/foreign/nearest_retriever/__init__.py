@@ -1,0 +1,1 @@
+"""A retriever by the content of the newest item, outside genrec."""
