@@ -20,7 +20,7 @@ class Interchange(Section):
 
 
 class Movielens(Section):
-    """MovieLens CSV files and a folder of posters named by movie id."""
+    """MovieLens files (CSV, or the `.dat` of 1M and 10M) and a folder of posters named by movie id."""
 
     kind: Literal["movielens"] = "movielens"
     ratings: Path_
@@ -40,7 +40,7 @@ class Demo(Section):
 
 
 Unit = Literal["auto", "s", "ms", "us", "ns", "iso", "order"]
-_SEPARATOR = "of CSV and TSV, where it is neither a comma nor a tab"
+_SEPARATOR = 'of CSV and TSV, where it is neither a comma nor a tab; such as ";" or "::"'
 _IMAGES = (
     "null: none; a folder; or `download`: fetch the URLs, once, into runtime.store, from public "
     "addresses only"
@@ -65,7 +65,7 @@ class ItemFile(Section):
     numbers: tuple[str, ...] = Field(
         (), description="of those, numbers that a text file has as text: price, stock"
     )
-    separator: str | None = Field(None, min_length=1, max_length=1, description=_SEPARATOR)
+    separator: str | None = Field(None, min_length=1, description=_SEPARATOR)
 
 
 class LogFile(Section):
@@ -86,7 +86,7 @@ class LogFile(Section):
     threshold: float = Field(1.0, gt=0, description="what the weights have to add up to")
     rating: str | None = Field(None, description="the column of ratings")
     min_rating: float = Field(0.0, description="lower ratings are no interactions")
-    separator: str | None = Field(None, min_length=1, max_length=1, description=_SEPARATOR)
+    separator: str | None = Field(None, min_length=1, description=_SEPARATOR)
 
     @model_validator(mode="after")
     def _together(self) -> LogFile:

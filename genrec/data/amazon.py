@@ -15,7 +15,7 @@ from typing import Any, Literal
 import polars as pl
 
 from genrec.data import tables
-from genrec.data.lines import lines
+from genrec.data.lines import lines, whole_lines
 from genrec.data.logs import at_least
 from genrec.data.pictures import place_images
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean
@@ -182,7 +182,7 @@ def _layout(path: Path, verified: bool) -> tuple[dict[str, str], Unit]:
     if tables.format_of(path) == "jsonl":
         found = list(next(lines(path), (0, {}))[1])
     else:
-        found = list(pl.read_csv(path, n_rows=1, infer_schema=False).columns)
+        found = tables.columns_of(path)
     new = {"user_id": "user_id", "item_id": "parent_asin", "rating": "rating"}
     old = {"user_id": "reviewerID", "item_id": "asin", "rating": "overall"}
     for names, time, bought, unit in (
@@ -208,7 +208,7 @@ def _products(
     rows: dict[str, tuple[Any, ...]] = {}
     paths = tables.files(pattern, what="product metadata as JSON lines")
     for done, path in enumerate(paths, 1):
-        for number, product in lines(path):
+        for number, product in whole_lines(path, bad_rows, ids=("parent_asin", "asin")):
             item_id = as_text(product.get("parent_asin") or product.get("asin"))
             if item_id is None:
                 raise ValueError(

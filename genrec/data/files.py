@@ -32,7 +32,7 @@ class ItemFile:
             where there is one.
         attributes: which further columns are kept; None keeps all of them.
         numbers: of those, which are numbers although the file has them as text.
-        separator: of CSV and TSV, where it is neither a comma nor a tab.
+        separator: of CSV and TSV, where it is neither a comma nor a tab; "::" is one, too.
     """
 
     path: str
@@ -114,7 +114,9 @@ def _items(spec: ItemFile, bad_rows: BadRows) -> pl.DataFrame:
 
 def _item_part(path: Path, spec: ItemFile, bad_rows: BadRows) -> pl.DataFrame:
     part = "prepare.source.items"
-    table = tables.read(path, bad_rows=bad_rows, separator=spec.separator, field=part)
+    table = tables.read(
+        path, bad_rows=bad_rows, separator=spec.separator, ids=(spec.item,), field=part
+    )
     found = [name for name in table.columns if name != "row"]
     texts = [n for n in ("description",) if n in found]
     texts = texts if spec.description is None else list(spec.description)
@@ -138,7 +140,7 @@ def _item_part(path: Path, spec: ItemFile, bad_rows: BadRows) -> pl.DataFrame:
     return _numbers(
         table.select(
             "row",
-            tables.id_text(spec.item, table.schema[spec.item]).alias("item_id"),
+            pl.col(spec.item).alias("item_id"),
             _text(table, spec.title).alias("title"),
             pl.concat_str(
                 pl.lit(""), *(_text(table, n) for n in texts), separator=" ", ignore_nulls=True

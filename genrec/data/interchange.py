@@ -13,6 +13,7 @@ from typing import Any, cast
 import polars as pl
 
 from genrec.data.images import attach_images, verify_images
+from genrec.data.lines import broken_id, has_half, warn_of_halves, whole
 from genrec.data.source import RAW_INTERACTIONS, BadRows, OnBad, RawData, clean, existing
 from genrec.data.text import as_text
 from genrec.progress import Progress, silent
@@ -132,6 +133,10 @@ def _item_table(path: Path, bad_rows: BadRows) -> pl.DataFrame:
     items = _read_object(path, what='{item: {"title": ..., "description": ...}}')
     _once(items, path, "item_id", bad_rows)
     attributes: dict[str, None] = {}  # a set in order of appearance
+    places: list[str] = []
+    for item_id in [name for name in items if has_half(name)]:
+        broken_id(str(path), "item", item_id, bad_rows)
+        del items[item_id]
     for item_id, fields in items.items():
         if not isinstance(fields, _Object):
             raise ValueError(
@@ -143,7 +148,11 @@ def _item_table(path: Path, bad_rows: BadRows) -> pl.DataFrame:
                 f"{path}: item {item_id!r} has no field 'title'; found {list(fields)}. "
                 "Add it, or rename the field that holds the title."
             )
+        for name in [name for name, value in fields.items() if has_half(value) or has_half(name)]:
+            places.append(f"item {item_id!r}, {name!a}: {fields[name]!a:.80}")
+            fields[whole(name)] = whole(fields.pop(name))
         attributes.update(dict.fromkeys(fields))
+    warn_of_halves(path, places, bad_rows)
     names = [name for name in attributes if name not in ("title", "description")]
     columns: dict[str, list[str | None]] = {
         "item_id": list(items),
@@ -172,6 +181,10 @@ def _interaction_table(path: Path, bad_rows: BadRows) -> pl.DataFrame:
                     f"{path}: user {user_id!r}, position {position}: found {item!r}, "
                     "expected an item id as a string or a whole number."
                 )
+            if has_half(user_id) or has_half(item):
+                broken = user_id if has_half(user_id) else item
+                broken_id(f"{path}: user {user_id!a}", "user or item", broken, bad_rows)
+                continue
             rows.append((user_id, str(item), position))
     return pl.DataFrame(rows, schema=RAW_INTERACTIONS, orient="row")
 

@@ -102,9 +102,9 @@ def _log_part(
     columns = {"user": spec.user, "item": spec.item, "timestamp": spec.timestamp}
     columns |= {"type": spec.type, "rating": spec.rating}
     named = {ours: theirs for ours, theirs in columns.items() if theirs is not None}
-    log = tables.read(path, named, bad_rows=bad_rows, separator=spec.separator, field=part)
-    ids = (tables.id_text(name, log.schema[name]).alias(f"{name}_id") for name in ("user", "item"))
-    log = log.with_columns(ids).drop("user", "item")
+    ids = ("user", "item")
+    log = tables.read(path, named, bad_rows=bad_rows, separator=spec.separator, ids=ids, field=part)
+    log = log.rename({name: f"{name}_id" for name in ids})
     if spec.rating is not None:
         log = at_least(log, spec.min_rating, bad_rows=bad_rows, where=path, field=spec.rating)
     if spec.type is not None:

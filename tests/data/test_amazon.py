@@ -317,3 +317,17 @@ def test_through_to_a_split(tmp_path: Path) -> None:
     done = prepare(read(tmp_path, reviews, meta), core=3)
     assert done.stats["users"] == 3
     assert done.test["target"].to_list() == [3, 3, 3]
+
+
+def test_half_an_emoji_in_a_title(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [review("u1", "B1", 5.0, 1588687728923, text="cut \ud83d")]
+    (tmp_path / "reviews.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "meta.jsonl").write_text(json.dumps(product("B1", "Soap \ud83d")))
+    raw = read_amazon(tmp_path / "reviews.jsonl", tmp_path / "meta.jsonl")
+    assert raw.items["title"].to_list() == ["Soap \ufffd"]
+    assert raw.dropped == {"broken_character": 1}  # what a review says is not read
+    assert r"meta.jsonl: half of a character" in caplog.text
+    rows.append(review("u\ud83d", "B1", 5.0, 1588687728923))
+    (tmp_path / "reviews.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(ValueError, match=r"reviews\.jsonl: line 2: the id in 'user_id' is"):
+        read_amazon(tmp_path / "reviews.jsonl", tmp_path / "meta.jsonl")

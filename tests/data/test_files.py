@@ -134,6 +134,33 @@ def test_ids_that_differ_only_in_type_are_one(tmp_path: Path, items_are: type, f
     assert raw.interactions.rows() == [("1", "12", 5), ("1", "7", 6)]
 
 
+def test_large_ids_of_json_stay_what_they_are(tmp_path: Path) -> None:
+    ids = ["9007199254740993", "9007199254740992", "3.0", "18446744073709551617"]
+    items = [f'{{"item_id": {n}, "title": "t", "ean": {2**63 + k}}}' for k, n in enumerate(ids)]
+    log = [f'{{"user_id": {2**64 + k}, "item_id": {n}, "timestamp": 5}}' for k, n in enumerate(ids)]
+    (tmp_path / "items.jsonl").write_text("\n".join(items))
+    (tmp_path / "log.jsonl").write_text("\n".join(log))
+    raw = read_files(ItemFile(str(tmp_path / "items.jsonl")), LogFile(str(tmp_path / "log.jsonl")))
+    known = ["9007199254740993", "9007199254740992", "3", "18446744073709551617"]
+    assert raw.items["item_id"].to_list() == known
+    assert raw.items["ean"].to_list() == [str(2**63 + k) for k in range(4)]
+    assert raw.interactions["item_id"].to_list() == known
+    assert raw.interactions["user_id"].to_list() == [str(2**64 + k) for k in range(4)]
+
+
+def test_half_an_emoji_in_a_title_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    items = [r'{"item_id": "a", "title": "cut \ud83d"}', '{"item_id": "b", "title": "B"}']
+    (tmp_path / "items.jsonl").write_text("\n".join(items))
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,a,1\nu,b,2\n")
+    raw = read_files(ItemFile(str(tmp_path / "items.jsonl")), LogFile(str(tmp_path / "log.csv")))
+    assert raw.items["title"].to_list() == ["cut \ufffd", "B"]
+    assert raw.dropped == {"broken_character": 1}
+    assert "items.jsonl: half of a character" in caplog.text
+    assert "line 1, field 'title': 'cut \\ud83d'" in caplog.text
+
+
 def test_mixed_types_of_one_id_are_a_repeated_item(tmp_path: Path) -> None:
     lines = [{"item_id": 12, "title": "a"}, {"item_id": "12", "title": "b"}]
     (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, lines)))

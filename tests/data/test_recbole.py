@@ -45,6 +45,13 @@ def test_fields_by_name(tmp_path: Path) -> None:
     assert raw.dropped == {"below_min_rating": 1}
 
 
+def test_a_tab_in_a_title_gets_advice_that_helps(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="row 4, cells 6") as error:
+        read(tmp_path, item=ITEM + "30\tTwo\tParts\t1990\t\tDrama\n")
+    assert "have no quotes: replace a '\\t' within a cell" in str(error.value)
+    assert "Put cells" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("inter", "item", "options", "said"),
     [
