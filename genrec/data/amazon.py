@@ -15,6 +15,7 @@ from typing import Any, Literal
 import polars as pl
 
 from genrec.data import tables
+from genrec.data.cells import columns_of
 from genrec.data.lines import lines, whole_lines
 from genrec.data.logs import at_least
 from genrec.data.pictures import place_images
@@ -182,7 +183,7 @@ def _layout(path: Path, verified: bool) -> tuple[dict[str, str], Unit]:
     if tables.format_of(path) == "jsonl":
         found = list(next(lines(path), (0, {}))[1])
     else:
-        found = tables.columns_of(path)
+        found = columns_of(path)
     new = {"user_id": "user_id", "item_id": "parent_asin", "rating": "rating"}
     old = {"user_id": "reviewerID", "item_id": "asin", "rating": "overall"}
     for names, time, bought, unit in (

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from genrec.data import tables
+from genrec.data.cells import missing
 from genrec.data.logs import LogFile, read_log, with_file
 from genrec.data.pictures import place_images
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean
@@ -131,7 +132,7 @@ def _item_part(path: Path, spec: ItemFile, bad_rows: BadRows) -> pl.DataFrame:
     for ours, names in named.items():
         for theirs in names:
             if theirs not in found:
-                raise tables.missing(path, ours, theirs, found, part)
+                raise missing(path, ours, theirs, found, part)
     taken = {spec.item, spec.title, image, *texts}
     chosen = (
         spec.attributes if spec.attributes is not None else [n for n in found if n not in taken]

@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from genrec.data import tables
+from genrec.data.cells import missing
 from genrec.data.files import OWN_COLUMNS
 from genrec.data.lines import guarded, open_text
 from genrec.data.logs import at_least
@@ -124,7 +125,7 @@ def _read(path: Path, columns: dict[str, str] | None, bad_rows: BadRows) -> pl.D
     chosen = {name: name for name in types} if columns is None else columns
     for ours, theirs in chosen.items():
         if theirs not in types:
-            raise tables.missing(path, ours, theirs, list(types), "prepare.source")
+            raise missing(path, ours, theirs, list(types), "prepare.source")
     typed = {ours: f"{theirs}:{types[theirs]}" for ours, theirs in chosen.items()}
     return tables.read(path, typed, bad_rows=bad_rows, form="tsv", quote=None)
 
@@ -146,7 +147,7 @@ def _items(
     for ours, names in (("item", [item]), ("title", [title]), ("description", texts)):
         for theirs in names:
             if theirs not in types:
-                raise tables.missing(path, ours, theirs, list(types), "prepare.source")
+                raise missing(path, ours, theirs, list(types), "prepare.source")
     table = _read(path, None, bad_rows)
     extra = [n for n in types if n not in (item, title, "image", *texts)]
     return table.select(

@@ -6,9 +6,8 @@ from typing import Any
 
 import polars as pl
 
-from genrec import schema
 from genrec.evaluate import evaluate, evaluate_groups, pick_users, user_examples, write_report
-from genrec.stages.context import EVALUATED, Context, system_of
+from genrec.stages.context import EVALUATED, Context, lists_of, system_of
 from genrec.stages.diagnose import diagnose
 
 
@@ -64,7 +63,7 @@ def _lists(context: Context, split: str) -> dict[str, pl.DataFrame]:
     named = {name: artifact for key, artifact in context.inputs.items() if (name := system_of(key))}
     first = [name for name in ("generative", "fused") if name in named]
     order = [*first, *(name for name in named if name not in first)]
-    return {name: named[name].load(schema.recommendations_file(split)) for name in order}
+    return {name: lists_of(named[name], split) for name in order}
 
 
 def _groups(

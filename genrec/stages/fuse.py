@@ -5,7 +5,7 @@ from __future__ import annotations
 from genrec import schema
 from genrec.retrieve.fusion import Fusion, kept
 from genrec.retrieve.ranking import training_popularity
-from genrec.stages.context import EVALUATED, Context, system_of
+from genrec.stages.context import EVALUATED, Context, lists_of, system_of
 
 
 def run(context: Context) -> None:
@@ -13,7 +13,7 @@ def run(context: Context) -> None:
     prepared, section = context.inputs["prepare"], context.section
     lists = {
         split: {
-            name: artifact.load(schema.recommendations_file(split))
+            name: lists_of(artifact, split)
             for key, artifact in context.inputs.items()
             if (name := system_of(key))
         }

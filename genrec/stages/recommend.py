@@ -12,7 +12,7 @@ from genrec.config import Recipe
 from genrec.processes import Processes
 from genrec.recommender import Lists, Recommender, to_table
 from genrec.retrieve.fusion import pooled
-from genrec.stages.context import EVALUATED, Context
+from genrec.stages.context import EVALUATED, Context, lists_of
 from genrec.store import Artifact, fingerprint
 
 
@@ -74,8 +74,7 @@ def _candidates(context: Context, split: str, users: list[int]) -> list[np.ndarr
     wanted = context.section.candidates
     if wanted.mode == "off":
         return None
-    file = schema.recommendations_file(split)
-    tables = {name: context.inputs[f"retrieve.{name}"].load(file) for name in wanted.sources}
+    tables = {name: lists_of(context.inputs[f"retrieve.{name}"], split) for name in wanted.sources}
     return pooled(tables, users, size=wanted.size)
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from genrec.data import tables
+from genrec.data.cells import columns_of
 from genrec.data.source import BadRows
 
 COLUMNS = {"user": "u", "item": "i"}
@@ -192,7 +193,7 @@ def test_lines_that_end_in_a_carriage_return(
 ) -> None:
     path = put(tmp_path / f"log.csv{packing}", text)
     assert read(path, columns).rows() == rows
-    assert tables.columns_of(path) == ["u", "i"]
+    assert columns_of(path) == ["u", "i"]
 
 
 def test_line_ends_of_two_kinds_lose_no_row(tmp_path: Path) -> None:

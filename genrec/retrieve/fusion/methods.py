@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from genrec import schema
 from genrec.retrieve.fusion.sources import (
     Floats,
     Method,
     Tables,
     WithTargets,
     candidates,
-    checked,
     contributions,
     ndcg,
     ranked,
@@ -243,7 +243,7 @@ def _best_level(
 
 def _hits(table: pl.DataFrame, wanted: pl.DataFrame, name: str, k: int) -> Floats:
     """The chance that each user's target stands in the top k, float64 [U]."""
-    checked(table, name)
+    schema.check_lists(table, name, invalid=False)
     size = pl.len().over("user", "rank").cast(pl.Int64)
     rank = pl.col("rank").cast(pl.Int64)
     chance = ((k + 1 - rank).clip(0, size) / size).alias("chance")

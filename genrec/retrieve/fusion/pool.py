@@ -26,13 +26,13 @@ def pooled(tables: Tables, users: Sequence[int], *, size: int) -> list[Ints]:
         U arrays int64 [n <= size].
 
     Raises:
-        ValueError: no tables, one that does not fit its schema, or size below 1.
+        ValueError: no tables, one that is malformed (see `schema.check_lists`), or size below 1.
     """
     if not tables or size < 1:
         raise ValueError(f"{len(tables)} sources, size {size}; expected 1 of each or more")
     order = ["user", "rank", "source", "item"]
     lists = [
-        schema.check(table, schema.RECOMMENDATIONS, name).select(
+        schema.check_lists(table, name, invalid=False).select(
             "user", "item", "rank", source=pl.lit(place, pl.Int32)
         )
         for place, (name, table) in enumerate(tables.items())

@@ -50,13 +50,13 @@ def candidates(tables: Tables) -> Candidates:
         tables: recommendations table by source name; a user may be missing in some.
 
     Raises:
-        ValueError: no tables, or as `checked`.
+        ValueError: no tables, or as `schema.check_lists`.
     """
     if not tables:
         raise ValueError("fusion: no sources; expected one recommendations table or more")
     names = tuple(sorted(tables))
     keys = ["user", "item"]
-    lists = {name: _placed(checked(tables[name], name)) for name in names}
+    lists = {name: _placed(schema.check_lists(tables[name], name, invalid=False)) for name in names}
     wide = pl.concat([table.select(keys) for table in lists.values()]).unique().sort(keys)
     for column, table in enumerate(lists.values()):
         renamed = table.rename({"score": f"score{column}", "place": f"place{column}"})
@@ -173,29 +173,6 @@ def ndcg(found: WithTargets, score: Floats, *, k: int) -> float:
     place = 1 + np.bincount(found.owner[better], minlength=len(found.target))
     counts = (place <= k) & (score[found.target] > -np.inf)
     return float((1 / np.log2(1 + place))[counts].sum()) / found.users
-
-
-def checked(table: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Returns one source's lists if they can be fused.
-
-    Raises:
-        ValueError: it does not fit its schema, an item stands twice in a list, a value is missing, an
-            item is negative, a score is not finite, or a rank is below 1.
-    """
-    schema.check(table, schema.RECOMMENDATIONS, name)
-    twice = table.filter(pl.struct("user", "item").is_duplicated())
-    if len(twice):
-        user, item = twice.select("user", "item").row(0)
-        raise ValueError(f"{name}: user {user} has item {item} twice")
-    fine = pl.col("score").is_finite() & (pl.col("item") >= 0) & (pl.col("rank") >= 1)
-    wrong = table.filter(~fine.fill_null(False) | pl.col("user").is_null())
-    if len(wrong):
-        user, item, score, rank = wrong.select(schema.RECOMMENDATIONS.keys()).row(0)
-        raise ValueError(
-            f"{name}: user {user}, item {item} has score {score} and rank {rank}; expected an item of "
-            "the catalogue, a finite score and a rank of 1 or more"
-        )
-    return table
 
 
 def _placed(table: pl.DataFrame) -> pl.DataFrame:
