@@ -150,6 +150,16 @@ def _items(
                 raise missing(path, ours, theirs, list(types), "prepare.source")
     table = _read(path, None, bad_rows)
     extra = [n for n in types if n not in (item, title, "image", *texts)]
+    for name in [n for n in extra if types[n] == "float"]:
+        table = bad_rows.reject(
+            table,
+            pl.col(name).is_not_null() & pl.col(name).cast(pl.Float64, strict=False).is_null(),
+            reason="bad_number",
+            where=path,
+            problem=f"'{name}' that is not a number, although its type is float",
+            mend="Correct the cell, or make the field's type token",
+            show=(item, name),
+        )
     return table.select(
         "row",
         pl.col(item).alias("item_id"),

@@ -66,6 +66,7 @@ def test_a_tab_in_a_title_gets_advice_that_helps(tmp_path: Path) -> None:
             "ml.item: no field 'title', nor one alone",
         ),
         (INTER, ITEM + "30\tShort\n", {}, "row 4, cells 2"),
+        (INTER, ITEM.replace("3.5", "€3.5"), {}, "row 2, item_id '10', price '€3.5'"),
         (INTER + "3\t10\t1\tnever\n", ITEM, {}, "row 5, user_id '3', item_id '10', timestamp 'n"),
         (INTER + "3\t99\t1\t978300763\n", ITEM, {}, "1 of 4 interactions (25.0%)"),
     ],
