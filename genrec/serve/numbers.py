@@ -40,7 +40,18 @@ def numbers_of(values: pl.Series) -> pl.Series:
         return values.cast(pl.Float64)
     if values.dtype != pl.String:
         return pl.Series(values.name, [None] * len(values), dtype=pl.Float64)
-    table = values.to_frame("cell").select(_bare(pl.col("cell")).alias("cell"))
+    plain = values.cast(
+        pl.Float64, strict=False
+    )  # most columns are no more than that, and it is fast
+    if plain.is_finite().sum() == values.count():
+        return plain
+    cells = values.drop_nulls().unique()
+    return values.replace_strict(cells, _parsed(cells), default=None, return_dtype=pl.Float64)
+
+
+def _parsed(cells: pl.Series) -> pl.Series:
+    """The numbers of a column's different cells, Float64."""
+    table = cells.to_frame("cell").select(_bare(pl.col("cell")).alias("cell"))
     cell = pl.col("cell")
     point = pl.when(cell.str.contains(_POINT)).then(_number(cell, group=",", sign="."))
     comma = pl.when(cell.str.contains(_COMMA)).then(_number(cell, group=".", sign=","))
