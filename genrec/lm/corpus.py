@@ -1,7 +1,8 @@
 """A corpus on disk: tokenised once, in parallel where it is large, then memory-mapped as Arrow files.
 
 `datasets` writes and maps the files. They are named by what they are made of (the examples' bytes, the
-tokenizer and the versions of its libraries, the limit), so every training on the same examples finds them again, a killed one too.
+tokenizer and the versions of its libraries, the limit), so every training on the same examples finds
+them again, a killed one too.
 """
 
 from __future__ import annotations
