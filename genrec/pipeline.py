@@ -245,7 +245,13 @@ class Pipeline:
             of_old = [k for k in self.nodes if self._is_unknown(k)]
             self._warned |= {*of_old}
             key = ", ".join(of_old)
-        self._warn(f"{key}: {found}; `genrec run {self._command} --strict` builds it anew")
+        if not self._processes.first or launched():
+            return
+        advice = f"`genrec run {self._command} --strict` builds it anew"
+        if self._console.quiet:  # of a pipeline that is used from Python, or serves
+            log.warning("%s: %s; %s", key, found, advice)
+        else:
+            self._console.warn(f"{key}: {found}", advice)
 
     def _is_unknown(self, key: str) -> bool:
         try:
@@ -253,15 +259,6 @@ class Pipeline:
             return artifact is not None and self._age(artifact) == UNKNOWN
         except DamagedArtifact:
             return False
-
-    def _warn(self, text: str) -> None:
-        """Warns on the console; by `logging` where there is none."""
-        if not self._processes.first or launched():
-            return
-        if self._console.quiet:
-            log.warning(text)
-        else:
-            self._console.warn(text)
 
     def _forced(self, force: str | None) -> set[str]:
         if force is None:

@@ -228,6 +228,18 @@ def test_who_opens_it_is_told(
     assert "made with transformers 5.16, now 5.23" in told[0]
 
 
+def test_runs_of_an_ablation_say_it_once(
+    calls: list[str], recipe: Path, upgrade: Upgrade, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (0, 1):
+        run(recipe, capsys, f"seed={seed}", to="embed")
+    upgrade(transformers="9.9")
+    with Console() as console:
+        for seed in (0, 1):
+            Pipeline.load(recipe, f"seed={seed}", console=console).run(to="embed")
+    assert capsys.readouterr().err.count("warning: embed: ") == 1
+
+
 def test_plan_why_and_strict_on_the_command_line(
     calls: list[str], recipe: Path, upgrade: Upgrade
 ) -> None:
