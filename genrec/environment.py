@@ -29,7 +29,7 @@ MADE_BY: Mapping[type[config.Section], tuple[str, ...]] = {
     annotate.NoEngine: (),
     annotate.HF: (*_LM, "pillow", "xgrammar"),
     annotate.VLLM: ("vllm", *_LM, "pillow", "xgrammar"),
-    annotate.OpenAI: ("pillow",),  # the model is elsewhere; its `revision` tells states apart
+    annotate.OpenAI: (),  # the model is elsewhere; its `revision` tells two states apart
     embed.TextView: _TEXTS,
     embed.NoImages: (),
     embed.Descriptors: ("pillow", "scikit-image", "scikit-learn"),

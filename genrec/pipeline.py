@@ -148,17 +148,14 @@ class Pipeline:
         for key in [key for key in self.nodes if key in wanted]:
             mine = only is None or key in targets
             reason = "forced" if key in forced else self._too_old(key, anew) if strict else ""
-            if reason and mine:
-                self._build(key, reason)
-                anew.add(key)
-            elif self._sound(key, rebuild=mine):
+            if not (reason and mine) and self._sound(key, rebuild=mine):
                 self._console.note(key, f"done already, {self.graph.fingerprint(key)}")
-                self._warn_of_age(key)
             elif mine:
-                self._build(key)
+                self._build(key, reason)
                 anew.add(key)
             else:
                 raise self._absent(key, f"{only} needs {key}, which is not there yet", to=only)
+            self._warn_of_age(key)
         self._digests.save()
 
     def __getitem__(self, key: str) -> Artifact:
@@ -208,6 +205,13 @@ class Pipeline:
         stage = self.nodes[key].stage
         return self.store.find(stage.name, self.graph.fingerprint(key), main=stage.main)
 
+    def _there(self, key: str) -> Artifact | None:
+        """Returns what is finished of a node; None too if its manifest cannot be read."""
+        try:
+            return self._find(key)
+        except DamagedArtifact:
+            return None
+
     def _why(self, key: str) -> tuple[str, ...]:
         newest = self.store.latest(self.nodes[key].stage.name)
         if newest is None:
@@ -218,18 +222,15 @@ class Pipeline:
         """Says with which other versions, or from which other inputs, an artifact was made."""
         told = [found] if (found := age(artifact.manifest)) else []
         for read, digest in artifact.manifest.get("read", {}).items():
-            now = self._find(read) if read in self.nodes else None
+            now = self._there(read) if read in self.nodes else None
             if now is not None and now.digest != digest:
                 told.append(f"made from an earlier build of {read}")
         return "; ".join(told)
 
     def _too_old(self, key: str, anew: set[str]) -> str:
         """Says why `strict` builds anew what is there; empty if it is as it should be."""
-        try:
-            artifact = self._find(key)
-            return "" if artifact is None else self._read_anew(key, anew) or self._age(artifact)
-        except DamagedArtifact:
-            return ""
+        artifact = self._there(key)
+        return "" if artifact is None else self._read_anew(key, anew) or self._age(artifact)
 
     def _read_anew(self, key: str, anew: set[str]) -> str:
         found = [read for read in self.nodes[key].reads if read in anew]
@@ -237,14 +238,15 @@ class Pipeline:
 
     def _warn_of_age(self, key: str) -> None:
         """Warns once of a node that is used and was made otherwise than it would be made now."""
-        artifact = None if key in self._warned else self._find(key)
+        artifact = None if key in self._warned else self._there(key)
         if artifact is None or not (found := self._age(artifact)):
             return
         self._warned.add(key)
         if found == UNKNOWN:  # of a store from before: one line for all of its stages
-            of_old = [k for k in self.nodes if self._is_unknown(k)]
-            self._warned |= {*of_old}
-            key = ", ".join(of_old)
+            found_there = {k: self._there(k) for k in self.nodes}
+            alike = [k for k, a in found_there.items() if a is not None and self._age(a) == found]
+            self._warned |= {*alike}
+            key = ", ".join(alike)
         if not self._processes.first or launched():
             return
         advice = f"`genrec run {self._command} --strict` builds it anew"
@@ -252,13 +254,6 @@ class Pipeline:
             log.warning("%s: %s; %s", key, found, advice)
         else:
             self._console.warn(f"{key}: {found}", advice)
-
-    def _is_unknown(self, key: str) -> bool:
-        try:
-            artifact = self._find(key)
-            return artifact is not None and self._age(artifact) == UNKNOWN
-        except DamagedArtifact:
-            return False
 
     def _forced(self, force: str | None) -> set[str]:
         if force is None:
@@ -315,9 +310,6 @@ class Pipeline:
             node.stage.name, mark, self.graph.inputs(key), resumes=node.stage.resumes, made=made
         ) as out:
             self._call(node, inputs, out, made)
-        if "older" in made:
-            self._warned.discard(key)
-            self._warn_of_age(key)
         self._console.finish(key, str(self.store.folder(node.stage.name, mark)))
 
     def _launcher(self, node: Node) -> Path | None:

@@ -143,6 +143,14 @@ def test_a_strict_run_that_is_killed_is_gone_on_with(
     assert calls == FROM_EMBED[1:]
 
 
+def test_a_damaged_input_is_no_damage_of_what_read_it(calls: list[str], recipe: Path) -> None:
+    Pipeline.load(recipe).run(to="quantize")
+    (Pipeline.load(recipe)["embed"] / "artifact.json").write_text("{")
+    statuses = {row.key: row.status for row in Pipeline.load(recipe).plan()}
+    assert (statuses["embed"], statuses["quantize"]) == ("damaged", "done")
+    assert Pipeline.load(recipe)["quantize"].main == "sids.npy"
+
+
 def test_rows_of_other_versions_are_told_apart(
     calls: list[str], recipe: Path, upgrade: Upgrade, capsys: pytest.CaptureFixture[str]
 ) -> None:
