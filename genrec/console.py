@@ -93,17 +93,11 @@ class Console:
         self._clear(stage)
         self._out.print(f"[bold]{stage}[/] {escape(text)}")
 
-    def warn(self, text: str, advice: str = "") -> None:
-        """Prints a warning, once: many runs of an ablation may share what it is about.
-
-        Args:
-            text: the warning.
-            advice: what to do, which may differ from run to run.
-        """
+    def warn(self, text: str) -> None:
+        """Prints a warning, once: many runs of an ablation may share what it is about."""
         if text not in self._warned:
             self._warned.add(text)
-            whole = f"{text}; {advice}" if advice else text
-            self._out.print(f"[yellow]warning:[/] {escape(whole)}")
+            self._out.print(f"[yellow]warning:[/] {escape(text)}")
 
     def progress(self, stage: str) -> Progress:
         """Returns the callable that a stage reports to."""

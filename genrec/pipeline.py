@@ -249,11 +249,11 @@ class Pipeline:
             key = ", ".join(alike)
         if not self._processes.first or launched():
             return
-        advice = f"`genrec run {self._command} --strict` builds it anew"
+        text = f"{key}: {found}; `genrec run --strict` builds it anew"
         if self._console.quiet:  # of a pipeline that is used from Python, or serves
-            log.warning("%s: %s; %s", key, found, advice)
+            log.warning(text)
         else:
-            self._console.warn(f"{key}: {found}", advice)
+            self._console.warn(text)
 
     def _forced(self, force: str | None) -> set[str]:
         if force is None:

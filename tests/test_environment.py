@@ -69,12 +69,12 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def run(recipe: Path, capsys: pytest.CaptureFixture[str], *words: str, **options: Any) -> list[str]:
-    """Runs a recipe and returns its warnings, without the command that each ends with."""
+    """Runs a recipe and returns its warnings, without the advice that each ends with."""
     with Console() as console:
         Pipeline.load(recipe, *words, console=console).run(**options)
     text = " ".join(capsys.readouterr().err.split())
-    told = [part.partition("; `genrec run ") for part in text.split("warning: ")[1:]]
-    assert all("--strict` builds it anew" in command for _, _, command in told)
+    told = [part.partition("; `genrec run --strict") for part in text.split("warning: ")[1:]]
+    assert all(command.startswith("` builds it anew") for _, _, command in told)
     return [said for said, _, _ in told]
 
 
