@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +13,14 @@ from typing import Any, Literal
 import numpy as np
 
 from genrec import recipe as recipes
+from genrec.environment import changed
 from genrec.lm.card import Facts, model_card
 from genrec.lm.compose import prompt_for
 from genrec.pipeline import Pipeline
 from genrec.recommender import Recommender
 from genrec.sid import format_sid, parse_token
 
+log = logging.getLogger(__name__)
 SIDS_FILE, SETTINGS_FILE = "sids.json", "genrec.json"
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -124,6 +127,8 @@ def open_published(place: str | Path) -> Published:
         raise ValueError(f"{folder}: an adapter without its base; its README.md loads it by peft")
     sids = json.loads((folder / SIDS_FILE).read_text("utf-8"))
     settings = json.loads((folder / SETTINGS_FILE).read_text("utf-8"))
+    if told := changed(settings.get("made_with") or {}):
+        log.warning("%s: trained with %s; its lists may differ from those measured", place, told)
     codes = np.array([[parse_token(t)[1] for t in sid] for sid in sids.values()], dtype=np.int32)
     recommender = Recommender.load(folder, codes, max_length=settings["max_length"])
     return Published(recommender, list(sids), settings["prompt"])
@@ -158,7 +163,8 @@ def _sids(pipeline: Pipeline) -> dict[str, list[str]]:
 def _settings(pipeline: Pipeline) -> dict[str, Any]:
     compose, train = pipeline.recipe.compose, pipeline.recipe.train
     prompt = {"style": compose.style, "max_history": compose.max_history}
-    return {"prompt": prompt, "max_length": train.max_length}
+    settings = {"prompt": prompt, "max_length": train.max_length}
+    return settings | {"made_with": pipeline["train"].manifest.get("environment")}
 
 
 def _facts(pipeline: Pipeline, what: str) -> Facts:
@@ -176,6 +182,7 @@ def _facts(pipeline: Pipeline, what: str) -> Facts:
         data=pipeline["prepare"].load("stats.json"),
         sids=pipeline["quantize"].load("stats.json"),
         training=pipeline["train"].load("summary.json"),
+        made_with=pipeline["train"].manifest.get("environment"),
         metrics=[row for row in metrics if row["split"] == "test"],
     )
 

@@ -13,7 +13,7 @@ from genrec.processes import Processes
 from genrec.recommender import Lists, Recommender, to_table
 from genrec.retrieve.fusion import pooled
 from genrec.stages.context import EVALUATED, Context, lists_of
-from genrec.store import Artifact, fingerprint
+from genrec.store import Artifact
 
 
 def run(context: Context) -> None:
@@ -111,4 +111,4 @@ def load(recipe: Recipe, trained: Artifact, sids: np.ndarray, *, device: str) ->
 
 def served_name(trained: Artifact) -> str:
     """Returns the name under which a server offers a trained model: it changes with its files."""
-    return f"genrec-{fingerprint(trained.manifest['files'])}"
+    return f"genrec-{trained.digest}"
