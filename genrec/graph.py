@@ -46,7 +46,7 @@ class Stage:
 
 
 STAGES = (
-    Stage("prepare", 3, (), "items.parquet"),
+    Stage("prepare", 4, (), "items.parquet"),
     Stage("caption", 1, ("prepare",), "captions.parquet"),
     Stage("mine", 1, ("prepare", "caption"), "interests.parquet"),
     Stage("embed", 1, ("prepare", "caption", "mine"), "embeddings.npy", uses=("seed",)),

@@ -9,19 +9,26 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, TextIO
 
 import pyarrow as pa
 
 
-def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def lines(
+    path: Path, *, decimals: Callable[[str], Any] = float
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (line number, object) of JSON lines; also of Python literals, as Amazon 2014 has them.
+
+    Args:
+        path: the file.
+        decimals: what becomes of a number with a point or an exponent in JSON.
 
     Raises:
         ValueError: a line is not such an object, or the file is cut off or not UTF-8.
     """
-    parse: Callable[[str], Any] = json.loads
+    parse: Callable[[str], Any] = partial(json.loads, parse_float=decimals)
     with open_text(path) as stream:
         for number, line in enumerate(guarded(stream, path), 1):
             if not (line := line.strip()):

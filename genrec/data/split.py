@@ -6,6 +6,7 @@ interaction, and `check_no_leakage` proves it on the finished tables.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -15,7 +16,7 @@ import polars as pl
 
 from genrec.data.card import describe
 from genrec.data.leakage import check_no_leakage
-from genrec.data.protocols import LastOut, Parts, SplitProtocol, order_only
+from genrec.data.protocols import LastOut, Parts, RandomOut, SplitProtocol, order_only
 from genrec.data.source import (
     RAW_GROUPS,
     RAW_ITEMS,
@@ -27,8 +28,13 @@ from genrec.data.source import (
 from genrec.progress import Progress, silent
 from genrec.schema import GROUPS, ITEMS, USERS, check
 
+logger = logging.getLogger(__name__)
+
 Repeats = Literal["drop", "last", "exact", "consecutive", "keep"]
 ONCE = ("drop", "last")  # under these policies nobody has an item twice
+_MANY = 0.2  # share of test targets unseen in training
+_SORTED = 0.9  # share of users; of three items in random order, one in three stands sorted
+_ENOUGH = 20  # users; of fewer, no share says much
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ def prepare(
         core: every user and every item keeps at least this many interactions. With 0 or 1 the whole
             catalogue stays; above, only items that are still interacted with.
         repeats: of each user and item, "drop" keeps the first in time, "last" the last; "exact" drops
-            only what is the same to the second; "consecutive" makes one of a run of the same item,
+            only what has the same time; "consecutive" makes one of a run of the same item,
             its first; "keep" keeps them all.
         split: how to split; leave-last-out by default.
         on_bad: raise on bad rows, or drop and count them (matters for hand-made `RawData`; the
@@ -85,8 +91,8 @@ def prepare(
         Items numbered in the order of `raw.items`, users by first appearance in the raw log.
 
     Raises:
-        ValueError: bad settings or rows, nothing is left, a part of the split is empty, or a split by
-            time of data that has order only.
+        ValueError: bad settings or rows, nothing is left, a part of the split is empty, or a split or
+            `repeats` by time of data without times.
         LeakageError: our own bug: the split is not one.
     """
     if repeats not in get_args(Repeats):
@@ -94,13 +100,9 @@ def prepare(
     if core < 0:
         raise ValueError(f"prepare.core: found {core}, expected 0 (no filter) or more")
     protocol = split or LastOut()
-    timed = not order_only(raw.interactions)
-    if protocol.needs_time and not timed:
-        raise ValueError(
-            f"prepare.split.kind={protocol.kind} compares the times of different users, and this source "
-            "has order only (every user's timestamps count 0, 1, 2, ...); use last_out or cold_users, "
-            "or a source with timestamps"
-        )
+    times = "none" if order_only(raw.interactions) else raw.times
+    if times == "none":
+        _refuse_times(protocol, repeats)
     steps = 5
     bad_rows = BadRows(on_bad)
     bad_rows.dropped.update(raw.dropped)
@@ -125,6 +127,9 @@ def prepare(
     parts = protocol.split(log.sort("user", maintain_order=True))
     for reason, count in parts.dropped.items():
         bad_rows.count(reason, count)
+    findings = _out_of_order(parts, protocol) if times == "none" else []
+    for finding in findings:
+        logger.warning("%s", finding)
     progress("prepare", 4, steps)
     check_no_leakage(
         parts.train,
@@ -146,9 +151,63 @@ def prepare(
         sids=None if raw.sids is None else sid_array(raw.sids, items),
         groups=_groups(raw.groups, users, items, parts, protocol),
         stats=describe(
-            items, users, parts, kind=protocol.kind, timed=timed, dropped=bad_rows.dropped
-        ),
+            items, users, parts, kind=protocol.kind, times=times, dropped=bad_rows.dropped
+        )
+        | ({"findings": findings} if findings else {}),
     )
+
+
+def _refuse_times(protocol: SplitProtocol, repeats: Repeats) -> None:
+    why = (
+        "this source has no times: `timestamp: null`, a format without times, or timestamps that count "
+        "0, 1, 2, ... for every user"
+    )
+    if protocol.needs_time:
+        raise ValueError(
+            f"prepare.split.kind={protocol.kind} compares the times of different users, and {why}. Use "
+            "last_out or cold_users where rows stand in order of time, random where they do not, or "
+            "name the column of times"
+        )
+    if repeats == "exact":
+        raise ValueError(
+            f"prepare.repeats=exact drops what a user did at the same time, and {why}. Use drop, last, "
+            "consecutive or keep, or name the column of times"
+        )
+
+
+def _out_of_order(parts: Parts, protocol: SplitProtocol) -> list[str]:
+    """Says by what the order of rows is plainly no order of time; empty where it may be one.
+
+    Two signs: many test targets that nobody has in training, where a random hold-out leaves few; and
+    almost everybody's items in the order of the catalogue.
+    """
+    log = parts.interactions
+    if protocol.kind == "random" or log["user"].n_unique() < _ENOUGH:
+        return []
+    signs = []
+    unseen, drawn = _unseen(parts), _unseen(RandomOut().split(log.drop("split")))
+    if unseen >= _MANY and unseen > 2 * drawn:
+        signs.append(
+            f"{unseen:.0%} of the test targets are items that nobody has in training ({drawn:.0%} in a "
+            "random hold-out)"
+        )
+    step = pl.col("item").diff()
+    ways = (
+        log.group_by("user").agg(up=(step >= 0).all(), down=(step <= 0).all()).select("up", "down")
+    )
+    if (share := max(ways.mean().row(0))) >= _SORTED:
+        signs.append(f"{share:.0%} of the users have their items in the order of the catalogue")
+    if not signs:
+        return []
+    return [
+        f"the order of rows is plainly no order of time: {', and '.join(signs)}. Name the column of "
+        "times, or set prepare.split.kind=random, which holds out at random"
+    ]
+
+
+def _unseen(parts: Parts) -> float:
+    """Returns the share of test targets that stand in no training sequence."""
+    return 1 - float(parts.test["target"].is_in(parts.trained.implode()).mean())  # type: ignore[arg-type]
 
 
 def sid_array(sids: Mapping[str, tuple[int, ...]], items: pl.DataFrame) -> np.ndarray:

@@ -15,6 +15,8 @@ import numpy as np
 import polars as pl
 
 from genrec.data.recbole import header
+from genrec.data.source import BadRows, Times
+from genrec.data.timestamps import Unit, parse, settle
 from genrec.exchange.bundle import Bundle
 from genrec.schema import INTERACTIONS, ITEMS, SPLIT, SPLITS, USERS, check
 from genrec.sid.codes import parse_token
@@ -26,7 +28,9 @@ def write(bundle: Bundle, folder: Path) -> None:
     """Writes the files, with the owner's ids: RecBole numbers them itself.
 
     `<name>.inter` holds every interaction with its time and part (`split:token`, which RecBole leaves
-    alone). The pre-split files hold one row per question, of training one per step; a training
+    alone). Times are `timestamp:float`, in seconds with as many decimals as they have; where a source has
+    none, `position:float` tells the order of the log (`TIME_FIELD: position`), and numbers without a
+    unit are `order:float`. The pre-split files hold one row per question, of training one per step; a training
     sequence of one item is in `.inter` alone, for RecBole's models need a history. SIDs
     stand in `<name>.item` as `sid:token_seq`, where there are any.
 
@@ -50,7 +54,7 @@ def write(bundle: Bundle, folder: Path) -> None:
     inter = named.select(
         pl.col("user_id").alias("user_id:token"),
         pl.col("item_id").alias("item_id:token"),
-        pl.col("timestamp").alias("timestamp:float"),
+        _written(bundle.times),
         pl.col("split").alias("split:token"),
     )
     _write(inter, folder / f"{bundle.name}.inter")
@@ -99,7 +103,15 @@ def read(folder: Path, name: str) -> Bundle:
         ValueError: a file has not the columns it should have, or names an unknown item or user.
     """
     items = _read(folder / f"{name}.item", ("item_id:token",))
-    log = _read(folder / f"{name}.inter", _INTER)
+    path = folder / f"{name}.inter"
+    times = _times(path)
+    field = _FIELDS[times]
+    log = _read(path, (*_INTER, f"{field}:float")).with_columns(
+        pl.col(f"{field}:float").alias("timestamp")
+    )
+    unit: Unit = "s" if times == "ns" else "order"
+    log = parse(log, unit=unit, bad_rows=BadRows(), where=path, field=field)
+    log = settle(log, where=path, times=times)
     users = log["user_id:token"].unique(maintain_order=True)
     numbers = {
         "item": (items["item_id:token"], pl.int_range(len(items), dtype=pl.Int32, eager=True)),
@@ -113,7 +125,7 @@ def read(folder: Path, name: str) -> Bundle:
     interactions = log.select(
         number("user_id:token", "user").alias("user"),
         number("item_id:token", "item").alias("item"),
-        pl.col("timestamp:float").cast(pl.Float64).cast(pl.Int64).alias("timestamp"),
+        "timestamp",
         pl.col("split:token").alias("split"),
     )
     parts = {"train": _learned(interactions)}
@@ -133,10 +145,28 @@ def read(folder: Path, name: str) -> Bundle:
         **{part: check(table, SPLIT, folder) for part, table in parts.items()},
         interactions=check(interactions, INTERACTIONS, folder),
         sids=_sids(items),
+        times=times,
     )
 
 
-_INTER = ("user_id:token", "item_id:token", "timestamp:float", "split:token")
+def _written(times: Times) -> pl.Expr:
+    """Returns the column of times as text: whole numbers, or decimal seconds, digit by digit."""
+    time = pl.col("timestamp")
+    if times != "ns":
+        return time.alias(f"{_FIELDS[times]}:float")
+    below = (time % 10**9).cast(pl.String).str.zfill(9).str.strip_chars_end("0")
+    point = pl.when(below == "").then(pl.lit("")).otherwise(pl.lit("."))
+    return pl.concat_str((time // 10**9).cast(pl.String), point, below).alias("timestamp:float")
+
+
+def _times(path: Path) -> Times:
+    """Returns what the times of an `.inter` file are, by the name of their field."""
+    found = header(path)
+    return next((times for times, field in _FIELDS.items() if field in found), "ns")
+
+
+_INTER = ("user_id:token", "item_id:token", "split:token")
+_FIELDS: dict[Times, str] = {"ns": "timestamp", "order": "order", "none": "position"}
 _QUESTIONS = ("user_id:token", "item_id_list:token_seq", "item_id:token")
 
 
