@@ -44,8 +44,8 @@ def describe(
         `*_targets_unseen_in_train`, `*_targets_in_history`, `image_share`); `popularity`: Gini
         coefficient over all items, the share of interactions that the most popular 1, 10 and 20 % of
         items have, items with one interaction; `title_characters` and `description_characters` (of
-        those that are not empty); `time`: first and last as ISO dates (UTC), or as they are where they have
-        no unit, and how many neighbours within a user have equal times (they keep the order of the
+        those that are not empty); `time`: first and last as ISO dates (UTC), or as they are where they
+        have no unit, and how many neighbours within a user have equal times (they keep the order of the
         source), or "no times"; `split`; `users_in`: rows of each part.
     """
     log = parts.interactions

@@ -45,7 +45,8 @@ def read_recbole(
         items: the `.item` file.
         user: the field of user ids (RecBole's USER_ID_FIELD).
         item: the field of item ids, in both files (ITEM_ID_FIELD).
-        timestamp: the field of times (TIME_FIELD); None where there are none, and the order of rows counts.
+        timestamp: the field of times (TIME_FIELD); None where there are none, and the order of rows
+            counts.
         unit: of the times, see `timestamps.parse`.
         title: the field of titles; None takes `title`, or the one field whose name ends in it.
         description: fields joined to the description; None takes `description` where there is one.

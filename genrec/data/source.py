@@ -15,8 +15,8 @@ from typing import Literal, get_args
 import polars as pl
 
 OnBad = Literal["error", "drop"]
-# What timestamps are: nanoseconds since 1970 (UTC); numbers without a unit, larger the later, of all users
-# alike; or places in a list or file, which say nothing of other users.
+# What timestamps are: nanoseconds since 1970 (UTC); numbers without a unit, larger the later, of all
+# users alike; or places in a list or file, which say nothing of other users.
 Times = Literal["ns", "order", "none"]
 
 RAW_ITEMS = {

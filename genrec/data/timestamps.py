@@ -176,7 +176,7 @@ def settle(log: pl.DataFrame, *, where: str | Path, times: Times) -> pl.DataFram
 def iso(time: int) -> str:
     """Returns a time in nanoseconds as ISO 8601, with as many decimals as it has."""
     seconds, below = divmod(time, 10**9)
-    text = (datetime(1970, 1, 1) + timedelta(seconds=seconds)).isoformat()  # noqa: DTZ001, UTC below
+    text = (datetime(1970, 1, 1) + timedelta(seconds=seconds)).isoformat()
     digits = f"{below:09}".rstrip("0")
     return f"{text}{'.' if digits else ''}{digits}+00:00"
 
@@ -186,8 +186,11 @@ def _expected(unit: str) -> str:
 
 
 def _read(times: pl.Series) -> list[pl.Series]:
-    """Returns `_time` (Int64, whole units; seconds for dates), `_below` (its decimals as text, without
-    trailing zeros) and `_iso` (whether it is a date)."""
+    """Returns each time in parts.
+
+    `_time`: Int64, whole units, seconds for dates; `_below`: its decimals as text, without trailing
+    zeros; `_iso`: whether it is a date.
+    """
     dtype = times.dtype
     if dtype == pl.String:
         return _text(times.str.strip_chars())

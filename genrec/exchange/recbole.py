@@ -28,10 +28,10 @@ def write(bundle: Bundle, folder: Path) -> None:
     """Writes the files, with the owner's ids: RecBole numbers them itself.
 
     `<name>.inter` holds every interaction with its time and part (`split:token`, which RecBole leaves
-    alone). Times are `timestamp:float`, in seconds with as many decimals as they have; where a source has
-    none, `position:float` tells the order of the log (`TIME_FIELD: position`), and numbers without a
-    unit are `order:float`. The pre-split files hold one row per question, of training one per step; a training
-    sequence of one item is in `.inter` alone, for RecBole's models need a history. SIDs
+    alone). Times are `timestamp:float`, in seconds with as many decimals as they have. Numbers without
+    a unit are `order:float`; without times, `position:float` tells the order of the log (RecBole's
+    TIME_FIELD names it). The pre-split files hold one row per question, of training one per step; a
+    training sequence of one item is in `.inter` alone, for RecBole's models need a history. SIDs
     stand in `<name>.item` as `sid:token_seq`, where there are any.
 
     Raises:
@@ -105,13 +105,7 @@ def read(folder: Path, name: str) -> Bundle:
     items = _read(folder / f"{name}.item", ("item_id:token",))
     path = folder / f"{name}.inter"
     times = _times(path)
-    field = _FIELDS[times]
-    log = _read(path, (*_INTER, f"{field}:float")).with_columns(
-        pl.col(f"{field}:float").alias("timestamp")
-    )
-    unit: Unit = "s" if times == "ns" else "order"
-    log = parse(log, unit=unit, bad_rows=BadRows(), where=path, field=field)
-    log = settle(log, where=path, times=times)
+    log = _parsed(_read(path, (*_INTER, f"{_FIELDS[times]}:float")), times, path)
     users = log["user_id:token"].unique(maintain_order=True)
     numbers = {
         "item": (items["item_id:token"], pl.int_range(len(items), dtype=pl.Int32, eager=True)),
@@ -154,9 +148,24 @@ def _written(times: Times) -> pl.Expr:
     time = pl.col("timestamp")
     if times != "ns":
         return time.alias(f"{_FIELDS[times]}:float")
-    below = (time % 10**9).cast(pl.String).str.zfill(9).str.strip_chars_end("0")
+    sign = pl.when(time < 0).then(pl.lit("-")).otherwise(pl.lit(""))
+    below = (time.abs() % 10**9).cast(pl.String).str.zfill(9).str.strip_chars_end("0")
     point = pl.when(below == "").then(pl.lit("")).otherwise(pl.lit("."))
-    return pl.concat_str((time // 10**9).cast(pl.String), point, below).alias("timestamp:float")
+    text = pl.concat_str(sign, (time.abs() // 10**9).cast(pl.String), point, below)
+    return text.alias("timestamp:float")
+
+
+def _parsed(log: pl.DataFrame, times: Times, path: Path) -> pl.DataFrame:
+    """Returns a log with the times that `_written` wrote, those before 1970 among them."""
+    field = _FIELDS[times]
+    text = pl.col(f"{field}:float")
+    log = log.with_columns(timestamp=text.str.strip_prefix("-"), early=text.str.starts_with("-"))
+    unit: Unit = "s" if times == "ns" else "order"
+    log = parse(log, unit=unit, bad_rows=BadRows(), where=path, field=field)
+    time = pl.col("timestamp")
+    return settle(log, where=path, times=times).with_columns(
+        timestamp=pl.when("early").then(-time).otherwise(time)
+    )
 
 
 def _times(path: Path) -> Times:

@@ -26,9 +26,9 @@ _TIMES = "genrec.times"
 def write(bundle: Bundle, folder: Path) -> None:
     """Writes interactions, item_features, split and users .parquet, with the owner's ids.
 
-    `datetime` is the timestamp as UTC, in nanoseconds. Where a source has no times it stands for order
-    alone: nanoseconds from 1970 on, which `genrec.times` in the file's metadata says. Every attribute of an item that is not null is a feature, and so is each level of its SID (`sid_a`:
-    `<a_12>`).
+    `datetime` is the timestamp as UTC, in nanoseconds. Without times it stands for order alone:
+    nanoseconds from 1970 on, and `genrec.times` in the file's metadata says so. Every attribute of
+    an item that is not null is a feature, and so is each level of its SID (`sid_a`: `<a_12>`).
 
     Raises:
         ValueError: there are no interactions.
