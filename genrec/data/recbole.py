@@ -73,7 +73,14 @@ def read_recbole(
     if timestamp is None:
         log = log.with_columns(timestamp=pl.int_range(pl.len()))
     else:
-        log = parse(log, unit=unit, bad_rows=bad_rows, where=interactions, field=timestamp)
+        log = parse(
+            log,
+            unit=unit,
+            bad_rows=bad_rows,
+            where=interactions,
+            field=timestamp,
+            setting="prepare.source.unit",
+        )
         log = settle(log, where=interactions, times=times_of(timestamp, unit))
     table = _items(Path(items), item, title, description, bad_rows)
     table, log = clean(

@@ -58,7 +58,7 @@ def parse(
     bad_rows: BadRows,
     where: str | Path,
     field: str = "timestamp",
-    setting: str = "prepare.source.unit",
+    setting: str | None = None,
 ) -> pl.DataFrame:
     """Returns `table` with `timestamp` in whole nanoseconds since 1970 (UTC), rows in their order.
 
@@ -71,7 +71,7 @@ def parse(
             (before 1677, after 2262), or that is in another unit than most.
         where: the file, for messages.
         field: the owner's name of the column, for messages.
-        setting: where the recipe names the unit, for messages.
+        setting: where the recipe names the unit, for messages; None where it cannot.
 
     Returns:
         `timestamp` is Int64. Where digits are left (below a nanosecond; below one, of plain numbers)
@@ -95,7 +95,7 @@ def parse(
         where=where,
         problem=f"time in '{field}' that cannot be read; expected "
         + (_expected(unit) if unit != "auto" else "epoch seconds, ms, us or ns, or ISO 8601"),
-        mend=f"Correct the times, or say what they are by {setting}",
+        mend="Correct the times" + (f", or say what they are by {setting}" if setting else ""),
         show=shown,
     )
     found = (
@@ -131,7 +131,8 @@ def parse(
         reason="bad_timestamp",
         where=where,
         problem=f"time in '{field}' (in {_NAMES[main]}) that is not within the years 1678 to 2261",
-        mend=f"Correct the times, or set {setting}: order where they are numbers without a unit",
+        mend="Correct the times"
+        + (f", or set {setting}=order where they are numbers without a unit" if setting else ""),
         show=shown,
     )
     exact, below = pl.col("_time") * factor, pl.col("_below")

@@ -218,9 +218,11 @@ def test_positions_are_no_time() -> None:
     raw = RawData(raw.items, raw.interactions.with_columns(pl.col("timestamp") - 1000))
     assert order_only(raw.interactions)
     for protocol in (Temporal(), ColdItems()):
-        with pytest.raises(ValueError, match=r"prepare.split.kind=\w+ .*order only.*last_out"):
+        with pytest.raises(
+            ValueError, match=r"prepare.split.kind=\w+ .*no times.*last_out.*random"
+        ):
             prepare(raw, core=0, split=protocol)
-    assert prepare(raw, core=0, split=ColdUsers(0.2, 0.2)).stats["time"] == "order only"
+    assert prepare(raw, core=0, split=ColdUsers(0.2, 0.2)).stats["time"] == "no times"
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,9 @@ def nanoseconds(
     bad_rows = BadRows(on_bad)  # type: ignore[arg-type]
     times = pl.Series("timestamp", values, dtype=dtype, strict=False)  # type: ignore[arg-type]
     table = times.to_frame().with_row_index("row", 2)
-    table = parse(table, unit=unit, bad_rows=bad_rows, where="log.csv", field="at")
+    table = parse(
+        table, unit=unit, bad_rows=bad_rows, where="log.csv", field="at", setting="x.unit"
+    )
     table = settle(table, where="log.csv", times=times_of("at", unit))
     assert table.columns == ["row", "timestamp"]
     return table["timestamp"].to_list(), bad_rows.dropped
@@ -126,7 +128,7 @@ def test_numbers_that_do_not_tell_their_unit(values: list, on_bad: str) -> None:
         ValueError, match=r"log\.csv: the numbers in 'at' do not tell their"
     ) as error:
         nanoseconds(values, on_bad=on_bad)
-    assert "by prepare.source.unit: s, ms, us or ns (since 1970), or order" in str(error.value)
+    assert "by x.unit: s, ms, us or ns (since 1970), or order" in str(error.value)
 
 
 def test_numbers_without_a_unit_keep_their_order() -> None:
