@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, Literal
 import polars as pl
 import polars.selectors as cs
 
-from genrec.data.lines import guarded, lines, open_text
+from genrec.data.lines import guarded, lines, open_bytes, open_text
 from genrec.data.source import BadRows, existing
 from genrec.data.text import as_text
 from genrec.resources import matching
@@ -104,7 +105,7 @@ def read(
     elif form == "jsonl":
         table = _collect(path, form, lambda: _scan_lines(path, columns or {}, field))
         for ours in exact:
-            if columns and ours in columns and table[ours].str.contains(r"^\d+(\.|e)").any():
+            if columns and ours in columns and _has_decimals(path, columns[ours]):
                 table = table.with_columns(_digits(path, columns[ours]).alias(ours))
     elif form == "parquet":
         scan = pl.scan_parquet(path, row_index_name="_row", row_index_offset=1)
@@ -214,6 +215,22 @@ def _scan_lines(path: Path, columns: Mapping[str, str], field: str) -> pl.LazyFr
             if not some[theirs][0]:
                 raise missing(path, ours, theirs, list(first), field)
     return _selected(scan, columns, path, field)
+
+
+def _has_decimals(path: Path, theirs: str) -> bool:
+    """Says whether a field of JSON lines is written with a point or an exponent anywhere.
+
+    Looked up in the bytes: what float64 cannot hold looks like a whole number once it is read.
+    """
+    name = re.escape(json.dumps(theirs, ensure_ascii=False).encode())
+    wanted = re.compile(name + rb"\s*:\s*-?\d+[.eE]")
+    rest = b""
+    with open_bytes(path) as stream:
+        while block := stream.read(1 << 22):
+            if wanted.search(rest + block):
+                return True
+            rest = block[-1000:]
+    return False
 
 
 def _digits(path: Path, theirs: str) -> pl.Series:

@@ -1,11 +1,11 @@
-"""Times in any unit become nanoseconds, digit by digit; a file has one unit, what breaks that is named."""
+"""Times in any unit become nanoseconds, digit by digit; a file has one unit."""
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genrec.data.source import BadRows
@@ -103,12 +103,14 @@ def test_times_are_shown_with_the_digits_that_they_have() -> None:
     assert iso(-750_000_000) == "1969-12-31T23:59:59.25+00:00"
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(10**8, 9 * 10**9), min_size=1), st.sampled_from([0, 3, 6, 9]))
 def test_the_unit_is_found_for_all_times_since_1973(times: list[int], decimals: int) -> None:
     found, _ = nanoseconds([t * 10**decimals for t in times])
     assert found == [t * 10**9 for t in times]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(10**17, 9 * 10**18).map(lambda t: t - t % 10**3), min_size=1, max_size=20),
     st.sampled_from([9, 6, 3]),
