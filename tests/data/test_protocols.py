@@ -13,6 +13,7 @@ from genrec.data import (
     ColdItems,
     ColdUsers,
     LastOut,
+    RandomOut,
     RawData,
     Temporal,
     prepare,
@@ -183,7 +184,12 @@ def against(rows: Rows, protocol: SplitProtocol, oracle: Callable[..., Any]) -> 
 
 
 @settings(max_examples=40, deadline=None)
-@given(logs, st.sampled_from([LastOut(), Temporal(0.2, 0.2), ColdItems(0.2), ColdUsers(0.3, 0.3)]))
+@given(
+    logs,
+    st.sampled_from(
+        [LastOut(), RandomOut(), Temporal(0.2, 0.2), ColdItems(0.2), ColdUsers(0.3, 0.3)]
+    ),
+)
 def test_no_split_leaks(rows: Rows, protocol: SplitProtocol) -> None:
     """`prepare` runs `check_no_leakage`, which has other eyes than the code that splits."""
     try:
