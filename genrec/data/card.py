@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from genrec.data.protocols import Parts
+from genrec.data.protocols import Parts, RandomOut
 from genrec.data.source import Times
 from genrec.data.timestamps import iso
 
 POPULARITY_FILE = "popularity.png"
 NO_TIMES = "no times"
+_MANY = 0.2  # share of test targets unseen in training
+_SORTED = 0.9  # share of users; of three items in random order, one user in three has them sorted
+_ENOUGH = 20  # users; of fewer, no share says much
 
 
 def describe(
@@ -87,6 +90,45 @@ def describe(
     }
 
 
+def out_of_order(parts: Parts, kind: str) -> list[str]:
+    """Says by what the order of rows is plainly no order of time; empty where it may be one.
+
+    Two signs: many test targets that nobody has in training, where a random hold-out leaves few; and
+    almost everybody's items in the order of the catalogue.
+
+    Args:
+        parts: the split.
+        kind: of split; a random one makes nothing of the order.
+    """
+    log = parts.interactions
+    if kind == "random" or len(parts.test) < _ENOUGH:
+        return []
+    signs = []
+    if kind == "last_out" and (unseen := _unseen(parts)) >= _MANY:
+        drawn = _unseen(RandomOut().split(log.drop("split")))
+        if unseen > 2 * drawn:
+            signs.append(
+                f"{unseen:.0%} of the test targets are items that nobody has in training ({drawn:.0%} in "
+                "a random hold-out)"
+            )
+    step = pl.col("item").diff()
+    ways = log.filter(pl.len().over("user") >= 3).group_by("user")
+    ways = ways.agg(up=(step >= 0).all(), down=(step <= 0).all()).select("up", "down")
+    if len(ways) >= _ENOUGH and (share := max(ways.mean().row(0))) >= _SORTED:
+        signs.append(f"{share:.0%} of the users have their items in the order of the catalogue")
+    if not signs:
+        return []
+    return [
+        f"the order of rows is plainly no order of time: {', and '.join(signs)}. Name the column of "
+        "times, or set prepare.split.kind=random, which holds out at random"
+    ]
+
+
+def _unseen(parts: Parts) -> float:
+    """Returns the share of test targets that stand in no training sequence."""
+    return 1 - float(parts.test["target"].is_in(parts.trained.implode()).mean())  # type: ignore[arg-type]
+
+
 def plot_popularity(log: pl.DataFrame, num_items: int, path: str | Path) -> None:
     """Draws how interactions spread over items: by rank, and as a Lorenz curve.
 
@@ -149,7 +191,7 @@ def _lengths(texts: pl.Series) -> dict[str, float | int]:
 def times_in(stats: Mapping[str, Any]) -> Times:
     """Returns what the timestamps of a prepared dataset are, from its data card."""
     time = stats["time"]
-    return "none" if time == NO_TIMES else time["unit"]  # type: ignore[no-any-return]
+    return "none" if time == NO_TIMES else time["unit"]
 
 
 def _time(log: pl.DataFrame, times: Times) -> dict[str, str | int]:

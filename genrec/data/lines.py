@@ -6,6 +6,7 @@ import ast
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,6 +43,23 @@ def lines(
             if not isinstance(value, dict):
                 raise _bad_line(path, number, f"found a {type(value).__name__}")
             yield number, value
+
+
+def as_written(path: Path, field: str) -> list[Any] | None:
+    """Returns a field of JSON lines, numbers with a point or an exponent as the text that stands there.
+
+    None where there are no such numbers. They are looked up in the bytes, for what float64 cannot hold
+    may look like a whole number once it is read.
+    """
+    name = re.escape(json.dumps(field, ensure_ascii=False).encode())
+    wanted = re.compile(name + rb"\s*:\s*-?\d+[.eE]")
+    with open_bytes(path) as stream:
+        rest = b""
+        while block := stream.read(1 << 22):
+            if wanted.search(rest + block):
+                return [value.get(field) for _, value in lines(path, decimals=str)]
+            rest = block[-1000:]
+    return None
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from typing import Literal, get_args
 import numpy as np
 import polars as pl
 
-from genrec.data.card import describe
+from genrec.data.card import describe, out_of_order
 from genrec.data.leakage import check_no_leakage
-from genrec.data.protocols import LastOut, Parts, RandomOut, SplitProtocol, order_only
+from genrec.data.protocols import LastOut, Parts, SplitProtocol, order_only
 from genrec.data.source import (
     RAW_GROUPS,
     RAW_ITEMS,
@@ -32,9 +32,6 @@ logger = logging.getLogger(__name__)
 
 Repeats = Literal["drop", "last", "exact", "consecutive", "keep"]
 ONCE = ("drop", "last")  # under these policies nobody has an item twice
-_MANY = 0.2  # share of test targets unseen in training
-_SORTED = 0.9  # share of users; of three items in random order, one in three stands sorted
-_ENOUGH = 20  # users; of fewer, no share says much
 
 
 @dataclass(frozen=True)
@@ -127,7 +124,7 @@ def prepare(
     parts = protocol.split(log.sort("user", maintain_order=True))
     for reason, count in parts.dropped.items():
         bad_rows.count(reason, count)
-    findings = _out_of_order(parts, protocol) if times == "none" else []
+    findings = out_of_order(parts, protocol.kind) if times == "none" else []
     for finding in findings:
         logger.warning("%s", finding)
     progress("prepare", 4, steps)
@@ -173,41 +170,6 @@ def _refuse_times(protocol: SplitProtocol, repeats: Repeats) -> None:
             f"prepare.repeats=exact drops what a user did at the same time, and {why}. Use drop, last, "
             "consecutive or keep, or name the column of times"
         )
-
-
-def _out_of_order(parts: Parts, protocol: SplitProtocol) -> list[str]:
-    """Says by what the order of rows is plainly no order of time; empty where it may be one.
-
-    Two signs: many test targets that nobody has in training, where a random hold-out leaves few; and
-    almost everybody's items in the order of the catalogue.
-    """
-    log = parts.interactions
-    if protocol.kind == "random" or log["user"].n_unique() < _ENOUGH:
-        return []
-    signs = []
-    unseen, drawn = _unseen(parts), _unseen(RandomOut().split(log.drop("split")))
-    if unseen >= _MANY and unseen > 2 * drawn:
-        signs.append(
-            f"{unseen:.0%} of the test targets are items that nobody has in training ({drawn:.0%} in a "
-            "random hold-out)"
-        )
-    step = pl.col("item").diff()
-    ways = (
-        log.group_by("user").agg(up=(step >= 0).all(), down=(step <= 0).all()).select("up", "down")
-    )
-    if (share := max(ways.mean().row(0))) >= _SORTED:
-        signs.append(f"{share:.0%} of the users have their items in the order of the catalogue")
-    if not signs:
-        return []
-    return [
-        f"the order of rows is plainly no order of time: {', and '.join(signs)}. Name the column of "
-        "times, or set prepare.split.kind=random, which holds out at random"
-    ]
-
-
-def _unseen(parts: Parts) -> float:
-    """Returns the share of test targets that stand in no training sequence."""
-    return 1 - float(parts.test["target"].is_in(parts.trained.implode()).mean())  # type: ignore[arg-type]
 
 
 def sid_array(sids: Mapping[str, tuple[int, ...]], items: pl.DataFrame) -> np.ndarray:

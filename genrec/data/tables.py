@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import difflib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, Literal
 import polars as pl
 import polars.selectors as cs
 
-from genrec.data.lines import guarded, lines, open_bytes, open_text
+from genrec.data.lines import guarded, lines, open_text
 from genrec.data.source import BadRows, existing
 from genrec.data.text import as_text
 from genrec.resources import matching
@@ -105,8 +104,9 @@ def read(
     elif form == "jsonl":
         table = _collect(path, form, lambda: _scan_lines(path, columns or {}, field))
         for ours in exact:
-            if columns and ours in columns and _has_decimals(path, columns[ours]):
-                table = table.with_columns(_digits(path, columns[ours]).alias(ours))
+            if columns and ours in columns and (digits := as_written(path, columns[ours])):
+                texts = [as_text(value) for value in digits]
+                table = table.with_columns(pl.Series(ours, texts, dtype=pl.String))
     elif form == "parquet":
         scan = pl.scan_parquet(path, row_index_name="_row", row_index_offset=1)
         table = _collect(path, form, lambda: _selected(scan, columns, path, field))
@@ -215,28 +215,6 @@ def _scan_lines(path: Path, columns: Mapping[str, str], field: str) -> pl.LazyFr
             if not some[theirs][0]:
                 raise missing(path, ours, theirs, list(first), field)
     return _selected(scan, columns, path, field)
-
-
-def _has_decimals(path: Path, theirs: str) -> bool:
-    """Says whether a field of JSON lines is written with a point or an exponent anywhere.
-
-    Looked up in the bytes: what float64 cannot hold looks like a whole number once it is read.
-    """
-    name = re.escape(json.dumps(theirs, ensure_ascii=False).encode())
-    wanted = re.compile(name + rb"\s*:\s*-?\d+[.eE]")
-    rest = b""
-    with open_bytes(path) as stream:
-        while block := stream.read(1 << 22):
-            if wanted.search(rest + block):
-                return True
-            rest = block[-1000:]
-    return False
-
-
-def _digits(path: Path, theirs: str) -> pl.Series:
-    """Reads a field of JSON lines as text, decimals as they stand there."""
-    found = (value.get(theirs) for _, value in lines(path, decimals=str))
-    return pl.Series(theirs, [as_text(value) for value in found], dtype=pl.String)
 
 
 def _read_cells(

@@ -241,20 +241,20 @@ def _text(text: pl.Series) -> list[pl.Series]:
     front, back = (value.str.extract(_NUMBER, group) for group in (1, 2))
     is_number = (front.str.len_chars() + back.str.len_chars()) > 0
     number = pl.when(front == "").then(pl.lit("0")).otherwise(front).cast(pl.Int64, strict=False)
-    plain = (
+    dated = (
         value.str.replace("[Tt]", " ")
         .str.replace(r"\s*[Zz]$", "+00:00")
         .str.replace(r"\s+([+-]\d{2}:?\d{2})$", "$1")
     )
     fraction = r"(:\d{2}:\d{2})\.(\d+)"
-    second = plain.str.replace(fraction, "$1")
+    second = dated.str.replace(fraction, "$1")
     date = pl.coalesce(
         second.str.to_datetime(form, time_unit="us", time_zone=zone, strict=False).dt.epoch("s")
         for form, zone in _FORMATS
     )
     table = table.with_columns(is_number=is_number.fill_null(False), number=number, back=back)
     dates = table.filter(~pl.col("is_number")).select(
-        "text", date=date, digits=plain.str.extract(fraction, 2)
+        "text", date=date, digits=dated.str.extract(fraction, 2)
     )
     known = dates.unique("text")
     table = table.join(known, on="text", how="left", maintain_order="left")

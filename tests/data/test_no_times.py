@@ -188,3 +188,6 @@ def test_by_recipe(tmp_path: Path) -> None:
 
 def test_strangers_need_no_times(tmp_path: Path) -> None:
     assert prepare(shop(tmp_path, MIXED), core=0, split=ColdUsers()).stats["time"] == "no times"
+    pairs = [row for n, row in enumerate(MIXED) if n % 5 > 2]
+    stats = prepare(shop(tmp_path, pairs), core=0, split=ColdUsers(0.4, 0.4)).stats
+    assert "findings" not in stats

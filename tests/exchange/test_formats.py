@@ -3,6 +3,7 @@
 import ast
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,25 @@ def test_recbole_files_say_the_same(tmp_path: Path) -> None:
         read(tmp_path, "recbole", "shop")
     with pytest.raises(ValueError, match="sentence-transformers: is not read"):
         read(tmp_path, "sentence-transformers", "shop")
+
+
+@pytest.mark.parametrize("name", ["recbole", "rectools"])
+@pytest.mark.parametrize(
+    ("times", "moments"),
+    [
+        ("ns", [-1_500_000_000, -1, 0, 1_700_000_000_123_456_789, 1_700_000_000_123_456_790]),
+        ("order", [0, 1, 2, 4, 2**62 + 1]),
+        ("none", [0, 1, 2, 3, 4]),
+    ],
+)
+def test_times_travel_whole(name: str, times: Any, moments: list[int], tmp_path: Path) -> None:
+    small = {**SMALL, "item_ids": WITHOUT_SPACES, "times": [moments, moments[:3]]}
+    given = replace(bundle(**small), times=times)
+    write(given, name, tmp_path)
+    found = read(tmp_path, name, "shop")
+    assert found.times == times
+    assert found.interactions is not None
+    assert found.interactions.equals(given.interactions)
 
 
 def tsv(path: Path) -> pl.DataFrame:
