@@ -108,12 +108,12 @@ def out_of_order(parts: Parts, kind: str) -> list[str]:
         drawn = _unseen(RandomOut().split(log.drop("split")))
         if unseen > 2 * drawn:
             signs.append(
-                f"{unseen:.0%} of the test targets are items that nobody has in training ({drawn:.0%} in "
-                "a random hold-out)"
+                f"{unseen:.0%} of the test targets are items that nobody has in training ({drawn:.0%} "
+                "in a random hold-out)"
             )
     step = pl.col("item").diff()
-    ways = log.filter(pl.len().over("user") >= 3).group_by("user")
-    ways = ways.agg(up=(step >= 0).all(), down=(step <= 0).all()).select("up", "down")
+    users = log.filter(pl.len().over("user") >= 3).group_by("user")
+    ways = users.agg(up=(step >= 0).all(), down=(step <= 0).all()).select("up", "down")
     if len(ways) >= _ENOUGH and (share := max(ways.mean().row(0))) >= _SORTED:
         signs.append(f"{share:.0%} of the users have their items in the order of the catalogue")
     if not signs:

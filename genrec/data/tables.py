@@ -16,7 +16,7 @@ from typing import Any, Literal
 import polars as pl
 import polars.selectors as cs
 
-from genrec.data.lines import guarded, lines, open_text
+from genrec.data.lines import as_written, guarded, lines, open_text
 from genrec.data.source import BadRows, existing
 from genrec.data.text import as_text
 from genrec.resources import matching
