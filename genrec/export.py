@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from genrec import exchange
+from genrec.data import times_in
 from genrec.pipeline import Pipeline
 
 
@@ -51,4 +52,5 @@ def _bundle(pipeline: Pipeline, name: str, *, sids: bool) -> exchange.Bundle:
         name,
         **{table: prepared.load(f"{table}.parquet") for table in names},
         sids=pipeline["quantize"].load() if has_sids else None,
+        times=times_in(prepared.load("stats.json")),
     )

@@ -40,6 +40,10 @@ class Demo(Section):
 
 
 Unit = Literal["auto", "s", "ms", "us", "ns", "iso", "order"]
+_UNIT = (
+    "of the times; auto: dates, or epochs from 100,000,000 on, by their size; order: numbers without a "
+    "unit, larger the later"
+)
 _SEPARATOR = 'of CSV and TSV, where it is neither a comma nor a tab; such as ";" or "::"'
 _IMAGES = (
     "null: none; a folder; or `download`: fetch the URLs, once, into runtime.store, from public "
@@ -75,9 +79,9 @@ class LogFile(Section):
     user: str = Field("user_id", description="the column of user ids")
     item: str = Field("item_id", description="the column of item ids")
     timestamp: str | None = Field(
-        "timestamp", description="the column of times; null: rows stand in order of time"
+        "timestamp", description="the column of times; null: there are none"
     )
-    unit: Unit = Field("auto", description="of the times; auto: by the size of the numbers")
+    unit: Unit = Field("auto", description=_UNIT)
     type: str | None = Field(None, description="the column that says view, cart, purchase, ...")
     weights: dict[str, float] = Field(
         {},
@@ -159,9 +163,9 @@ class RecBole(_Pictured):
     user: str = Field("user_id", description="the field of user ids")
     item: str = Field("item_id", description="the field of item ids, in both files")
     timestamp: str | None = Field(
-        "timestamp", description="the field of times; null: rows stand in order of time"
+        "timestamp", description="the field of times; null: there are none"
     )
-    unit: Unit = Field("auto", description="of the times; auto: by the size of the numbers")
+    unit: Unit = Field("auto", description=_UNIT)
     title: str | None = Field(
         None, description="the field of titles; null: `title`, or the one that ends in it"
     )

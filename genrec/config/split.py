@@ -17,6 +17,13 @@ class LastOut(Section):
     kind: Literal["last_out"] = "last_out"
 
 
+class RandomOut(Section):
+    """Random leave-one-out: of each user one item tests and one validates; for logs without times."""
+
+    kind: Literal["random"] = "random"
+    seed: int = 0
+
+
 class Temporal(Section):
     """One cut in time for everybody; a user's next item after it is the target."""
 
@@ -65,7 +72,9 @@ def _leaves_some(valid: float, test: float) -> None:
         )
 
 
-Split = Annotated[LastOut | Temporal | ColdItems | ColdUsers | Given, Field(discriminator="kind")]
+Split = Annotated[
+    LastOut | RandomOut | Temporal | ColdItems | ColdUsers | Given, Field(discriminator="kind")
+]
 
 
 def _masked(salt: SecretStr) -> str:

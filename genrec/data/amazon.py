@@ -21,7 +21,7 @@ from genrec.data.logs import at_least
 from genrec.data.pictures import place_images
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean
 from genrec.data.text import as_text, without_markup
-from genrec.data.timestamps import Unit, to_seconds
+from genrec.data.timestamps import Unit, parse, settle
 from genrec.progress import Progress, silent
 
 HUB = "McAuley-Lab/Amazon-Reviews-2023"
@@ -166,16 +166,19 @@ def _reviews(
     paths = tables.files(pattern, what="reviews as JSON lines")
     for done, path in enumerate(paths, 1):
         columns, unit = _layout(path, verified)
-        log = tables.read(path, columns, bad_rows=bad_rows, field="the layout")
+        log = tables.read(
+            path, columns, bad_rows=bad_rows, field="the layout", exact=("timestamp",)
+        )
         if verified:
             bought = log.filter(pl.col("verified").str.to_lowercase() == "true")
             if other := len(log) - len(bought):
                 bad_rows.count("unverified_purchase", other)
             log = bought.drop("verified")
         log = at_least(log, least, bad_rows=bad_rows, where=path, field=columns["rating"])
-        parts.append(to_seconds(log, unit=unit, bad_rows=bad_rows, where=path)[0])
+        field = columns["timestamp"]
+        parts.append(parse(log, unit=unit, bad_rows=bad_rows, where=path, field=field))
         progress("read reviews", done, len(paths))
-    return pl.concat(parts)
+    return settle(pl.concat(parts, how="diagonal"), where=pattern, times="ns")
 
 
 def _layout(path: Path, verified: bool) -> tuple[dict[str, str], Unit]:

@@ -72,8 +72,8 @@ def read_files(
         progress: told "read files" and "check images".
 
     Returns:
-        The data in file order, several files by name; by time where times have fractions of a
-        second or weights are given.
+        The data in file order, several files by name (`x-2` before `x-10`); by time where weights are
+        given.
 
     Raises:
         FileNotFoundError: a file or folder is missing.
@@ -104,6 +104,7 @@ def read_files(
         table.select(*RAW_ITEMS, *attributes),
         log.select(list(RAW_INTERACTIONS)),
         dropped=bad_rows.dropped,
+        times=interactions.times,
     )
 
 

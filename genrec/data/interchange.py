@@ -62,7 +62,7 @@ def read_interchange(
         if lost:
             bad_rows.count("unreadable_image", lost)
     sids = None if index is None else _read_sids(Path(index), item_table, bad_rows)
-    return RawData(item_table, log, sids=sids, dropped=bad_rows.dropped)
+    return RawData(item_table, log, sids=sids, dropped=bad_rows.dropped, times="none")
 
 
 def read_catalogue(

@@ -16,6 +16,7 @@ import re
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, TextIO
 
@@ -27,13 +28,19 @@ logger = logging.getLogger(__name__)
 _HALF = re.compile("[\ud800-\udfff]")
 
 
-def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def lines(
+    path: Path, *, decimals: Callable[[str], Any] = float
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (line number, object) of JSON lines; also of Python literals, as Amazon 2014 has them.
+
+    Args:
+        path: the file.
+        decimals: what becomes of a number with a point or an exponent in JSON.
 
     Raises:
         ValueError: a line is not such an object, or the file is cut off or not UTF-8.
     """
-    parse: Callable[[str], Any] = json.loads
+    parse: Callable[[str], Any] = partial(json.loads, parse_float=decimals)
     with open_text(path) as stream:
         for number, line in enumerate(guarded(stream, path), 1):
             if not (line := line.strip()):
@@ -137,6 +144,23 @@ def warn_of_halves(path: Path, places: list[str], bad_rows: BadRows) -> None:
 def _short(value: object) -> str:
     text = ascii(value)
     return text if len(text) <= 80 else f"{text[:38]}...{text[-38:]}"
+
+
+def as_written(path: Path, field: str) -> dict[int, Any] | None:
+    """Returns a field of JSON lines by line, decimals and exponents as the text that stands there.
+
+    None where there are no such numbers. They are looked up in the bytes, for what float64 cannot hold
+    may look like a whole number once it is read.
+    """
+    name = re.escape(json.dumps(field, ensure_ascii=False).encode())
+    wanted = re.compile(name + rb"\s*:\s*-?\d+[.eE]")
+    with open_bytes(path) as stream:
+        rest = b""
+        while block := stream.read(1 << 22):
+            if wanted.search(rest + block):
+                return {number: value.get(field) for number, value in lines(path, decimals=str)}
+            rest = block[-1000:]
+    return None
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from genrec.data import tables
 from genrec.data.images import attach_images, verify_images
 from genrec.data.lines import is_utf8
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean, existing
+from genrec.data.timestamps import parse, settle
 from genrec.progress import Progress, silent
 
 
@@ -115,21 +116,17 @@ def _interactions(path: Path, min_rating: float, bad_rows: BadRows) -> pl.DataFr
     log = log.rename({"userId": "user_id", "movieId": "item_id"}).with_columns(
         pl.col("user_id", "item_id").str.strip_chars(),
         value=pl.col("rating").str.strip_chars().cast(pl.Float64, strict=False),
-        time=pl.col("timestamp").str.strip_chars().cast(pl.Int64, strict=False),
     )
-    for column, parsed, kind in (
-        ("rating", "value", "a number"),
-        ("timestamp", "time", "whole seconds"),
-    ):
-        log = bad_rows.reject(
-            log,
-            pl.col(parsed).is_null() | (pl.col(parsed).cast(pl.Float64).is_nan()),
-            reason=f"bad_{column}",
-            where=path,
-            problem=f"{column} that cannot be read; expected {kind}",
-            mend=f"Correct the {column}",
-            show=("user_id", "item_id", column),
-        )
+    log = bad_rows.reject(
+        log,
+        pl.col("value").is_null() | pl.col("value").is_nan(),
+        reason="bad_rating",
+        where=path,
+        problem="rating that cannot be read; expected a number",
+        mend="Correct the rating",
+        show=("user_id", "item_id", "rating"),
+    )
+    log = settle(parse(log, unit="s", bad_rows=bad_rows, where=path), where=path, times="ns")
     kept = log.filter(pl.col("value") >= min_rating)
     if below := len(log) - len(kept):
         bad_rows.count("below_min_rating", below)
@@ -138,4 +135,4 @@ def _interactions(path: Path, min_rating: float, bad_rows: BadRows) -> pl.DataFr
             f"{path}: no rating reaches min_rating={min_rating:g}; the highest found is "
             f"{log['value'].to_numpy().max():g}. Lower prepare.source.min_rating."
         )
-    return kept.with_columns(timestamp=pl.col("time"))
+    return kept

@@ -14,7 +14,7 @@ from genrec.data.lines import guarded, open_text
 from genrec.data.logs import at_least
 from genrec.data.pictures import place_images
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean
-from genrec.data.timestamps import Unit, to_seconds
+from genrec.data.timestamps import Unit, parse, settle, times_of
 from genrec.progress import Progress, silent
 
 TYPES = ("token", "token_seq", "float", "float_seq")
@@ -46,8 +46,9 @@ def read_recbole(
         items: the `.item` file.
         user: the field of user ids (RecBole's USER_ID_FIELD).
         item: the field of item ids, in both files (ITEM_ID_FIELD).
-        timestamp: the field of times (TIME_FIELD); None where rows stand in order of time.
-        unit: of the times, see `timestamps.to_seconds`.
+        timestamp: the field of times (TIME_FIELD); None where there are none, and the order of rows
+            counts.
+        unit: of the times, see `timestamps.parse`.
         title: the field of titles; None takes `title`, or the one field whose name ends in it.
         description: fields joined to the description; None takes `description` where there is one.
         rating: the field of ratings.
@@ -73,7 +74,15 @@ def read_recbole(
     if timestamp is None:
         log = log.with_columns(timestamp=pl.int_range(pl.len()))
     else:
-        log = to_seconds(log, unit=unit, bad_rows=bad_rows, where=interactions, field=timestamp)[0]
+        log = parse(
+            log,
+            unit=unit,
+            bad_rows=bad_rows,
+            where=interactions,
+            field=timestamp,
+            setting="prepare.source.unit",
+        )
+        log = settle(log, where=interactions, times=times_of(timestamp, unit))
     table = _items(Path(items), item, title, description, bad_rows)
     table, log = clean(
         table,
@@ -96,6 +105,7 @@ def read_recbole(
         table.select(*RAW_ITEMS, pl.exclude(*RAW_ITEMS, "row")),
         log.select(list(RAW_INTERACTIONS)),
         dropped=bad_rows.dropped,
+        times=times_of(timestamp, unit),
     )
 
 

@@ -5,6 +5,7 @@ Cells of text files stay text, so that no id loses a zero and no formula is anyt
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from genrec.data.cells import (
     selected,
     split_cells,
 )
-from genrec.data.lines import lines, whole_lines
+from genrec.data.lines import as_written, lines, whole_lines
 from genrec.data.source import BadRows, existing
 from genrec.data.text import as_text
 from genrec.resources import matching
@@ -39,14 +40,21 @@ _EXACT = 2**53  # from here on a float is not one whole number only
 
 
 def files(pattern: str | Path, *, what: str) -> list[Path]:
-    """Returns the files that a path or glob names, sorted, none of them empty.
+    """Returns the files that a path or glob names, none of them empty.
+
+    They are in the order of their names, numbers by size: `clicks-2` comes before `clicks-10`.
 
     Raises:
         FileNotFoundError: there is none.
         ValueError: one is empty.
     """
-    found = matching(pattern)
+    found = sorted(matching(pattern), key=_in_sequence)
     return [existing(path, what=what) for path in found or [Path(pattern)]]
+
+
+def _in_sequence(path: Path) -> tuple[list[tuple[int, str]], str]:
+    parts = re.split(r"(\d+)", str(path))
+    return [(int(part) if part.isdecimal() else -1, part) for part in parts], str(path)
 
 
 def format_of(path: Path) -> Format:
@@ -76,6 +84,7 @@ def read(
     encoding: str = "utf-8-sig",
     ids: Collection[str] = (),
     field: str = "prepare.source",
+    exact: Sequence[str] = (),
 ) -> pl.DataFrame:
     """Reads columns of one file.
 
@@ -92,6 +101,7 @@ def read(
         encoding: Python's name of it; needs a separator of several letters.
         ids: which columns (by our names, where there are some) are ids: they become text by `id_text`.
         field: the part of the recipe that names columns, for messages.
+        exact: our names of columns whose decimals JSON lines keep digit by digit, not as float64.
 
     Returns:
         `row` (UInt32: the line in a text file without line breaks in cells; the place from 1 in
@@ -108,6 +118,12 @@ def read(
         table = _objects(path, bad_rows, ids)
     elif form == "jsonl":
         table = _read_lines(path, columns or {}, bad_rows, field)
+        for ours in exact:
+            if columns and ours in columns and (digits := as_written(path, columns[ours])):
+                texts = [as_text(value) for value in digits.values()]
+                if len(texts) > len(table):  # lines with a broken id were dropped
+                    texts = [as_text(digits[line]) for line in table["row"]]
+                table = table.with_columns(pl.Series(ours, texts, dtype=pl.String))
     elif form == "parquet":
         scan = pl.scan_parquet(path, row_index_name="_row", row_index_offset=1)
         table = collect(path, form, lambda: selected(scan, columns, path, field))

@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from genrec.data.source import Times
 from genrec.schema import ITEMS, SPLIT, USERS, check
 from genrec.sid.codes import token_name
 
@@ -39,8 +40,9 @@ class Bundle:
         items: schema `ITEMS`; pictures do not travel.
         users: schema `USERS`.
         train: schema `SPLIT`; likewise `valid` and `test`.
-        interactions: schema `INTERACTIONS`; None where a format has no time.
+        interactions: schema `INTERACTIONS`; None where a format has none.
         sids: int32 [N, L]; None where there are none.
+        times: what the timestamps of the interactions are, see `genrec.data.source`.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Bundle:
     test: pl.DataFrame
     interactions: pl.DataFrame | None = None
     sids: Ints | None = None
+    times: Times = "ns"
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

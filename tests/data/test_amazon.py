@@ -119,11 +119,11 @@ def test_the_layout_of_2023(tmp_path: Path) -> None:
             **{"features": None, "price": 7.5, "image_url": None},
         },
     ]
-    # By time to the millisecond, then in seconds; B3 has no title and goes with its review.
+    # In file order, every millisecond kept; B3 has no title and goes with its review.
     assert raw.interactions.rows() == [
-        ("u1", "B2", 1588687728),
-        ("u1", "B1", 1588687728),
-        ("u2", "B1", 1588687729),
+        ("u1", "B1", 1588687728923 * 10**6),
+        ("u1", "B2", 1588687728100 * 10**6),
+        ("u2", "B1", 1588687729000 * 10**6),
     ]
     assert raw.dropped == {
         "interaction_of_item_without_title": 1,
@@ -187,7 +187,7 @@ def test_the_layout_of_2018(tmp_path: Path) -> None:
     }
     reviews = write(tmp_path / "Arts_5.json.gz", [old_review("A1", "0001", 5, 1400000000)])
     raw = read_amazon(reviews, write(tmp_path / "meta_Arts.json.gz", [meta]))
-    assert raw.interactions.rows() == [("A1", "0001", 1400000000)]
+    assert raw.interactions.rows() == [("A1", "0001", 1400000000 * 10**9)]
     assert raw.items.row(0) == (
         *("0001", "Thread", 'Good "thread" Strong', None, "Coats", "Arts", "Arts, Sewing"),
         *("Strong", 12.99, f"{URL}/b.jpg"),

@@ -37,12 +37,14 @@ def test_titles_genres_years(tmp_path: Path) -> None:
         ("30", "Long Run (1988-1991)", "Film from 1988: comedy.", None, "Comedy", "1988"),
     ]
     assert raw.items.columns[4:] == ["genres", "year"]
-    assert raw.interactions.rows() == [("1", "10", 300), ("1", "20", 100), ("2", "10", 50)]
+    assert raw.interactions.rows() == [
+        *(("1", "10", 300 * 10**9), ("1", "20", 100 * 10**9), ("2", "10", 50 * 10**9)),
+    ]
 
 
 def test_header_in_any_case_order_and_with_bom(tmp_path: Path) -> None:
     ratings = "\ufeffTIMESTAMP,UserID,tag,MOVIEID,Rating\n5,u,x,10,1\n"
-    assert read(tmp_path, ratings).interactions.rows() == [("u", "10", 5)]
+    assert read(tmp_path, ratings).interactions.rows() == [("u", "10", 5 * 10**9)]
 
 
 def test_rating_threshold_is_counted(tmp_path: Path) -> None:
