@@ -143,7 +143,10 @@ def test_ids_that_differ_only_in_type_are_one(tmp_path: Path, items_are: type, f
 def test_large_ids_of_json_stay_what_they_are(tmp_path: Path) -> None:
     ids = ["9007199254740993", "9007199254740992", "3.0", "18446744073709551617"]
     items = [f'{{"item_id": {n}, "title": "t", "ean": {2**63 + k}}}' for k, n in enumerate(ids)]
-    log = [f'{{"user_id": {2**64 + k}, "item_id": {n}, "timestamp": 5}}' for k, n in enumerate(ids)]
+    log = [
+        f'{{"user_id": {2**64 + k}, "item_id": {n}, "timestamp": 1700000000}}'
+        for k, n in enumerate(ids)
+    ]
     (tmp_path / "items.jsonl").write_text("\n".join(items))
     (tmp_path / "log.jsonl").write_text("\n".join(log))
     raw = read_files(ItemFile(str(tmp_path / "items.jsonl")), LogFile(str(tmp_path / "log.jsonl")))
@@ -159,7 +162,7 @@ def test_half_an_emoji_in_a_title_stops_nothing(
 ) -> None:
     items = [r'{"item_id": "a", "title": "cut \ud83d"}', '{"item_id": "b", "title": "B"}']
     (tmp_path / "items.jsonl").write_text("\n".join(items))
-    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,a,1\nu,b,2\n")
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,a,1700000001\nu,b,1700000002\n")
     raw = read_files(ItemFile(str(tmp_path / "items.jsonl")), LogFile(str(tmp_path / "log.csv")))
     assert raw.items["title"].to_list() == ["cut \ufffd", "B"]
     assert raw.dropped == {"broken_character": 1}

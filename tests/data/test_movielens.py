@@ -113,7 +113,11 @@ def test_dat_files_of_1m_and_10m(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "ratings.dat").write_text(DAT, encoding)
     (tmp_path / "movies.dat").write_text(MOVIES_DAT, encoding)
     raw = read_movielens(tmp_path / "ratings.dat", tmp_path / "movies.dat")
-    assert raw.interactions.rows() == [("1", "10", 300), ("1", "20", 100), ("2", "10", 50)]
+    assert raw.interactions.rows() == [
+        ("1", "10", 300 * 10**9),
+        ("1", "20", 100 * 10**9),
+        ("2", "10", 50 * 10**9),
+    ]
     assert raw.items["title"].to_list() == ["Misérables, Les (1995)", "Big: Two (1988)"]
     assert raw.items["genres"].to_list() == ["Drama, Musical", "Comedy"]
 
@@ -136,7 +140,11 @@ def test_csv_whose_lines_end_in_a_carriage_return(tmp_path: Path) -> None:
     for name, text in (("ratings", RATINGS), ("movies", MOVIES)):
         (tmp_path / f"{name}.csv").write_bytes(text.replace("\n", "\r").encode())
     raw = read_movielens(tmp_path / "ratings.csv", tmp_path / "movies.csv")
-    assert raw.interactions.rows() == [("1", "10", 300), ("1", "20", 100), ("2", "10", 50)]
+    assert raw.interactions.rows() == [
+        ("1", "10", 300 * 10**9),
+        ("1", "20", 100 * 10**9),
+        ("2", "10", 50 * 10**9),
+    ]
 
 
 def test_missing_file(tmp_path: Path) -> None:
