@@ -171,6 +171,7 @@ def _sids(stats: Mapping[str, Any]) -> dict[str, Any]:
         "moved": stats.get("moved"),
         "largest_group": stats.get("largest_group"),
         "cosine": stats.get("reconstruction_cosine"),
+        "findings": stats.get("findings", ()),
     }
 
 
