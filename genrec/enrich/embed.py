@@ -140,7 +140,12 @@ def encode_queries(
     return np.asarray(vectors, dtype=np.float32)
 
 
-def late_fusion(views: Mapping[str, Floats], weights: Mapping[str, float]) -> Floats:
+def late_fusion(
+    views: Mapping[str, Floats],
+    weights: Mapping[str, float],
+    *,
+    item_ids: Sequence[str] | None = None,
+) -> Floats:
     """Joins views: each L2-normalised per row, weighted, concatenated in the order of their names.
 
     With a view's rows of unit length, the squared distance of two items is the weighted sum of
@@ -148,13 +153,14 @@ def late_fusion(views: Mapping[str, Floats], weights: Mapping[str, float]) -> Fl
 
     Args:
         views: name to float [N, D_v]; rows of zeros (nothing known) stay zero.
-        weights: name to weight > 0, for exactly the same names.
+        weights: name to weight in [1e-6, 1e6], for exactly the same names.
+        item_ids: N, for messages; None: rows are named by their number.
 
     Returns:
         float32 [N, sum of D_v].
 
     Raises:
-        ValueError: no view, names or N that do not agree, a weight <= 0, NaN or infinity.
+        ValueError: no view, names or N that do not agree, another weight, NaN or infinity.
     """
     if not views or set(views) != set(weights):
         raise ValueError(
@@ -164,7 +170,7 @@ def late_fusion(views: Mapping[str, Floats], weights: Mapping[str, float]) -> Fl
     counts = {name: len(view) for name, view in sorted(views.items())}
     if len(set(counts.values())) > 1:
         raise ValueError(f"late fusion: the views differ in their number of items: {counts}")
-    parts = [_weighted(name, view, weights[name]) for name, view in sorted(views.items())]
+    parts = [_weighted(name, view, weights[name], item_ids) for name, view in sorted(views.items())]
     return np.concatenate(parts, axis=1)
 
 
@@ -219,12 +225,20 @@ def default_prompt(encoder: SentenceTransformer) -> str | None:
     return None if name is None else encoder.prompts.get(name)
 
 
-def _weighted(name: str, view: Floats, weight: float) -> Floats:
-    if weight <= 0:
-        raise ValueError(f"late fusion: weight of '{name}' is {weight}, expected more than 0")
+def _weighted(name: str, view: Floats, weight: float, item_ids: Sequence[str] | None) -> Floats:
+    if not 1e-6 <= weight <= 1e6:
+        raise ValueError(
+            f"late fusion: weight of '{name}' is {weight}, expected 1e-6 to 1e6; leave a view out "
+            "instead of giving it no weight"
+        )
     bad = np.flatnonzero(~np.isfinite(view).all(axis=1))
     if len(bad):
-        raise ValueError(f"late fusion: NaN or infinity in view '{name}', item {bad[0]}")
+        named = "" if item_ids is None else f" (item_id {item_ids[bad[0]]!r})"
+        raise ValueError(
+            f"late fusion: NaN or infinity in view '{name}', item {bad[0]}{named}, {len(bad)} items in "
+            "all; its model gives no numbers for them: look at their words or pictures, or take "
+            "another model"
+        )
     wide = view.astype(np.float64)  # tiny numbers would vanish in float32 before the division
     norms = np.linalg.norm(wide, axis=1, keepdims=True)
     return (wide / np.where(norms > 0, norms, 1) * weight).astype(np.float32)

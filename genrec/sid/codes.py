@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from genrec.sid.quantizer import power_of_two
+
 if TYPE_CHECKING:
     from genrec.sid.quantizer import Quantizer
 
@@ -276,6 +278,7 @@ def _usage(sids: NDArray[np.integer], codes: int) -> dict[str, list[float]]:
 
 def _mean_cosine(a: Floats, b: Floats) -> float:
     """Returns the mean cosine of corresponding rows; rows of zeros count as 0."""
+    a, b = (side / np.float32(power_of_two(side)) for side in (a, b))  # no cosine depends on it
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     dots = np.einsum("nd,nd->n", a, b)
     return float(np.mean(np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)))

@@ -27,7 +27,11 @@ def run(context: Context) -> None:
     if section.behaviour is not None:
         found["behaviour"] = _behaviour_view(context, len(items)), section.behaviour.weight
     weights = {name: weight for name, (_, weight) in found.items()}
-    fused = enrich.late_fusion({name: view for name, (view, _) in found.items()}, weights)
+    fused = enrich.late_fusion(
+        {name: view for name, (view, _) in found.items()},
+        weights,
+        item_ids=items["item_id"].to_list(),
+    )
     np.save(context.out / "embeddings.npy", fused)
     shapes = {name: {"dim": v.shape[1], "weight": weights[name]} for name, (v, _) in found.items()}
     context.write_json("views.json", shapes)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
+import numpy.typing as npt
+import polars as pl
+
 from genrec import schema
-from genrec.retrieve.fusion import Fusion, kept
+from genrec.retrieve.fusion import Fusion, NothingToFitError, kept
 from genrec.retrieve.ranking import training_popularity
 from genrec.stages.context import EVALUATED, Context, lists_of, system_of
+
+logger = logging.getLogger(__name__)
 
 
 def run(context: Context) -> None:
@@ -20,11 +27,9 @@ def run(context: Context) -> None:
         for split in EVALUATED
     }
     targets = {split: prepared.load(f"{split}.parquet") for split in EVALUATED}
-    options = section.model_dump(exclude={"enabled", "sources", "k"})
-    fusion = Fusion(**options, seed=context.recipe.seed)
     num_items = len(prepared.load("items.parquet"))
     counts = training_popularity(prepared.load("train.parquet"), num_items=num_items)
-    fusion.fit(lists["valid"], targets["valid"], popularity=counts)
+    fusion, fallback = _fitted(context, lists["valid"], targets["valid"], counts)
     fusion.save(context.out / "fusion")
     found = {}
     for done, (split, tables) in enumerate(lists.items(), start=1):
@@ -34,4 +39,29 @@ def run(context: Context) -> None:
         )
         found[split] = kept(tables, fused, targets[split], k=section.optimise_k)
         context.progress("fuse", done, len(lists))
-    context.write_json("stats.json", fusion.told() | {"kept": found})
+    stats = fusion.told() | {"kept": found}
+    if fallback is not None:
+        stats["fallback"] = fallback
+    context.write_json("stats.json", stats)
+
+
+def _fitted(
+    context: Context, tables: dict[str, pl.DataFrame], targets: pl.DataFrame, counts: npt.ArrayLike
+) -> tuple[Fusion, str | None]:
+    """The fusion, and why its weights are equal where there was nothing to fit them to."""
+    section = context.section
+    options = section.model_dump(exclude={"enabled", "sources", "k"})
+    try:
+        fusion = Fusion(**options, seed=context.recipe.seed)
+        return fusion.fit(tables, targets, popularity=counts), None
+    except NothingToFitError as error:
+        method = "zscore" if section.method == "gate" else section.method
+        equal = dict.fromkeys(tables, 1 / len(tables))
+        options |= {"method": method, "weights": equal}
+        fusion = Fusion(**options, seed=context.recipe.seed)
+        told = (
+            f"all sources have equal weights, by {method}, for nothing could be fitted: {error} "
+            "(k in the retrieve and recommend sections)"
+        )
+        logger.warning("fuse: %s", told)
+        return fusion.fit(tables, targets, popularity=counts), told

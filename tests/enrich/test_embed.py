@@ -157,6 +157,12 @@ def test_fused_rows_have_the_weight_as_length_or_are_zero(view, weight):
         ),
         ({"text": np.array([[1.0], [np.nan]])}, {"text": 1.0}, "'text', item 1"),
         ({"text": np.ones((2, 2))}, {"text": 0.0}, "weight of 'text' is 0.0"),
+        (
+            {"text": np.ones((2, 2))},
+            {"text": 1e39},
+            r"weight of 'text' is 1e\+39, expected 1e-6 to 1e6",
+        ),
+        ({"text": np.ones((2, 2))}, {"text": np.nan}, "weight of 'text' is nan"),
     ],
 )
 def test_views_that_cannot_be_fused_are_refused(views, weights, message):

@@ -78,6 +78,7 @@ class Fusion:
 
         Raises:
             ValueError: as `fit_weights` and `Gate.fit`, or given weights that do not fit the tables.
+            NothingToFitError: the users' lists teach nothing; given weights do without.
         """
         weights, gate = None, None
         if self.method == "gate":

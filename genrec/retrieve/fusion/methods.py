@@ -110,8 +110,8 @@ def fit_weights(
         Weight by source name; they sum to 1.
 
     Raises:
-        ValueError: as `candidates`, a user has two targets, no source lists any user's target, or bad
-            k, k0 or restarts.
+        ValueError: as `candidates`, a user has two targets, or bad k, k0 or restarts.
+        NothingToFitError: no source lists any user's target.
     """
     if k < 1 or restarts < 0:
         raise ValueError(f"k is {k}, restarts {restarts}; expected 1 or more, and 0 or more")

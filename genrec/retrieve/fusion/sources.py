@@ -20,6 +20,10 @@ Method = Literal["reciprocal_rank", "minmax", "zscore"]
 Floats = npt.NDArray[np.float64]
 
 
+class NothingToFitError(ValueError):
+    """The validation users teach a fusion nothing: no list of theirs holds a target, or nothing else."""
+
+
 class Candidates(NamedTuple):
     """Every (user, item) that a source lists, sorted by user, item: C rows, S sources.
 
@@ -145,7 +149,8 @@ def with_targets(rows: Candidates, targets: pl.DataFrame) -> WithTargets:
     """Keeps the users that can teach something about order: their target is a candidate.
 
     Raises:
-        ValueError: `targets` does not fit, a user has two targets, or no user is left.
+        ValueError: `targets` does not fit, or a user has two targets.
+        NothingToFitError: no user is left.
     """
     wanted = targets_of(targets)
     keys = pl.DataFrame({"user": rows.user, "item": rows.item})
@@ -154,7 +159,7 @@ def with_targets(rows: Candidates, targets: pl.DataFrame) -> WithTargets:
     hit = joined.select(is_target.fill_null(False), any=is_target.any().over("user"))
     keep = hit["any"].fill_null(False).to_numpy()
     if not keep.any():
-        raise ValueError(
+        raise NothingToFitError(
             f"fusion: no source lists the target of any of {len(wanted)} users; nothing to fit. "
             "Give the lists of the same (validation) users, and longer ones"
         )
