@@ -243,8 +243,8 @@ class Recipe(Section):
                     )
         if self.quantize.kind == "published" and self.train.model.sid_init == "codebook":
             raise ValueError(
-                "train.model.sid_init=codebook: published SIDs come without a codebook; set it to "
-                "random, or make the SIDs here (quantize.kind=rkmeans)"
+                "train.model.sid_init=codebook: published SIDs come without a codebook; leave "
+                "it out, or make the SIDs here (quantize.kind=rkmeans)"
             )
         source = self.prepare.source
         if self.quantize.kind == "published" and getattr(source, "index", None) is None:
