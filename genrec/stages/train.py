@@ -70,6 +70,7 @@ def run(context: Context) -> None:
         track_in=_tracks(context),
         validate=_validation(context, tokenizer, files["valid"], sids),
         metric=METRIC,
+        noted={"runtime.batch_size": context.recipe.runtime.batch_size},
         progress=context.progress,
     )
     processes = Processes.current()
