@@ -1,6 +1,6 @@
 """Under what conditions a checkpoint was written, and what is different where training goes on from it.
 
-Training goes on whatever has changed, but not to the result that an undisturbed run would have: other
+Training goes on whatever has changed, but perhaps not to what an undisturbed run would learn: other
 batches, another order of sums, other code. So it is said.
 """
 
@@ -93,7 +93,7 @@ def warn_of_differences(checkpoint: Path, now: Mapping[str, Any]) -> None:
         return
     if found:
         logger.warning(
-            "train: goes on from %s under other conditions, so the result will not be that of a run "
+            "train: goes on from %s under other conditions, so the result may not be that of a run "
             "without a break: %s (checkpoint -> now). Remove %s to begin anew",
             *(checkpoint, "; ".join(found), checkpoint.parent),
         )
