@@ -55,7 +55,7 @@ STAGES = (
         "compose", 2, ("prepare", "caption", "mine", "quantize"), "train.parquet", uses=("seed",)
     ),
     Stage(
-        "train", 1, ("prepare", "quantize", "compose"), "summary.json", uses=("seed",), resumes=True
+        "train", 2, ("prepare", "quantize", "compose"), "summary.json", uses=("seed",), resumes=True
     ),
     Stage("retrieve", 3, ("prepare",), "recommendations.parquet", uses=("mask_seen",)),
     Stage(

@@ -228,6 +228,7 @@ class Recipe(Section):
                 )
         self._check_weights((*lengths, *llm))
         self._check_lengths(lengths)
+        self._check_tasks()
         if self.probe.enabled and not self.recommend.enabled:
             raise ValueError(
                 "probe.enabled: there is no model to look into with recommend.enabled=false; set "
@@ -242,13 +243,30 @@ class Recipe(Section):
                     )
         if self.quantize.kind == "published" and self.train.model.sid_init == "codebook":
             raise ValueError(
-                "train.model.sid_init=codebook: published SIDs come without a codebook; set it to "
-                "random, or make the SIDs here (quantize.kind=rkmeans)"
+                "train.model.sid_init=codebook: published SIDs come without a codebook; leave "
+                "it out, or make the SIDs here (quantize.kind=rkmeans)"
             )
         source = self.prepare.source
         if self.quantize.kind == "published" and getattr(source, "index", None) is None:
             raise ValueError("quantize.kind=published needs prepare.source.index, an *.index.json")
         return self
+
+    def _check_tasks(self) -> None:
+        """Checks that the LLM, if one is trained, has a task."""
+        made = [name for name in ("caption", "mine") if getattr(self, name).engine.kind != "none"]
+        if not self.recommend.enabled or self.compose.active(made):
+            return
+        waiting = [
+            f"compose.tasks.{name} needs {task.needs}.engine"
+            for name, task in self.compose.tasks
+            if task.rate is None
+        ]
+        raise ValueError(
+            "compose.tasks: no task takes part, so there is nothing to train on: every rate is 0"
+            + (f", or null without the words it is for ({', '.join(waiting)})" if waiting else "")
+            + "; set a rate above 0, such as compose.tasks.history_to_sid.rate=1, or "
+            "recommend.enabled=false for retrievers alone"
+        )
 
     def _check_weights(self, systems: tuple[str, ...]) -> None:
         """Checks now what the fusion, after all the training, would refuse."""

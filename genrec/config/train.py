@@ -54,7 +54,11 @@ class Pretrained(Section):
         "With qlora it is the products': what is not in 4 bits, and the merged model, stay float32. "
         "Not for tune=full",
     )
-    sid_init: SidInit = "random"
+    sid_init: Literal["keep", "random", "codebook"] = Field(
+        "keep",
+        description="where the SID rows start. keep: as the model has them if it was trained on the "
+        "same SIDs, else at random; random, codebook: as for a new model, whatever it has",
+    )
 
     @model_validator(mode="after")
     def _adapted(self) -> Pretrained:

@@ -10,7 +10,7 @@ from genrec.data.demo import make_demo
 from genrec.data.download import Downloaded, Policy, download
 from genrec.data.files import ItemFile, read_files
 from genrec.data.images import find_images, verify_images
-from genrec.data.interchange import read_catalogue, read_interchange
+from genrec.data.interchange import read_catalogue, read_index, read_interchange
 from genrec.data.leakage import LeakageError, check_no_leakage
 from genrec.data.logs import LogFile
 from genrec.data.movielens import read_movielens
@@ -50,6 +50,7 @@ __all__ = [
     "read_amazon",
     "read_catalogue",
     "read_files",
+    "read_index",
     "read_interchange",
     "read_movielens",
     "read_recbole",

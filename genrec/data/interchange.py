@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -80,6 +81,17 @@ def read_catalogue(
     table = _item_table(Path(items), bad_rows)
     table = table.with_columns(pl.col("title", "description").fill_null(""))
     return table, None if index is None else _read_sids(Path(index), table, bad_rows)
+
+
+def read_index(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Reads `*.index.json` alone: the SID of every item that it names, in file order.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is empty, not JSON or not of this shape; a bad SID.
+    """
+    index = _read_index(Path(path))
+    return _sids_of(index, index, Path(path))
 
 
 class _Object(dict[str, Any]):
@@ -190,26 +202,38 @@ def _interaction_table(path: Path, bad_rows: BadRows) -> pl.DataFrame:
 
 
 def _read_sids(path: Path, items: pl.DataFrame, bad_rows: BadRows) -> dict[str, tuple[int, ...]]:
-    index = _read_object(path, what='{item: ["<a_1>", "<b_2>", ...]}')
-    if index.repeated:
-        raise ValueError(f"{path}: item {index.repeated[0]!r} has two SIDs; expected one each.")
-    levels: int | None = None
-    sids: dict[str, tuple[int, ...]] = {}
+    index = _read_index(path)
     for item_id in items["item_id"]:
         if item_id not in index:
             raise ValueError(
                 f"{path}: item {item_id!r} has no SID; expected one for each of the {len(items)} "
                 "items. Use the index that belongs to this catalogue, or leave it out to quantise."
             )
+    sids = _sids_of(index, items["item_id"], path)
+    if unused := len(index) - len(sids):
+        bad_rows.count("sid_of_unknown_item", unused)
+    return sids
+
+
+def _read_index(path: Path) -> _Object:
+    index = _read_object(path, what='{item: ["<a_1>", "<b_2>", ...]}')
+    if index.repeated:
+        raise ValueError(f"{path}: item {index.repeated[0]!r} has two SIDs; expected one each.")
+    return index
+
+
+def _sids_of(index: _Object, items: Iterable[str], path: Path) -> dict[str, tuple[int, ...]]:
+    first, levels = "", 0
+    sids: dict[str, tuple[int, ...]] = {}
+    for item_id in items:
         sids[item_id] = _codes(index[item_id], f"{path}: item {item_id!r}")
-        levels = levels or len(sids[item_id])
+        if not levels:
+            first, levels = item_id, len(sids[item_id])
         if len(sids[item_id]) != levels:
             raise ValueError(
                 f"{path}: item {item_id!r} has {len(sids[item_id])} levels, expected {levels} "
-                f"like item {items['item_id'][0]!r}. Every SID of an index has one length."
+                f"like item {first!r}. Every SID of an index has one length."
             )
-    if unused := len(index) - len(sids):
-        bad_rows.count("sid_of_unknown_item", unused)
     return sids
 
 

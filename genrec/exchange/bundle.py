@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from genrec.data.source import Times
 from genrec.schema import ITEMS, SPLIT, USERS, check
-from genrec.sid.codes import token_name
+from genrec.sid.codes import sid_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Bundle:
             raise ValueError(
                 f"{self.name}: this format is made of SIDs, and there are none; run the quantize stage"
             )
-        return [[token_name(n, int(c)) for n, c in enumerate(sid)] for sid in self.sids]
+        return [sid_tokens(sid) for sid in self.sids]
 
     def rows(self, part: str) -> Iterator[tuple[int, list[int], int]]:
         """Yields user, history and target of one part, in dense numbers.

@@ -6,7 +6,7 @@ checkpoints, early stopping, mixed precision and several processes are Trainer's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +26,7 @@ from transformers import (
 from genrec.lm.balance import CURVES_FILE, BalanceWatch, draw_curves, unbalanced
 from genrec.lm.callbacks import Average, Flow, LogFile, read_log, trackers
 from genrec.lm.checkpoints import check_kind, is_finished, last_complete_checkpoint, room_for
+from genrec.lm.conditions import conditions, warn_of_differences
 from genrec.lm.corpus import lengths_of, tasks_of
 from genrec.lm.loss import MAX_LOGITS
 from genrec.lm.packing import PackingCollator, check_packing, row_for
@@ -35,6 +36,12 @@ from genrec.lm.trainer import SidTrainer, Validate
 from genrec.progress import Progress, silent
 
 LOG_FILE = "log.jsonl"
+# The arguments of `train` that decide what it learns, beside the model and the data.
+_DECIDES = (
+    *("epochs", "max_steps", "tokens_per_batch", "packing", "lr", "weight_decay", "optimizer"),
+    *("warmup", "scheduler", "label_smoothing", "max_grad_norm", "ema", "eval_every", "patience"),
+    *("metric", "max_logits", "gradient_checkpointing", "seed"),
+)
 
 Scheduler = Literal["cosine", "one-cycle", "linear", "constant_with_warmup"]
 
@@ -70,12 +77,14 @@ def train(
     track_in: Path | None = None,
     validate: Validate | None = None,
     metric: str = "recall@10",
+    noted: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Trains `model` in place and leaves the best validated weights in it.
 
     Called again with the same `out`, it goes on from the last complete checkpoint there, with the
-    same batches, learning rate and dropout as if it had never stopped.
+    same batches, learning rate and dropout as if it had never stopped. What has changed since that
+    checkpoint (settings, threads, processes, device, versions of libraries) is warned of, one by one.
 
     Args:
         model: from `build_scratch` or `load_pretrained`, as it was when training first began.
@@ -110,6 +119,7 @@ def train(
             `recall@10` by the real decoder.
         metric: chooses the best checkpoint: a key of `validate`'s metrics (higher is better) or
             `loss` (lower is better).
+        noted: further settings to write into checkpoints and to compare: what `validate` depends on.
         progress: called as ("train", step, steps).
 
     Returns:
@@ -125,6 +135,7 @@ def train(
         ImportError: the optimizer's or a tracker's package is not installed.
         OSError: the disk is full; the last whole checkpoint stays.
     """
+    asked = dict(locals())
     _check_arguments(train_data, valid_data, epochs, max_steps, metric, validate)
     out.mkdir(parents=True, exist_ok=True)
     arguments = _arguments(
@@ -174,6 +185,14 @@ def train(
         ],
     )
     trainer.remove_callback(PrinterCallback)
+    under = conditions(
+        arguments.device,
+        processes=arguments.world_size,
+        precision=trainer.accelerator.mixed_precision,
+        settings={name: asked[name] for name in _DECIDES}
+        | {"examples": len(train_data), "validation examples": len(valid_data)}
+        | {"attention": getattr(model.config, "_attn_implementation", None), **(noted or {})},
+    )
     trainer.equip(
         sampler=sampler,
         tokens_per_batch=tokens_per_batch,
@@ -184,6 +203,7 @@ def train(
         validate=validate,
         max_logits=max_logits,
         tokenizer=tokenizer,
+        conditions=under,
     )
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     check_sharding(
@@ -192,8 +212,11 @@ def train(
     if checkpoint is not None:
         kind = "fsdp" if trainer.is_fsdp_enabled else "deepspeed" if sharded else "plain"
         check_kind(checkpoint, kind)
+    finished = checkpoint is not None and is_finished(checkpoint)
+    if checkpoint is not None and not finished and trainer.is_world_process_zero():
+        warn_of_differences(checkpoint, under)
     with quiet(), room_for("a checkpoint", out):
-        trainer.run(checkpoint, finished=checkpoint is not None and is_finished(checkpoint))
+        trainer.run(checkpoint, finished=finished)
     if trainer.is_world_process_zero():
         draw_curves(read_log(out / LOG_FILE), out / CURVES_FILE)
     summary = _summary(trainer, out, metric)

@@ -53,9 +53,19 @@ def parse_token(token: str) -> tuple[int, int]:
     return _LETTERS.index(match[1]), int(match[2])
 
 
+def is_token(text: str) -> bool:
+    """Says whether a text is written as a SID token is, such as `<a_12>`."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+def sid_tokens(sid: Sequence[int] | NDArray[np.integer]) -> list[str]:
+    """Returns a whole SID as tokens: `sid_tokens([12, 3])` is `["<a_12>", "<b_3>"]`."""
+    return [token_name(level, int(code)) for level, code in enumerate(sid)]
+
+
 def format_sid(sid: Sequence[int] | NDArray[np.integer]) -> str:
     """Returns a whole SID as text: `format_sid([12, 3])` is `<a_12><b_3>`."""
-    return "".join(token_name(level, int(code)) for level, code in enumerate(sid))
+    return "".join(sid_tokens(sid))
 
 
 def collision_rate(sids: NDArray[np.integer]) -> float:
