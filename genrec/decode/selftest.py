@@ -168,7 +168,7 @@ def _neighbour_changes(model: Any) -> str | None:
     near = torch.arange(length, device=device).expand(2, -1)
     far = near.clone()
     far[1, -1] = limit - 1
-    with LengthRope(config).fixed(model, length):
+    with LengthRope(config).fixed(model, limit):  # what is known is the same for both then
         one, other = (
             model(input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=positions)
             .logits[0]
