@@ -47,9 +47,7 @@ class PromptCache:
         self._entries.clear()
         self.num_bytes = 0
 
-    def find(
-        self, key: Hashable, tokens: torch.Tensor, regime: Hashable = None
-    ) -> Layers | None:
+    def find(self, key: Hashable, tokens: torch.Tensor, regime: Hashable = None) -> Layers | None:
         """Returns what is known of the longest common beginning with the user's last prompt.
 
         At least the last token is left to compute, for its output is what decoding starts from.
