@@ -104,31 +104,35 @@ class LengthRope:
             yield
 
 
-def vllm_differs(config: Any, max_model_len: int, *, levels: int) -> str | None:
-    """Returns how vLLM's frequencies are other ones than transformers', or None.
+def refuse_in_vllm(config: Any, max_model_len: int, *, levels: int) -> None:
+    """Refuses a model to which vLLM gives other frequencies than transformers.
 
-    vLLM chooses once, at its start: of longrope the long ones if `max_model_len` is beyond the switch,
-    of dynamic NTK those of its longest text.
+    vLLM chooses once, at its start (seen in 0.32's `Phi3LongRoPEScaledRotaryEmbedding` and
+    `DynamicNTKScalingRotaryEmbedding`): of longrope the long ones if `max_model_len` is beyond the
+    switch, of dynamic NTK those of its longest text.
 
     Args:
         config: the text model's.
         max_model_len: tokens that vLLM was started for, prompt and SID.
         levels: tokens of a SID, L.
+
+    Raises:
+        ValueError: if scores would be others than the model's; says how to start vLLM.
     """
     for kind, length, _ in _switches(config):
         if kind == "longrope" and max_model_len > length:
-            return (
+            raise ValueError(
                 f"this model's RoPE (longrope) has other frequencies for texts of more than {length} "
-                f"tokens, and vLLM takes those for all texts, as it was started for {max_model_len}: "
-                f"scores of shorter ones would be wrong. Start it with max_model_len={length} "
-                f"(prompts of up to {length - levels} tokens), or use engine hf, which takes both"
+                f"tokens, and vLLM, started for {max_model_len}, takes those for shorter ones too, "
+                f"whose scores would be wrong: start it with max_model_len={length} (prompts of up "
+                f"to {length - levels} tokens), or use BeamEngine (engine hf), which has both"
             )
         if kind == "dynamic":
-            return (
+            raise ValueError(
                 "this model's RoPE (dynamic NTK) goes by the length of each text, and vLLM takes the "
-                "frequencies of the longest one for all: scores would be wrong. Use engine hf"
+                "frequencies of the longest one for all, whose scores would be wrong: use BeamEngine "
+                "(engine hf)"
             )
-    return None
 
 
 def switch_lengths(config: Any) -> set[int]:
@@ -150,7 +154,8 @@ def _switches(config: Any) -> Iterator[Switch]:
 
 def _ropes(config: Any) -> Iterator[Mapping[str, Any]]:
     """Yields the settings of each RoPE; models of several layer types have one for each."""
-    whole = getattr(config, "rope_parameters", None)
+    # The second name is that of transformers before 5, which vLLM may run with.
+    whole = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
     if not isinstance(whole, Mapping):
         return
     if "rope_type" in whole or "type" in whole:

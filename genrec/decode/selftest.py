@@ -114,19 +114,19 @@ def _try(model: Any, strategy: Strategy) -> float | str:
     lengths = [4 + (window if window <= _LONGEST else 0)]
     # The steps of the first prompt cross the switch, the second one stays behind it.
     lengths += sorted(n - 1 for n in switch_lengths(config) if 4 < n <= min(_LONGEST, room or n))
-    found: float | str = "nothing was tried"
-    with evaluating(model):
-        for length in lengths:
-            try:
-                found = _compare(model, strategy, max(2, min(length, room - 2)) if room else length)
-            except NoCache as error:
-                found = str(error)
-            except Exception as error:  # whatever foreign code raises: it cannot be decoded so
-                said = (str(error).splitlines() or ["no message"])[0]
-                found = f"{type(error).__name__}: {said} (raised by the model as it was tried)"
-            if isinstance(found, str):
-                return found
-        return _neighbour_changes(model) or _later_changes(model) or found
+    lengths = [max(2, min(length, room - 2)) if room else length for length in lengths]
+    try:
+        with evaluating(model):
+            found = [_compare(model, strategy, length) for length in lengths]
+            refusals = [entry for entry in found if isinstance(entry, str)]
+            if refusals:
+                return refusals[0]
+            return _neighbour_changes(model) or _later_changes(model) or found[0]
+    except NoCache as error:
+        return str(error)
+    except Exception as error:  # whatever foreign code raises: it cannot be decoded so
+        said = (str(error).splitlines() or ["no message"])[0]
+        return f"{type(error).__name__}: {said} (raised by the model as it was tried)"
 
 
 def _compare(model: Any, strategy: Strategy, length: int) -> float | str:
@@ -140,16 +140,16 @@ def _compare(model: Any, strategy: Strategy, length: int) -> float | str:
     parents = torch.tensor([[1, 0], [1, 0]], device=device)
     head, rope = FullHead(model, []), LengthRope(model.config.get_text_config())
     whole = mask.sum(1).cpu() + 2
-    found = torch.empty(2, 2, _vocabulary(model), device=device)
-    for part in rope.parts(whole):  # as `BeamEngine` parts them
+    parts, outputs = list(rope.parts(whole)), []
+    for part in parts:  # as `BeamEngine` parts them
         users = part.to(device)
         with rope.fixed(model, int(whole[part].max())):
             decoder = make_decoder(strategy, head, model, prompts[users], mask[users], room=4)
             decoder.prefill()
             decoder.step(first[users], parents[users])
-            output = decoder.step(second[users], parents[users]).float()
-        found[users] = output[..., : found.shape[-1]]
-    expected = _plain(model, prompts, first, second)[..., : found.shape[-1]]
+            outputs.append(decoder.step(second[users], parents[users]).float())
+    found = torch.cat(outputs)[torch.cat(parts).argsort().to(device)]
+    expected = _plain(model, prompts, first, second)
     distance = (found - expected).square().mean().sqrt() / expected.std().clamp(min=1e-9)
     # Low precision rounds by shape, to about a hundredth; a mask ignored is far beyond either.
     if distance > (0.01 if _is_exact(model) else 0.1):  # false for NaN, which `search` reports
@@ -157,7 +157,7 @@ def _compare(model: Any, strategy: Strategy, length: int) -> float | str:
             f"4D attention masks, position_ids or padding are not honoured: beams differ from "
             f"plain sequences by {distance:.2g} standard deviations"
         )
-    if model.dtype == torch.float32 and device.type == "cpu" and distance > _EXACT:
+    if _is_exact(model) and device.type == "cpu" and distance > _EXACT:
         warnings.warn(
             f"{type(model).__name__}: scores will be near the model's, not the same: its steps with a "
             f"cache differ from one pass over the text by {distance:.2g} standard deviations of its "
