@@ -33,6 +33,7 @@ _NAMES = {
 }
 _LARGEST = 2**63 - 1
 _NUMBER = r"^\+?(\d*)\.?(\d*)$"
+_FRACTION = r"(:\d{2}:\d{2})\.(\d+)"  # of a second
 # Three digits of exponent: numbers of a million digits are no times.
 _EXPONENT = r"^\+?(?:\d+\.?\d*|\.\d+)[eE][+-]?\d{1,3}$"
 _FORMATS = (
@@ -235,34 +236,32 @@ def _text(text: pl.Series) -> list[pl.Series]:
         written = text.filter(scientific).unique()
         plain = [f"{Decimal(number):f}" for number in written]
         text = text.replace(written, pl.Series(plain, dtype=pl.String))
-    table = pl.DataFrame({"text": text})
     value = pl.col("text")
     # Through pandas, whole numbers beside a gap become "1577836800.0".
     front, back = (value.str.extract(_NUMBER, group) for group in (1, 2))
-    is_number = (front.str.len_chars() + back.str.len_chars()) > 0
-    number = pl.when(front == "").then(pl.lit("0")).otherwise(front).cast(pl.Int64, strict=False)
+    table = text.alias("text").to_frame().with_columns(front=front, back=back)
+    is_number = (pl.col("front").str.len_chars() + pl.col("back").str.len_chars()) > 0
+    table = table.with_columns(is_number=is_number.fill_null(False))
     dated = (
-        value.str.replace("[Tt]", " ")
+        pl.when(~pl.col("is_number"))
+        .then(value)
+        .str.replace("[Tt]", " ")
         .str.replace(r"\s*[Zz]$", "+00:00")
         .str.replace(r"\s+([+-]\d{2}:?\d{2})$", "$1")
     )
-    fraction = r"(:\d{2}:\d{2})\.(\d+)"
-    second = dated.str.replace(fraction, "$1")
+    second = dated.str.replace(_FRACTION, "$1")
     date = pl.coalesce(
         second.str.to_datetime(form, time_unit="us", time_zone=zone, strict=False).dt.epoch("s")
         for form, zone in _FORMATS
     )
-    table = table.with_columns(is_number=is_number.fill_null(False), number=number, back=back)
-    dates = table.filter(~pl.col("is_number")).select(
-        "text", date=date, digits=dated.str.extract(fraction, 2)
-    )
-    known = dates.unique("text")
-    table = table.join(known, on="text", how="left", maintain_order="left")
-    chosen = pl.when("is_number").then("number").otherwise("date")
-    below = pl.when("is_number").then("back").otherwise("digits").fill_null("")
+    number = pl.when(pl.col("front") == "").then(pl.lit("0")).otherwise("front")
+    digits = pl.when("is_number").then("back").otherwise(dated.str.extract(_FRACTION, 2))
     return table.select(
-        chosen.alias("_time"),
-        below.str.strip_chars_end("0").alias("_below"),
+        pl.when("is_number")
+        .then(number.cast(pl.Int64, strict=False))
+        .otherwise(date)
+        .alias("_time"),
+        digits.fill_null("").str.strip_chars_end("0").alias("_below"),
         (~pl.col("is_number") & value.is_not_null()).alias("_iso"),
     ).get_columns()
 
