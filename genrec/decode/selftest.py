@@ -117,11 +117,13 @@ def _try(model: Any, strategy: Strategy) -> float | str:
     lengths = [max(2, min(length, room - 2)) if room else length for length in lengths]
     try:
         with evaluating(model):
+            if refusal := _later_changes(model):
+                return refusal
             found = [_compare(model, strategy, length) for length in lengths]
             refusals = [entry for entry in found if isinstance(entry, str)]
             if refusals:
                 return refusals[0]
-            return _neighbour_changes(model) or _later_changes(model) or found[0]
+            return _neighbour_changes(model) or found[0]
     except NoCache as error:
         return str(error)
     except Exception as error:  # whatever foreign code raises: it cannot be decoded so

@@ -335,9 +335,9 @@ def _warn_of_lengths(model: Any, data: dict[str, datasets.Dataset]) -> None:
         if len({rope.regime(length) for length in lengths}) > 1:
             switch = min(switch.length for switch in rope.switches)
             logger.warning(
-                "%s examples have up to %d tokens, and the RoPE of %s has other frequencies beyond %d: "
-                "an example's loss depends on the longest in its batch. Decoding goes by each user's own "
-                "length. Set train.max_length=%d, and all is as for short texts",
+                "%s examples have up to %d tokens, and the RoPE of %s has other frequencies beyond "
+                "%d: an example's loss depends on the longest in its batch, while decoding goes by "
+                "each user's own length. Set train.max_length=%d to stay below",
                 *(name, lengths[-1], type(model).__name__, switch, switch),
             )
 
