@@ -58,7 +58,7 @@ def read_items(artifacts: Artifacts) -> pl.DataFrame:
 
 def served_name(trained: Artifact) -> str:
     """Returns the name under which a server offers a trained model: it changes with its files."""
-    return f"genrec-{fingerprint(trained.manifest['files'])}"
+    return f"genrec-{trained.digest}"
 
 
 class Bundle:

@@ -35,11 +35,14 @@ def cli() -> None:
 @_OVERRIDES
 @click.option("--to", metavar="STAGE", help="The last stage to run.")
 @click.option("--force", metavar="STAGE", help="Build this stage anew, and all that reads it.")
-def run(recipe: str, overrides: tuple[str, ...], to: str | None, force: str | None) -> None:
+@click.option("--strict", is_flag=True, help="Build anew what other versions of packages made.")
+def run(
+    recipe: str, overrides: tuple[str, ...], to: str | None, force: str | None, strict: bool
+) -> None:
     """Run every stage that is not finished, in order."""
     with _console() as console:
         pipeline = Pipeline.load(recipe, *overrides, console=console)
-        pipeline.run(to, force=force)
+        pipeline.run(to, force=force, strict=strict)
     if to in (None, "evaluate"):
         from genrec.show import show
 
@@ -99,10 +102,11 @@ def ablate(
 @cli.command()
 @_RECIPE
 @_OVERRIDES
-@click.option("--why", is_flag=True, help="Say which inputs differ from the newest artifact.")
-def plan(recipe: str, overrides: tuple[str, ...], why: bool) -> None:
+@click.option("--why", is_flag=True, help="Say which inputs or versions differ.")
+@click.option("--strict", is_flag=True, help="Plan a run with --strict.")
+def plan(recipe: str, overrides: tuple[str, ...], why: bool, strict: bool) -> None:
     """Show what a run would do, without running anything."""
-    for row in Pipeline.load(recipe, *overrides).plan():
+    for row in Pipeline.load(recipe, *overrides).plan(strict=strict):
         click.echo(f"{row.key:<24}{row.status:<9}{row.fingerprint}")
         if why or row.status in ("blocked", "damaged"):
             for reason in row.why:

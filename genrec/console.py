@@ -33,6 +33,8 @@ class Console:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self._warned: set[str] = set()
         self._out = rich.console.Console(stderr=True, quiet=quiet, highlight=False)
         self._live = self._out.is_terminal and not quiet
         self._bars = Bars(
@@ -92,8 +94,10 @@ class Console:
         self._out.print(f"[bold]{stage}[/] {escape(text)}")
 
     def warn(self, text: str) -> None:
-        """Prints a warning."""
-        self._out.print(f"[yellow]warning:[/] {escape(text)}")
+        """Prints a warning, once: many runs of an ablation may share what it is about."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self._out.print(f"[yellow]warning:[/] {escape(text)}")
 
     def progress(self, stage: str) -> Progress:
         """Returns the callable that a stage reports to."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from genrec.data import formats
+from genrec.data import formats, times_in
 from genrec.pipeline import Pipeline
 
 
@@ -51,4 +51,5 @@ def _bundle(pipeline: Pipeline, name: str, *, sids: bool) -> formats.Bundle:
         name,
         **{table: prepared.load(f"{table}.parquet") for table in names},
         sids=pipeline["quantize"].load() if has_sids else None,
+        times=times_in(prepared.load("stats.json")),
     )

@@ -47,7 +47,7 @@ class Stage:
 
 
 STAGES = (
-    Stage("prepare", 3, (), "items.parquet"),
+    Stage("prepare", 4, (), "items.parquet"),
     Stage("caption", 1, ("prepare",), "captions.parquet"),
     Stage("mine", 1, ("prepare", "caption"), "interests.parquet"),
     Stage("embed", 2, ("prepare", "caption", "mine"), "views.json", uses=("seed",)),
@@ -56,7 +56,7 @@ STAGES = (
         "compose", 2, ("prepare", "caption", "mine", "quantize"), "train.parquet", uses=("seed",)
     ),
     Stage(
-        "train", 1, ("prepare", "quantize", "compose"), "summary.json", uses=("seed",), resumes=True
+        "train", 2, ("prepare", "quantize", "compose"), "summary.json", uses=("seed",), resumes=True
     ),
     Stage("retrieve", 3, ("prepare",), "recommendations.parquet", uses=("mask_seen",)),
     Stage(

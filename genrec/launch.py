@@ -98,13 +98,18 @@ def launch(stage: str, words: Sequence[str], *, config: Path, force: bool = Fals
         )
 
 
+def launched() -> bool:
+    """Says whether a run started this process, and so has said what is to be said."""
+    return _LAUNCHED in os.environ
+
+
 def follow_launcher() -> None:
     """Lets this process end when its launcher does, where it has one.
 
     torchrun gives every process a session of its own, so a launcher that is killed would leave them
     running, with their memory and the lock on the artifact.
     """
-    if Processes.current().count > 1 or _LAUNCHED in os.environ:
+    if Processes.current().count > 1 or launched():
         threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from genrec import recipe as recipes
 from genrec.console import Console
+from genrec.environment import UNKNOWN, age, environment, of_rows
 from genrec.graph import STAGES, Graph, Node, ancestors, differences
-from genrec.launch import find_config, launch
+from genrec.launch import find_config, launch, launched
 from genrec.processes import Processes
 from genrec.recipe import Recipe
 from genrec.resources import matching
@@ -23,12 +25,16 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGES", "MissingArtifact", "Pipeline", "Plan"]
 
+log = logging.getLogger("genrec.pipeline")
 _SHARED = ("train", "recommend")  # the stages whose work is split over processes
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do with one node: `status` is done, run, damaged or blocked."""
+    """What a run would do with one node: `status` is done, run, damaged or blocked.
+
+    `why` of a done one says with which other versions it was made, if it was.
+    """
 
     key: str
     fingerprint: str
@@ -84,6 +90,8 @@ class Pipeline:
         self.graph = Graph(recipe, self._digests)
         self.nodes = self.graph.nodes
         self._processes = Processes.current()
+        self._warned: set[str] = set()
+        self._strict = False
 
     @classmethod
     def load(cls, path: str | Path, *overrides: str, console: Console | None = None) -> Pipeline:
@@ -96,32 +104,54 @@ class Pipeline:
         loaded = recipes.load(path, overrides)
         return cls(loaded, words=[str(path), *overrides], console=console)
 
-    def plan(self) -> list[Plan]:
-        """Returns what `run` would do, without reading the artifacts' contents."""
+    def plan(self, *, strict: bool = False) -> list[Plan]:
+        """Returns what `run` would do, without reading the artifacts' contents.
+
+        Args:
+            strict: as for `run`.
+        """
         plans: list[Plan] = []
+        anew: set[str] = set()
         for key, node in self.nodes.items():
             missing = self._missing_files(node)
             if missing:
                 plans.append(Plan(key, self.graph.fingerprint(key), "blocked", tuple(missing)))
                 continue
             try:
-                done = self._find(key) is not None
-                status, why = ("done", ()) if done else ("run", self._why(key))
+                artifact = self._find(key)
+                if artifact is None:
+                    status, why = "run", self._why(key)
+                else:
+                    found = self._age(artifact)
+                    again = self._read_anew(key, anew) if strict else ""
+                    status = "run" if again or (strict and found) else "done"
+                    why = tuple(part for part in (found, again) if part)
             except DamagedArtifact as error:
                 status, why = "damaged", (str(error),)
+            if status != "done":
+                anew.add(key)
             plans.append(Plan(key, self.graph.fingerprint(key), status, why))
         self._digests.save()
         return plans
 
     def run(
-        self, to: str | None = None, *, force: str | None = None, only: str | None = None
+        self,
+        to: str | None = None,
+        *,
+        force: str | None = None,
+        only: str | None = None,
+        strict: bool = False,
     ) -> None:
         """Builds what is missing, in order; what is there is checked and used.
+
+        An artifact that other versions of its packages made is used, with a warning.
 
         Args:
             to: the last stage to run; all by default.
             force: a stage to build anew, with everything that reads it.
             only: run this stage alone; its inputs must be there.
+            strict: build anew what other versions made, or unknown ones, with everything that
+                reads it; rows of the cache that others made are not used either.
 
         Raises:
             MissingArtifact: `only`, and an input is missing: names the command to run.
@@ -140,17 +170,19 @@ class Pipeline:
             for key in targets
             for k in ((key, *self.nodes[key].reads) if only else ancestors(self.nodes, key))
         }
-        forced = self._forced(force)
+        forced, anew = self._forced(force), set[str]()
+        self._strict = strict
         for key in [key for key in self.nodes if key in wanted]:
             mine = only is None or key in targets
-            if key in forced and mine:
-                self._build(key, "forced")
-            elif self._sound(key, rebuild=mine):
+            reason = "forced" if key in forced else self._too_old(key, anew) if strict else ""
+            if not (reason and mine) and self._sound(key, rebuild=mine):
                 self._console.note(key, f"done already, {self.graph.fingerprint(key)}")
             elif mine:
-                self._build(key)
+                self._build(key, reason)
+                anew.add(key)
             else:
                 raise self._absent(key, f"{only} needs {key}, which is not there yet", to=only)
+            self._warn_of_age(key)
         self._digests.save()
 
     def __getitem__(self, key: str) -> Artifact:
@@ -169,6 +201,7 @@ class Pipeline:
         if artifact is None:
             raise self._absent(key, f"{key} is not there yet")
         artifact.verify()
+        self._warn_of_age(key)
         return artifact
 
     def bundle(
@@ -212,11 +245,55 @@ class Pipeline:
         stage = self.nodes[key].stage
         return self.store.find(stage.name, self.graph.fingerprint(key), main=stage.main)
 
+    def _there(self, key: str) -> Artifact | None:
+        """Returns what is finished of a node; None too if its manifest cannot be read."""
+        try:
+            return self._find(key)
+        except DamagedArtifact:
+            return None
+
     def _why(self, key: str) -> tuple[str, ...]:
         newest = self.store.latest(self.nodes[key].stage.name)
         if newest is None:
             return ("never built in this store",)
         return tuple(differences(newest["inputs"], self.graph.inputs(key))) or ("removed",)
+
+    def _age(self, artifact: Artifact) -> str:
+        """Says with which other versions, or from which other inputs, an artifact was made."""
+        told = [found] if (found := age(artifact.manifest)) else []
+        for read, digest in artifact.manifest.get("read", {}).items():
+            now = self._there(read) if read in self.nodes else None
+            if now is not None and now.digest != digest:
+                told.append(f"made from an earlier build of {read}")
+        return "; ".join(told)
+
+    def _too_old(self, key: str, anew: set[str]) -> str:
+        """Says why `strict` builds anew what is there; empty if it is as it should be."""
+        artifact = self._there(key)
+        return "" if artifact is None else self._read_anew(key, anew) or self._age(artifact)
+
+    def _read_anew(self, key: str, anew: set[str]) -> str:
+        found = [read for read in self.nodes[key].reads if read in anew]
+        return f"reads {', '.join(found)}, built anew" if found else ""
+
+    def _warn_of_age(self, key: str) -> None:
+        """Warns once of a node that is used and was made otherwise than it would be made now."""
+        artifact = None if key in self._warned else self._there(key)
+        if artifact is None or not (found := self._age(artifact)):
+            return
+        self._warned.add(key)
+        if found == UNKNOWN:  # of a store from before: one line for all of its stages
+            found_there = {k: self._there(k) for k in self.nodes}
+            alike = [k for k, a in found_there.items() if a is not None and self._age(a) == found]
+            self._warned |= {*alike}
+            key = ", ".join(alike)
+        if not self._processes.first or launched():
+            return
+        text = f"{key}: {found}; `genrec run --strict` builds it anew"
+        if self._console.quiet:  # of a pipeline that is used from Python, or serves
+            log.warning(text)
+        else:
+            self._console.warn(text)
 
     def _forced(self, force: str | None) -> set[str]:
         if force is None:
@@ -252,21 +329,27 @@ class Pipeline:
             raise FileNotFoundError(
                 f"{problem}; set it in the recipe or by {problem.partition(':')[0]}=PATH"
             )
+        mark = self.graph.fingerprint(key)
+        if self._strict:
+            self.store.forget_older(node.stage.name, mark)
         if config := self._launcher(node):
-            self._launch(key, config, force=reason == "forced")
+            self._launch(key, config, force=bool(reason))
             return
         if self._processes.count > 1:
             reason = f"{reason}, {self._processes.count} processes".lstrip(", ")
         self._console.start(key, reason)
         inputs = {read: self[read] for read in node.reads}
+        made: dict[str, Any] = {
+            "environment": environment(node.section),
+            "read": {read: artifact.digest for read, artifact in inputs.items()},
+        }
         if not self._processes.first:  # one process alone keeps the books
-            self._call(node, inputs, self._partial(key))
+            self._call(node, inputs, self._partial(key), made)
             return
-        mark = self.graph.fingerprint(key)
         with self.store.building(
-            node.stage.name, mark, self.graph.inputs(key), resumes=node.stage.resumes
+            node.stage.name, mark, self.graph.inputs(key), resumes=node.stage.resumes, made=made
         ) as out:
-            self._call(node, inputs, out)
+            self._call(node, inputs, out, made)
         self._console.finish(key, str(self.store.folder(node.stage.name, mark)))
 
     def _launcher(self, node: Node) -> Path | None:
@@ -290,13 +373,25 @@ class Pipeline:
         partial.mkdir(parents=True, exist_ok=True)
         return partial
 
-    def _call(self, node: Node, inputs: Mapping[str, Artifact], out: Path) -> None:
+    def _call(
+        self,
+        node: Node,
+        inputs: Mapping[str, Artifact],
+        out: Path,
+        made: MutableMapping[str, Any],
+    ) -> None:
         # Imported when run: what a stage needs (torch) is nothing that `plan` or `--help` wait for.
         stage = import_module(f"genrec.stages.{node.stage.name}")
-        cache = RowCache(self.store.root / "rows.sqlite")
+        cache = RowCache(
+            self.store.root / "rows.sqlite",
+            environment=of_rows(made["environment"]),
+            strict=self._strict,
+        )
         try:
             progress = self._console.progress(node.key)
             context = Context(self.recipe, node.section, inputs, out, cache, progress)
             stage.run(context)
+            if older := cache.older():
+                made["older"] = [*made.get("older", ()), *older]
         finally:
             cache.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +13,16 @@ from typing import Any, Literal
 import numpy as np
 
 from genrec import recipe as recipes
+from genrec.data.formats.interchange import read_index
+from genrec.environment import changed
 from genrec.lm.card import Facts, model_card
 from genrec.lm.compose import prompt_for
+from genrec.lm.meaning import SIDS_FILE, write_sids
 from genrec.pipeline import Pipeline
 from genrec.recommender import Recommender
-from genrec.sid import format_sid, parse_token
 
-SIDS_FILE, SETTINGS_FILE = "sids.json", "genrec.json"
+log = logging.getLogger(__name__)
+SETTINGS_FILE = "genrec.json"
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -58,7 +62,8 @@ def publish(
         )
     out.mkdir(parents=True, exist_ok=True)
     _copy_model(pipeline, out, what)
-    _write_json(out / SIDS_FILE, _sids(pipeline))
+    item_ids = pipeline["prepare"].load("items.parquet")["item_id"].to_list()
+    write_sids(out, item_ids, pipeline["quantize"].load())
     _write_json(out / SETTINGS_FILE, _settings(pipeline))
     card = model_card(_facts(pipeline, what), place=push_to or str(out))
     (out / "README.md").write_text(card, encoding="utf-8")
@@ -122,9 +127,11 @@ def open_published(place: str | Path) -> Published:
         raise FileNotFoundError(f"{folder / SIDS_FILE}: not there; genrec publish writes it")
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: an adapter without its base; its README.md loads it by peft")
-    sids = json.loads((folder / SIDS_FILE).read_text("utf-8"))
+    sids = read_index(folder / SIDS_FILE)
     settings = json.loads((folder / SETTINGS_FILE).read_text("utf-8"))
-    codes = np.array([[parse_token(t)[1] for t in sid] for sid in sids.values()], dtype=np.int32)
+    if told := changed(settings.get("made_with") or {}):
+        log.warning("%s: trained with %s; its lists may differ from those measured", place, told)
+    codes = np.array(list(sids.values()), dtype=np.int32)
     recommender = Recommender.load(folder, codes, max_length=settings["max_length"])
     return Published(recommender, list(sids), settings["prompt"])
 
@@ -147,18 +154,11 @@ def _copy_model(pipeline: Pipeline, out: Path, what: str) -> None:
         _write_json(folder / _ADAPTER_FILES[0], config)
 
 
-def _sids(pipeline: Pipeline) -> dict[str, list[str]]:
-    """Returns each item's tokens by its own id, as in LC-Rec's index files: `{"i7": ["<a_1>", ..]}`."""
-    ids = pipeline["prepare"].load("items.parquet")["item_id"].to_list()
-    sids = pipeline["quantize"].load()
-    tokens = (format_sid(sid).replace("><", "> <").split(" ") for sid in sids)
-    return dict(zip(ids, tokens, strict=True))
-
-
 def _settings(pipeline: Pipeline) -> dict[str, Any]:
     compose, train = pipeline.recipe.compose, pipeline.recipe.train
     prompt = {"style": compose.style, "max_history": compose.max_history}
-    return {"prompt": prompt, "max_length": train.max_length}
+    settings = {"prompt": prompt, "max_length": train.max_length}
+    return settings | {"made_with": pipeline["train"].manifest.get("environment")}
 
 
 def _facts(pipeline: Pipeline, what: str) -> Facts:
@@ -176,6 +176,7 @@ def _facts(pipeline: Pipeline, what: str) -> Facts:
         data=pipeline["prepare"].load("stats.json"),
         sids=pipeline["quantize"].load("stats.json"),
         training=pipeline["train"].load("summary.json"),
+        made_with=pipeline["train"].manifest.get("environment"),
         metrics=[row for row in metrics if row["split"] == "test"],
     )
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -49,6 +49,7 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 class Prepare(Section):
     """Raw files to tables and the split."""
 
+    packages: ClassVar[tuple[str, ...]] = ("numpy", "pillow", "polars", "pyarrow")
     source: Source
     core: int = Field(5, ge=0, description="k-core on users and items; 0 keeps all")
     repeats: Literal["drop", "last", "exact", "consecutive", "keep"] = "drop"
@@ -96,6 +97,7 @@ class Recommend(Section):
 class Evaluate(Section):
     """Metrics with intervals, what the systems know of each other, and the report."""
 
+    packages: ClassVar[tuple[str, ...]] = ("numpy",)
     ks: tuple[int, ...] = (5, 10, 20)
     baselines: tuple[str, ...] = ("popular", "cooccurrence")
     samples: int = Field(1000, ge=100, description="bootstrap resamples")
@@ -190,6 +192,7 @@ class Recipe(Section):
                 )
         self._check_weights((*lengths, *llm))
         self._check_lengths(lengths)
+        self._check_tasks()
         if self.probe.enabled and not self.recommend.enabled:
             raise ValueError(
                 "probe.enabled: there is no model to look into with recommend.enabled=false; set "
@@ -204,13 +207,30 @@ class Recipe(Section):
                     )
         if self.quantize.kind == "published" and self.train.model.sid_init == "codebook":
             raise ValueError(
-                "train.model.sid_init=codebook: published SIDs come without a codebook; set it to "
-                "random, or make the SIDs here (quantize.kind=rkmeans)"
+                "train.model.sid_init=codebook: published SIDs come without a codebook; leave "
+                "it out, or make the SIDs here (quantize.kind=rkmeans)"
             )
         source = self.prepare.source
         if self.quantize.kind == "published" and getattr(source, "index", None) is None:
             raise ValueError("quantize.kind=published needs prepare.source.index, an *.index.json")
         return self
+
+    def _check_tasks(self) -> None:
+        """Checks that the LLM, if one is trained, has a task."""
+        made = [name for name in ("caption", "mine") if getattr(self, name).engine.kind != "none"]
+        if not self.recommend.enabled or self.compose.active(made):
+            return
+        waiting = [
+            f"compose.tasks.{name} needs {task.needs}.engine"
+            for name, task in self.compose.tasks
+            if task.rate is None
+        ]
+        raise ValueError(
+            "compose.tasks: no task takes part, so there is nothing to train on: every rate is 0"
+            + (f", or null without the texts it is for ({', '.join(waiting)})" if waiting else "")
+            + "; set a rate above 0, such as compose.tasks.history_to_sid.rate=1, or "
+            "recommend.enabled=false for retrievers alone"
+        )
 
     def _check_weights(self, systems: tuple[str, ...]) -> None:
         """Checks now what the fusion, after all the training, would refuse."""

@@ -105,6 +105,53 @@ def check(table: pl.DataFrame, schema: Schema, where: str | Path) -> pl.DataFram
     return table
 
 
+def check_lists(table: pl.DataFrame, where: str | Path, *, invalid: bool = True) -> pl.DataFrame:
+    """Returns a recommendations table if its values can be trusted.
+
+    Args:
+        table: schema `RECOMMENDATIONS`.
+        where: the file or system that it came from, named in the error.
+        invalid: a negative item, which fills a place with nothing, is allowed; its score may be -inf.
+
+    Raises:
+        ValueError: it does not fit its schema, a value is missing, a score is not finite, a rank is
+            below 1, or an item stands twice in a user's list. Names row (from 1), user and item.
+    """
+    check(table, RECOMMENDATIONS, where)
+    nothing = pl.col("item") < 0
+    score = pl.col("score")
+    rules = [
+        ("user", pl.col("user").is_not_null(), "a user"),
+        ("item", pl.col("item").is_not_null() & (~nothing | invalid), "an item of the catalogue"),
+        ("rank", pl.col("rank") >= 1, "1 or more"),
+        ("score", score.is_finite() | ((score == float("-inf")) & nothing), "a finite number"),
+    ]
+    for name, holds, expected in rules:
+        if len(wrong := _numbered(table, ~holds.fill_null(False))):
+            one = wrong.row(0, named=True)
+            raise ValueError(
+                f"{where}: user {one['user']}, item {one['item']} has {name} {one[name]} "
+                f"(row {one['row']}; {len(wrong):,} such rows); expected {expected}. Correct these "
+                "rows or leave them out."
+            )
+    again = ~nothing & pl.struct("user", "item").is_duplicated()
+    if len(twice := _numbered(table, again)):
+        row, user, item = twice.row(0)[:3]
+        raise ValueError(
+            f"{where}: user {user} has item {item} twice (row {row}; {len(twice):,} such rows); "
+            "expected every item once in a user's list"
+        )
+    return table
+
+
+def _numbered(table: pl.DataFrame, wrong: pl.Expr) -> pl.DataFrame:
+    """The rows where `wrong` holds, with their number from 1 before the columns of `RECOMMENDATIONS`."""
+    holds = table.select(wrong.alias("wrong"))["wrong"]
+    if not holds.any():
+        return pl.DataFrame()
+    return table.select(RECOMMENDATIONS.keys()).with_row_index("row", 1).filter(holds)
+
+
 def read(path: str | Path, schema: Schema) -> pl.DataFrame:
     """Reads a parquet table and checks it against `schema`.
 
@@ -123,8 +170,11 @@ def read(path: str | Path, schema: Schema) -> pl.DataFrame:
 
 
 def write(path: str | Path, table: pl.DataFrame, schema: Schema) -> None:
-    """Checks `table` against `schema` and writes it as parquet."""
-    check(table, schema, path).write_parquet(path)
+    """Checks `table` against `schema` (of lists, also their values) and writes it as parquet."""
+    check(table, schema, path)
+    if schema is RECOMMENDATIONS:
+        check_lists(table, path)
+    table.write_parquet(path)
 
 
 @dataclass(frozen=True, slots=True)

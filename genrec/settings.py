@@ -43,6 +43,10 @@ class Section(BaseModel):
             problems = "; ".join(_explain(problem, cls) for problem in error.errors())
             raise ValueError(f"{cls.__name__}: {problems}") from error
 
+    def made_with(self) -> set[str]:
+        """Returns the packages whose versions decide the result of this section alone."""
+        return {name for kind in type(self).__mro__ for name in vars(kind).get("packages", ())}
+
     @property
     def reads(self) -> tuple[str, ...] | None:
         """The stages that this section reads, where it differs from the table in `graph.STAGES`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import rich.console
@@ -100,6 +100,11 @@ def _tree(out: rich.console.Console, stats: Mapping[str, Any]) -> None:
         out.print(Text(f"  {name}: {', '.join(map(str, _listed(value)))}"), soft_wrap=True)
 
 
+def _tell(out: rich.console.Console, findings: Sequence[str]) -> None:
+    for finding in findings:
+        out.print(Text(f"  ! {finding}", style="bold"), soft_wrap=True)
+
+
 def _listed(value: Any) -> list[Any]:
     if isinstance(value, Mapping):
         return [f"{k} {_rounded(v)}" for k, v in value.items()]
@@ -115,7 +120,9 @@ _CARD = ("users", "items", "interactions", "density", "users_in", "split", "time
 
 def _prepare(out: rich.console.Console, _: Pipeline, artifact: Artifact, rows: int) -> None:
     stats = artifact.load("stats.json")
+    findings = stats.pop("findings", [])
     _tree(out, {name: stats[name] for name in _CARD if name in stats} | stats)
+    _tell(out, findings)
     out.print(Text(f"  popularity curve: {artifact / POPULARITY_FILE}"), soft_wrap=True)
     for name in ("items", "test"):
         out.print(f"{name}.parquet", style="bold", highlight=False)
@@ -154,8 +161,7 @@ def _quantize(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact,
     stats = artifact.load("stats.json")
     findings = stats.pop("findings", [])
     _tree(out, stats)
-    for finding in findings:
-        out.print(Text(f"  ! {finding}", style="bold"), soft_wrap=True)
+    _tell(out, findings)
     titles = pipeline["prepare"].load()["title"]
     for sid, title in list(zip(artifact.load(), titles, strict=True))[:rows]:
         out.print(Text.assemble("  ", (format_sid(sid), "cyan"), "  ", _short(title)))

@@ -21,6 +21,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from genrec.environment import changed
 from genrec.progress import Progress, silent
 
 MANIFEST = "artifact.json"
@@ -93,6 +94,11 @@ class Artifact:
         """Returns the names of the artifact's files, sorted."""
         return sorted(self.manifest["files"])
 
+    @property
+    def digest(self) -> str:
+        """What stands for the content of all files: another build may have another."""
+        return str(self.manifest.get("digest") or fingerprint(self.manifest["files"]))
+
     def verify(self, progress: Progress = silent) -> None:
         """Reads every file and compares it with the manifest.
 
@@ -122,6 +128,7 @@ class Store:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
+        self._read: dict[Path, tuple[tuple[int, int], dict[str, Any]]] = {}
 
     def folder(self, stage: str, fingerprint: str) -> Path:
         """Returns where an artifact lies, finished or not."""
@@ -138,12 +145,20 @@ class Store:
             if path.is_dir():
                 raise DamagedArtifact(f"{path / MANIFEST}: damaged: the file is missing")
             return None
-        try:
-            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            manifest["files"], manifest["inputs"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedArtifact(f"{path / MANIFEST}: damaged: {error}") from error
-        return Artifact(stage, fingerprint, path, main, manifest)
+        return Artifact(stage, fingerprint, path, main, self._manifest(path / MANIFEST))
+
+    def _manifest(self, path: Path) -> dict[str, Any]:
+        """Reads a manifest, once while it stays the same file: it may list 100,000 pictures."""
+        status = path.stat()
+        stamp = (status.st_mtime_ns, status.st_ino)
+        if path not in self._read or self._read[path][0] != stamp:
+            try:
+                manifest = json.loads(path.read_text(encoding="utf-8"))
+                manifest["files"], manifest["inputs"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise DamagedArtifact(f"{path}: damaged: {error}") from error
+            self._read[path] = stamp, manifest
+        return self._read[path][1]
 
     def latest(self, stage: str) -> Mapping[str, Any] | None:
         """Returns the manifest of the newest finished artifact of a stage, for `plan --why`."""
@@ -156,6 +171,12 @@ class Store:
         except ValueError:
             return None
 
+    def forget_older(self, stage: str, fingerprint: str) -> None:
+        """Removes what a killed run left of an artifact, if other versions made it, or unknown ones."""
+        partial = self.folder(stage, f"{fingerprint}.partial")
+        if partial.exists() and ((begun := _beginning(partial)) is None or changed(begun)):
+            shutil.rmtree(partial)
+
     def remove(self, stage: str, fingerprint: str) -> None:
         """Removes a finished artifact, in one rename first, so that none is ever half there."""
         path = self.folder(stage, fingerprint)
@@ -166,7 +187,13 @@ class Store:
 
     @contextmanager
     def building(
-        self, stage: str, fingerprint: str, inputs: Mapping[str, Any], *, resumes: bool
+        self,
+        stage: str,
+        fingerprint: str,
+        inputs: Mapping[str, Any],
+        *,
+        resumes: bool,
+        made: MutableMapping[str, Any] | None = None,
     ) -> Iterator[Path]:
         """Yields the folder to write into; on leaving without an error the artifact is finished.
 
@@ -175,6 +202,9 @@ class Store:
             fingerprint: of `inputs`.
             inputs: what the result depends on, kept in the manifest.
             resumes: keep what a killed run left there (the trainer's checkpoints).
+            made: how it is made, kept in the manifest as it is at the end: `environment`, package to
+                version; `read`, the digests of its inputs; `older`, parts that were made before, by
+                other versions, each with `what` and `environment` (None if unknown).
 
         Raises:
             RuntimeError: another process is building this artifact.
@@ -182,17 +212,21 @@ class Store:
         final = self.folder(stage, fingerprint)
         partial = final.with_name(f"{final.name}.partial")
         final.parent.mkdir(parents=True, exist_ok=True)
+        made = {} if made is None else made
         try:
             with FileLock(final.with_name(f"{final.name}.lock"), timeout=0):
                 if partial.exists() and not resumes:
                     shutil.rmtree(partial)
                 partial.mkdir(exist_ok=True)
+                begun = _note_beginning(partial, made)
                 started = time.time()
                 yield partial
                 _open_to_readers(partial)
-                _write_manifest(partial, stage, fingerprint, inputs, time.time() - started)
+                told = {"inputs": inputs, **made}
+                _write_manifest(partial, stage, fingerprint, told, time.time() - started)
                 self.remove(stage, fingerprint)
                 partial.rename(final)
+                begun.unlink(missing_ok=True)
         except Timeout as error:
             raise RuntimeError(
                 f"{final}: another genrec process is building this artifact; wait for it, "
@@ -205,36 +239,70 @@ class RowCache(MutableMapping[str, bytes]):
 
     Args:
         path: the database file; made with its folder.
+        environment: what rows are made with from now on, package to version. Empty: no version
+            matters to them.
+        strict: rows that other versions made, or unknown ones, count as missing.
 
     Raises:
         ValueError: the file is no sqlite database.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        strict: bool = False,
+    ) -> None:
+        self._made_by = dict(environment or {})
+        self._strict = strict
+        self._differs: dict[str | None, bool] = {}
+        self._older: dict[str | None, set[str]] = {}
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path, timeout=60)
         try:
             with FileLock(f"{path}.lock"):  # the switch to WAL does not wait for other processes
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute(
-                    "CREATE TABLE IF NOT EXISTS rows (key TEXT PRIMARY KEY, value BLOB)"
+                    "CREATE TABLE IF NOT EXISTS rows "
+                    "(key TEXT PRIMARY KEY, value BLOB, made_by TEXT)"
                 )
+                columns = [row[1] for row in self._db.execute("PRAGMA table_info(rows)")]
+                if "made_by" not in columns:  # of a cache from before versions were recorded
+                    self._db.execute("ALTER TABLE rows ADD COLUMN made_by TEXT")
         except sqlite3.DatabaseError as error:
             raise ValueError(f"{path}: not a usable cache ({error}); delete it") from error
 
+    def older(self) -> list[dict[str, Any]]:
+        """Returns which rows that were read had been made by other versions: `what`, `environment`."""
+        return [
+            {
+                "what": f"{len(keys)} rows of the cache made",
+                "environment": None if made_by is None else json.loads(made_by),
+            }
+            for made_by, keys in self._older.items()
+        ]
+
     def __getitem__(self, key: str) -> bytes:
-        row = self._db.execute("SELECT value FROM rows WHERE key = ?", (key,)).fetchone()
+        row = self._db.execute("SELECT value, made_by FROM rows WHERE key = ?", (key,)).fetchone()
         if row is None:
             raise KeyError(key)
-        return bytes(row[0])
+        value, made_by = row
+        if self._made_by and self._made_otherwise(made_by):
+            if self._strict:
+                raise KeyError(key)
+            self._older.setdefault(made_by, set()).add(key)
+        return bytes(value)
 
     def __setitem__(self, key: str, value: bytes) -> None:
         self.put_many({key: value})
 
     def put_many(self, rows: Mapping[str, bytes]) -> None:
         """Stores all of `rows` or, when killed, none of them."""
+        made_by = canonical(self._made_by)
+        filled = [(key, value, made_by) for key, value in rows.items()]
         with self._db:
-            self._db.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", rows.items())
+            self._db.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", filled)
 
     def __delitem__(self, key: str) -> None:
         with self._db:
@@ -246,6 +314,14 @@ class RowCache(MutableMapping[str, bytes]):
 
     def __len__(self) -> int:
         return int(self._db.execute("SELECT COUNT(*) FROM rows").fetchone()[0])
+
+    def _made_otherwise(self, made_by: str | None) -> bool:
+        if made_by not in self._differs:
+            known = None if made_by is None else json.loads(made_by)
+            self._differs[made_by] = known is None or bool(
+                changed({name: v for name, v in known.items() if name in self._made_by})
+            )
+        return self._differs[made_by]
 
     def close(self) -> None:
         """Closes the database."""
@@ -300,23 +376,46 @@ def _open_to_readers(folder: Path) -> None:
             path.chmod(mode | path.stat().st_mode)
 
 
+def _note_beginning(partial: Path, made: MutableMapping[str, Any]) -> Path:
+    """Notes with which versions a build begins, beside its folder; returns the note.
+
+    If it goes on in what was begun by other versions, or unknown ones, `made` says so.
+    """
+    note = partial.with_suffix(".begun.json")
+    now = made.get("environment", {})
+    if any(partial.iterdir()):
+        begun = _beginning(partial)
+        if begun is None or changed(begun):
+            made.setdefault("older", []).append({"what": "begun", "environment": begun})
+            return note  # the first steps stay what they are, however often this is killed
+    note.write_text(canonical(now), encoding="utf-8")
+    return note
+
+
+def _beginning(partial: Path) -> dict[str, str] | None:
+    """Returns what a build that was killed had begun with; None if that is unknown."""
+    try:
+        return dict(json.loads(partial.with_suffix(".begun.json").read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 def _write_manifest(
-    folder: Path, stage: str, fingerprint: str, inputs: Mapping[str, Any], seconds: float
+    folder: Path, stage: str, mark: str, told: Mapping[str, Any], seconds: float
 ) -> None:
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    files = {
+        p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": file_digest(p)}
+        for p in paths
+    }
     manifest = {
         "stage": stage,
-        "fingerprint": fingerprint,
-        "inputs": inputs,
+        "fingerprint": mark,
+        **told,
         "seconds": round(seconds, 3),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "files": {
-            p.relative_to(folder).as_posix(): {
-                "bytes": p.stat().st_size,
-                "sha256": file_digest(p),
-            }
-            for p in files
-        },
+        "digest": fingerprint(files),
+        "files": files,
     }
     temporary = folder / f"{MANIFEST}.tmp"
     with temporary.open("w", encoding="utf-8") as stream:

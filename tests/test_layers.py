@@ -17,7 +17,7 @@ LAYERS = [
         *("processes", "console"),
     },
     {"ranking"},
-    {"recipe", "store", "graph", "prompts"},
+    {"recipe", "environment", "store", "graph", "prompts"},
     {"data"},
     {"sid", "engines", "demo"},
     {"data.formats"},  # writes and reads SIDs (sid) beside tables (data)

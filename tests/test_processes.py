@@ -245,6 +245,7 @@ def test_two_processes_go_on_as_one_and_one_as_two(
     said = capfd.readouterr().err
     assert said.count("train begins (2 processes)") == 1, said
     assert said.count("recommend begins (2 processes)") == 1, said
+    assert " ".join(said.split()).count("processes: 1 -> 2") == 1, said
     assert_same_curve(alone[0], pipeline)
 
     folder = pipeline["recommend"].path

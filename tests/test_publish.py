@@ -1,6 +1,7 @@
 """Publishing: QLoRA trained on a CPU by the demo recipe, and its folder loaded as its own card says."""
 
 import json
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from genrec import Pipeline, publish
+from genrec import Pipeline, environment, publish
 from genrec.lm.batch import code_token_ids
 from genrec.lm.card import Facts, model_card
 from genrec.lm.rows import stack
@@ -192,6 +193,7 @@ FACTS = Facts(
         **{"steps": 500, "epochs": 2.0, "best_step": 400, "metric": "ndcg@10"},
         **{"trainable": 10, "parameters": 1000},
     },
+    made_with={"torch": "2.13.0", "transformers": "5.23.0"},
     metrics=[
         {"system": s, "metric": m, "k": 10, "value": v, "low": low, "high": high, "users": 1200}
         for s, m, v, low, high in (
@@ -221,6 +223,25 @@ def test_a_card_by_hand() -> None:
     assert "4 levels of 256 codes; 12.5% of the items shared one before repair" in card
     assert "seed: 3" in card
     assert 'from_pretrained(base, "me/shop", subfolder="adapter")' in card
+
+
+def test_other_versions_than_it_was_trained_with_are_said(
+    trained: Pipeline,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="genrec.publish"):
+        publish.open_published(folder)
+    assert caplog.text == ""
+    made_with = json.loads((folder / "genrec.json").read_text())["made_with"]
+    assert made_with == trained["train"].manifest["environment"]
+    assert f"transformers {made_with['transformers']}" in (folder / "README.md").read_text()
+    real = environment.installed
+    monkeypatch.setattr(environment, "installed", lambda p: "9" if p == "transformers" else real(p))
+    with caplog.at_level(logging.WARNING, logger="genrec.publish"):
+        publish.open_published(folder)
+    assert f"trained with transformers {made_with['transformers']}, now 9;" in caplog.text
 
 
 def test_the_tokenizer_keeps_the_sids_whole(folder: Path) -> None:

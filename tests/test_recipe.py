@@ -1,11 +1,13 @@
 """Recipes: every shipped one loads; overrides; errors that name the key and the nearest right one."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from genrec import recipe, resources
 from genrec.enrich.settings import Late
+from genrec.lm.settings import Tasks
 from genrec.recipe import Prepare, Recipe, RecipeError, load
 
 SHIPPED = sorted(
@@ -112,6 +114,24 @@ def test_mistakes_name_the_key_and_the_mend(tmp_path: Path, override: str, messa
 def test_contradictions(tmp_path: Path, extra: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         load(write(tmp_path, DEMO + extra))
+
+
+NO_TASK = {name: {"rate": 0} for name in Tasks.model_fields}
+
+
+def test_a_recipe_without_a_task_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    """By name: what is 0, what is null for want of words, and what to set."""
+    none = [f"compose.tasks={json.dumps(NO_TASK)}"]
+    path = write(tmp_path, DEMO)
+    with pytest.raises(RecipeError, match=r"compose\.tasks: no task takes part.*rate is 0; set a"):
+        load(path, none)
+    wordless = [*none, "compose.tasks.caption_to_sid.rate=null"]
+    with pytest.raises(RecipeError, match=r"tasks\.caption_to_sid needs caption\.engine\); set a"):
+        load(path, wordless)
+    load(path, [*wordless, "caption.engine={kind: hf, model: 'asset:tiny-vlm'}"])
+    load(path, [*none, "compose.tasks.title_to_sid.rate=0.1"])
+    retrievers = ["recommend.enabled=false", "probe.enabled=false"]
+    load(path, [*none, *retrievers])  # trains no LLM
 
 
 def test_missing_section_is_named(tmp_path: Path) -> None:

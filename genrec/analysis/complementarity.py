@@ -145,11 +145,7 @@ def _truth(targets: pl.DataFrame, num_items: int, num_users: int) -> _Truth:
 
 def _lists(table: pl.DataFrame, truth: _Truth, *, k: int, num_items: int, where: str) -> _Lists:
     """Keeps the first k places of the users that count, and of them the items of the catalogue."""
-    schema.check(table, schema.RECOMMENDATIONS, where)
-    unranked = table.filter(~(pl.col("rank") >= 1).fill_null(False))
-    if len(unranked):
-        user, item, rank = unranked.select("user", "item", "rank").row(0)
-        raise ValueError(f"{where}: user {user}, item {item} has rank {rank}; expected 1 or more")
+    schema.check_lists(table, where)
     rows = pl.DataFrame({"user": truth.users, "row": np.arange(len(truth.users))})
     top = (
         table.select(pl.col("user").cast(pl.Int64), "item", "rank")
@@ -160,9 +156,6 @@ def _lists(table: pl.DataFrame, truth: _Truth, *, k: int, num_items: int, where:
         .sort("row", "item")
     )
     keys = top["row"].to_numpy() * num_items + top["item"].to_numpy().astype(np.int64)
-    if (np.diff(keys) == 0).any():
-        at = int(np.argmin(np.diff(keys)))
-        raise ValueError(f"{where}: user {top['user'][at]} has item {top['item'][at]} twice")
     place = np.zeros(len(truth.item), dtype=np.int64)
     if len(keys):
         wanted = truth.row * num_items + truth.item

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -49,6 +49,12 @@ class JudgeSettings(Section):
 class Probe(Section):
     """What the SIDs keep of the embeddings, and what the model knows of the SIDs."""
 
+    packages: ClassVar[tuple[str, ...]] = (
+        "torch",
+        "transformers",
+        "sentence-transformers",
+        "scikit-learn",
+    )
     enabled: bool = Field(True, description="false leaves the stage out")
     items: int = Field(200, ge=2, description="items that are asked about")
     users: int = Field(200, ge=1, description="test users decoded without the trie")
@@ -61,6 +67,7 @@ class Probe(Section):
 class AlignmentSettings(Section):
     """How much of a retriever's collaborative space can be read off the items' semantic one."""
 
+    packages: ClassVar[tuple[str, ...]] = ("torch", "scikit-learn", "scipy")
     of: str = Field(description="the name of a retriever that has such a space: anchorrec, sasrec")
     view: str = "text"
     probes: tuple[Literal["linear", "mlp-1", "mlp-2", "mlp-3"], ...] = ("linear", "mlp-1")

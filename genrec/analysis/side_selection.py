@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from genrec.progress import Progress, silent
-from genrec.retrieve.magnitude.loss import SCALE, VARIANTS, Variant
+from genrec.retrieve.magnitude.loss import LEAST, SCALE, VARIANTS, Variant
 from genrec.retrieve.magnitude.norms import variation
 from genrec.retrieve.magnitude.retriever import Magnitude
 from genrec.retrieve.magnitude.training import TextQueries
@@ -260,7 +260,9 @@ def compare_sides(
 
 
 def _unit(vectors: npt.NDArray[np.float64]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    sizes = np.maximum(np.linalg.norm(vectors, axis=1), 1e-6)
+    """Directions and norms as `shrink` divides by them; a vector without direction stays as it is."""
+    sizes = np.linalg.norm(vectors, axis=1)
+    sizes = np.where(sizes > LEAST, sizes, 1.0)
     return vectors / sizes[:, None], sizes
 
 

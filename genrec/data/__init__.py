@@ -5,7 +5,7 @@ Every source is a plain function that returns `RawData`; `prepare` turns that in
 
 from genrec.data.amazon import hub_files, read_amazon
 from genrec.data.anonymous import hash_users
-from genrec.data.card import POPULARITY_FILE, describe, plot_popularity
+from genrec.data.card import POPULARITY_FILE, describe, plot_popularity, times_in
 from genrec.data.download import Downloaded, Policy, download
 from genrec.data.files import ItemFile, read_files
 from genrec.data.images import find_images, verify_images
@@ -13,7 +13,7 @@ from genrec.data.leakage import LeakageError, check_no_leakage
 from genrec.data.logs import LogFile
 from genrec.data.movielens import read_movielens
 from genrec.data.pictures import Fetched, fetch
-from genrec.data.protocols import PROTOCOLS, ColdItems, ColdUsers, LastOut, Temporal
+from genrec.data.protocols import PROTOCOLS, ColdItems, ColdUsers, LastOut, RandomOut, Temporal
 from genrec.data.recbole import read_recbole
 from genrec.data.source import RawData
 from genrec.data.split import Prepared, k_core, prepare, sid_array
@@ -31,6 +31,7 @@ __all__ = [
     "LogFile",
     "Policy",
     "Prepared",
+    "RandomOut",
     "RawData",
     "Temporal",
     "check_no_leakage",
@@ -48,5 +49,6 @@ __all__ = [
     "read_movielens",
     "read_recbole",
     "sid_array",
+    "times_in",
     "verify_images",
 ]

@@ -15,12 +15,13 @@ from typing import Any, Literal
 import polars as pl
 
 from genrec.data import tables
-from genrec.data.lines import lines
+from genrec.data.cells import columns_of
+from genrec.data.lines import lines, whole_lines
 from genrec.data.logs import at_least
 from genrec.data.pictures import place_images
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean
 from genrec.data.text import as_text, without_markup
-from genrec.data.timestamps import Unit, to_seconds
+from genrec.data.timestamps import Unit, parse, settle
 from genrec.progress import Progress, silent
 
 HUB = "McAuley-Lab/Amazon-Reviews-2023"
@@ -165,16 +166,19 @@ def _reviews(
     paths = tables.files(pattern, what="reviews as JSON lines")
     for done, path in enumerate(paths, 1):
         columns, unit = _layout(path, verified)
-        log = tables.read(path, columns, bad_rows=bad_rows, field="the layout")
+        log = tables.read(
+            path, columns, bad_rows=bad_rows, field="the layout", exact=("timestamp",)
+        )
         if verified:
             bought = log.filter(pl.col("verified").str.to_lowercase() == "true")
             if other := len(log) - len(bought):
                 bad_rows.count("unverified_purchase", other)
             log = bought.drop("verified")
         log = at_least(log, least, bad_rows=bad_rows, where=path, field=columns["rating"])
-        parts.append(to_seconds(log, unit=unit, bad_rows=bad_rows, where=path)[0])
+        field = columns["timestamp"]
+        parts.append(parse(log, unit=unit, bad_rows=bad_rows, where=path, field=field))
         progress("read reviews", done, len(paths))
-    return pl.concat(parts)
+    return settle(pl.concat(parts, how="diagonal"), where=pattern, times="ns")
 
 
 def _layout(path: Path, verified: bool) -> tuple[dict[str, str], Unit]:
@@ -182,7 +186,7 @@ def _layout(path: Path, verified: bool) -> tuple[dict[str, str], Unit]:
     if tables.format_of(path) == "jsonl":
         found = list(next(lines(path), (0, {}))[1])
     else:
-        found = list(pl.read_csv(path, n_rows=1, infer_schema=False).columns)
+        found = columns_of(path)
     new = {"user_id": "user_id", "item_id": "parent_asin", "rating": "rating"}
     old = {"user_id": "reviewerID", "item_id": "asin", "rating": "overall"}
     for names, time, bought, unit in (
@@ -208,7 +212,7 @@ def _products(
     rows: dict[str, tuple[Any, ...]] = {}
     paths = tables.files(pattern, what="product metadata as JSON lines")
     for done, path in enumerate(paths, 1):
-        for number, product in lines(path):
+        for number, product in whole_lines(path, bad_rows, ids=("parent_asin", "asin")):
             item_id = as_text(product.get("parent_asin") or product.get("asin"))
             if item_id is None:
                 raise ValueError(

@@ -6,16 +6,21 @@ Long tails decide which recommenders work, so the popularity curve is drawn, not
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from genrec.data.protocols import Parts
+from genrec.data.protocols import Parts, RandomOut
+from genrec.data.source import Times
+from genrec.data.timestamps import iso
 
 POPULARITY_FILE = "popularity.png"
-_LATEST = 253402300799  # 9999-12-31, the last that a calendar date can name
+NO_TIMES = "no times"
+_MANY = 0.2  # share of test targets unseen in training
+_SORTED = 0.9  # share of users; of three items in random order, one user in three has them sorted
+_ENOUGH = 20  # users; of fewer, no share says much
 
 
 def describe(
@@ -24,7 +29,7 @@ def describe(
     parts: Parts,
     *,
     kind: str,
-    timed: bool,
+    times: Times,
     dropped: Mapping[str, int],
 ) -> dict[str, object]:
     """Returns the data card's numbers, ready for JSON.
@@ -34,7 +39,7 @@ def describe(
         users: schema `USERS`.
         parts: the split.
         kind: of split.
-        timed: whether timestamps are seconds, and not places in a list.
+        times: what timestamps are.
         dropped: rows left out, by reason.
 
     Returns:
@@ -42,8 +47,9 @@ def describe(
         `*_targets_unseen_in_train`, `*_targets_in_history`, `image_share`); `popularity`: Gini
         coefficient over all items, the share of interactions that the most popular 1, 10 and 20 % of
         items have, items with one interaction; `title_characters` and `description_characters` (of
-        those that are not empty); `time`: first and last as ISO dates (UTC), or "order only"; `split`;
-        `users_in`: rows of each part.
+        those that are not empty); `time`: first and last as ISO dates (UTC), or as they are where they
+        have no unit, and how many neighbours within a user have equal times (they keep the order of the
+        source), or "no times"; `split`; `users_in`: rows of each part.
     """
     log = parts.interactions
     lengths = log.group_by("user").len()["len"].to_numpy()
@@ -77,11 +83,50 @@ def describe(
         "popularity": _popularity(_counts(log, len(items))),
         "title_characters": _lengths(items["title"]),
         "description_characters": _lengths(items["description"]),
-        "time": _time(log) if timed else "order only",
-        "split": {"kind": kind, **parts.facts},
+        "time": NO_TIMES if times == "none" else _time(log, times),
+        "split": {"kind": kind, **_dated(parts.facts, times)},
         "users_in": {"train": len(parts.train), **{name: len(t) for name, t in tables.items()}},
         "dropped": dict(sorted(dropped.items())),
     }
+
+
+def out_of_order(parts: Parts, kind: str) -> list[str]:
+    """Says by what the order of rows is plainly no order of time; empty where it may be one.
+
+    Two signs: many test targets that nobody has in training, where a random hold-out leaves few; and
+    almost everybody's items in the order of the catalogue.
+
+    Args:
+        parts: the split.
+        kind: of split; a random one makes nothing of the order.
+    """
+    log = parts.interactions
+    if kind == "random" or len(parts.test) < _ENOUGH:
+        return []
+    signs = []
+    if kind == "last_out" and (unseen := _unseen(parts)) >= _MANY:
+        drawn = _unseen(RandomOut().split(log.drop("split")))
+        if unseen > 2 * drawn:
+            signs.append(
+                f"{unseen:.0%} of the test targets are items that nobody has in training ({drawn:.0%} "
+                "in a random hold-out)"
+            )
+    step = pl.col("item").diff()
+    users = log.filter(pl.len().over("user") >= 3).group_by("user")
+    ways = users.agg(up=(step >= 0).all(), down=(step <= 0).all()).select("up", "down")
+    if len(ways) >= _ENOUGH and (share := max(ways.mean().row(0))) >= _SORTED:
+        signs.append(f"{share:.0%} of the users have their items in the order of the catalogue")
+    if not signs:
+        return []
+    return [
+        f"the order of rows is plainly no order of time: {', and '.join(signs)}. Name the column of "
+        "times, or set prepare.split.kind=random, which holds out at random"
+    ]
+
+
+def _unseen(parts: Parts) -> float:
+    """Returns the share of test targets that stand in no training sequence."""
+    return 1 - float(parts.test["target"].is_in(parts.trained.implode()).mean())  # type: ignore[arg-type]
 
 
 def plot_popularity(log: pl.DataFrame, num_items: int, path: str | Path) -> None:
@@ -143,10 +188,21 @@ def _lengths(texts: pl.Series) -> dict[str, float | int]:
     return {"median": float(np.median(sizes)), "p95": p95, "max": int(sizes.max())}
 
 
-def _time(log: pl.DataFrame) -> dict[str, str | int]:
-    """First and last second as ISO dates; as they are where no calendar reaches."""
+def times_in(stats: Mapping[str, Any]) -> Times:
+    """Returns what the timestamps of a prepared dataset are, from its data card."""
+    time = stats["time"]
+    return "none" if time == NO_TIMES else time["unit"]
+
+
+def _time(log: pl.DataFrame, times: Times) -> dict[str, str | int]:
     first, last = int(log["timestamp"].min()), int(log["timestamp"].max())  # type: ignore[arg-type]
-    if first < 0 or last > _LATEST:
-        return {"first": first, "last": last}
-    first_date, last_date = (datetime.fromtimestamp(t, UTC).isoformat() for t in (first, last))
-    return {"first": first_date, "last": last_date}
+    ordered = log.select("user", "timestamp").sort("user", "timestamp")
+    equal = ordered.select((pl.col("timestamp").diff() == 0).over("user").sum()).item()
+    dated = _dated({"first": first, "last": last}, times)
+    return {**dated, "unit": times, "equal_neighbours": int(equal)}
+
+
+def _dated(times: Mapping[str, int], unit: Times) -> dict[str, str | int]:
+    """Returns moments as ISO dates; counts, and numbers without a unit, as they are."""
+    moments = ("first", "last", "valid_from", "test_from") if unit == "ns" else ()
+    return {name: iso(value) if name in moments else value for name, value in times.items()}

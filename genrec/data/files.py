@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from genrec.data import tables
+from genrec.data.cells import missing
 from genrec.data.logs import LogFile, read_log, with_file
 from genrec.data.pictures import place_images
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean
@@ -32,7 +33,7 @@ class ItemFile:
             where there is one.
         attributes: which further columns are kept; None keeps all of them.
         numbers: of those, which are numbers although the file has them as text.
-        separator: of CSV and TSV, where it is neither a comma nor a tab.
+        separator: of CSV and TSV, where it is neither a comma nor a tab; "::" is one, too.
     """
 
     path: str
@@ -71,8 +72,8 @@ def read_files(
         progress: told "read files" and "check images".
 
     Returns:
-        The data in file order, several files by name; by time where times have fractions of a
-        second or weights are given.
+        The data in file order, several files by name (`x-2` before `x-10`); by time where weights are
+        given.
 
     Raises:
         FileNotFoundError: a file or folder is missing.
@@ -103,6 +104,7 @@ def read_files(
         table.select(*RAW_ITEMS, *attributes),
         log.select(list(RAW_INTERACTIONS)),
         dropped=bad_rows.dropped,
+        times=interactions.times,
     )
 
 
@@ -114,7 +116,9 @@ def _items(spec: ItemFile, bad_rows: BadRows) -> pl.DataFrame:
 
 def _item_part(path: Path, spec: ItemFile, bad_rows: BadRows) -> pl.DataFrame:
     part = "prepare.source.items"
-    table = tables.read(path, bad_rows=bad_rows, separator=spec.separator, field=part)
+    table = tables.read(
+        path, bad_rows=bad_rows, separator=spec.separator, ids=(spec.item,), field=part
+    )
     found = [name for name in table.columns if name != "row"]
     texts = [n for n in ("description",) if n in found]
     texts = texts if spec.description is None else list(spec.description)
@@ -129,7 +133,7 @@ def _item_part(path: Path, spec: ItemFile, bad_rows: BadRows) -> pl.DataFrame:
     for ours, names in named.items():
         for theirs in names:
             if theirs not in found:
-                raise tables.missing(path, ours, theirs, found, part)
+                raise missing(path, ours, theirs, found, part)
     taken = {spec.item, spec.title, image, *texts}
     chosen = (
         spec.attributes if spec.attributes is not None else [n for n in found if n not in taken]
@@ -138,7 +142,7 @@ def _item_part(path: Path, spec: ItemFile, bad_rows: BadRows) -> pl.DataFrame:
     return _numbers(
         table.select(
             "row",
-            tables.id_text(spec.item, table.schema[spec.item]).alias("item_id"),
+            pl.col(spec.item).alias("item_id"),
             _text(table, spec.title).alias("title"),
             pl.concat_str(
                 pl.lit(""), *(_text(table, n) for n in texts), separator=" ", ignore_nulls=True

@@ -13,8 +13,8 @@ from pathlib import Path
 import polars as pl
 
 from genrec.data import tables
-from genrec.data.source import BadRows
-from genrec.data.timestamps import Unit, to_seconds
+from genrec.data.source import BadRows, Times
+from genrec.data.timestamps import Unit, parse, settle, times_of
 from genrec.progress import Progress, silent
 
 
@@ -26,8 +26,8 @@ class LogFile:
         path: as of `ItemFile`.
         user: the column of user ids.
         item: the column of item ids.
-        timestamp: the column of times; None where rows stand in order of time.
-        unit: of the times, see `timestamps.to_seconds`.
+        timestamp: the column of times; None where there are none, and the order of rows counts.
+        unit: of the times, see `timestamps.parse`.
         type: the column that says what kind an interaction is.
         weights: by type; a type of weight 0 never counts by itself. An interaction counts from the
             moment when the weights of all interactions of this user with this item so far, its own
@@ -51,6 +51,11 @@ class LogFile:
     min_rating: float = 0.0
     separator: str | None = None
 
+    @property
+    def times(self) -> Times:
+        """What the timestamps of the log are."""
+        return times_of(self.timestamp, self.unit)
+
 
 def with_file(parts: list[pl.DataFrame], paths: list[Path]) -> list[pl.DataFrame]:
     """Returns tables with the column `file` where there are several, for messages."""
@@ -72,46 +77,53 @@ def read_log(spec: LogFile, bad_rows: BadRows, progress: Progress = silent) -> p
         progress: told "read files".
 
     Returns:
-        user_id, item_id (String), timestamp (Int64), row, and file where there are several.
+        user_id, item_id (String), timestamp (Int64, see `LogFile.times`), row, and file where there are
+        several; file by file, rows in their order, or by time where weights are given.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a file cannot be read or lacks a column; a bad row.
     """
     paths = tables.files(spec.path, what="a log with a user, an item and a time per row")
-    parts, units, rows = [], set(), 0
+    parts: list[pl.DataFrame] = []
     for done, path in enumerate(paths, 1):
-        part, unit = _log_part(path, spec, bad_rows, first=rows)
-        parts.append(part)
-        units.add(unit)
-        rows += len(part)
+        parts.append(_log_part(path, spec, bad_rows, first=sum(map(len, parts))))
         progress("read files", done, len(paths))
-    if "order" in units and len(units) > 1:
-        raise ValueError(
-            f"{spec.path}: some files have times, others plain numbers in '{spec.timestamp}'; "
-            "expected one of them in all. Name the unit in prepare.source.interactions.unit."
-        )
-    log = pl.concat(with_file(parts, paths))
+    log = pl.concat(with_file(parts, paths), how="diagonal")
+    log = settle(log, where=spec.path, times=spec.times)
     return _reaching(log, spec, bad_rows) if spec.type else log
 
 
-def _log_part(
-    path: Path, spec: LogFile, bad_rows: BadRows, *, first: int
-) -> tuple[pl.DataFrame, str]:
+def _log_part(path: Path, spec: LogFile, bad_rows: BadRows, *, first: int) -> pl.DataFrame:
     part = "prepare.source.interactions"
     columns = {"user": spec.user, "item": spec.item, "timestamp": spec.timestamp}
     columns |= {"type": spec.type, "rating": spec.rating}
     named = {ours: theirs for ours, theirs in columns.items() if theirs is not None}
-    log = tables.read(path, named, bad_rows=bad_rows, separator=spec.separator, field=part)
-    ids = (tables.id_text(name, log.schema[name]).alias(f"{name}_id") for name in ("user", "item"))
-    log = log.with_columns(ids).drop("user", "item")
+    ids = ("user", "item")
+    log = tables.read(
+        path,
+        named,
+        bad_rows=bad_rows,
+        separator=spec.separator,
+        ids=ids,
+        field=part,
+        exact=("timestamp",),
+    )
+    log = log.rename({name: f"{name}_id" for name in ids})
     if spec.rating is not None:
         log = at_least(log, spec.min_rating, bad_rows=bad_rows, where=path, field=spec.rating)
     if spec.type is not None:
         log = _weighed(log, spec, bad_rows, path)
     if spec.timestamp is None:
-        return log.with_columns(timestamp=pl.int_range(first, first + pl.len())), "order"
-    return to_seconds(log, unit=spec.unit, bad_rows=bad_rows, where=path, field=spec.timestamp)
+        return log.with_columns(timestamp=pl.int_range(first, first + pl.len()))
+    return parse(
+        log,
+        unit=spec.unit,
+        bad_rows=bad_rows,
+        where=path,
+        field=spec.timestamp,
+        setting=f"{part}.unit",
+    )
 
 
 def at_least(

@@ -1,4 +1,4 @@
-"""Reads MovieLens (`ratings.csv`, `movies.csv`) and, where there is one, a folder of posters.
+"""Reads MovieLens (`ratings.csv`, `movies.csv`, or `.dat`) and, where there is one, a folder of posters.
 
 Every cell is read as text first, so that a bad one can be named instead of guessed at.
 """
@@ -10,8 +10,11 @@ from pathlib import Path
 
 import polars as pl
 
+from genrec.data import tables
 from genrec.data.images import attach_images, verify_images
+from genrec.data.lines import is_utf8
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean, existing
+from genrec.data.timestamps import parse, settle
 from genrec.progress import Progress, silent
 
 
@@ -25,7 +28,10 @@ def read_movielens(
     on_bad: OnBad = "error",
     progress: Progress = silent,
 ) -> RawData:
-    """Reads one MovieLens release in CSV form (ml-latest-small, ml-25m, ml-32m, ...).
+    """Reads one MovieLens release: CSV (ml-latest-small, ml-25m, ml-32m, ...) or `.dat` (1M, 10M).
+
+    Files that end in `.dat` have the same columns in this order, without a header, and `::` between
+    them. The titles of 1M are in ISO 8859-1: a `.dat` file that is not UTF-8 is read so.
 
     Args:
         ratings: CSV with userId, movieId, rating, timestamp (seconds); any case, any order.
@@ -44,7 +50,7 @@ def read_movielens(
         ValueError: a file is empty, is not CSV or lacks a column; a bad row.
     """
     bad_rows = BadRows(on_bad)
-    items = attach_images(_items(Path(movies)), images)
+    items = attach_images(_items(Path(movies), bad_rows), images)
     log = _interactions(Path(ratings), min_rating, bad_rows)
     items, log = clean(items, log, bad_rows, items_from=movies, interactions_from=ratings)
     if images is not None and check_images:
@@ -59,30 +65,32 @@ def read_movielens(
     )
 
 
-def _read_csv(path: Path, columns: Sequence[str]) -> pl.DataFrame:
+def _read(path: Path, columns: Sequence[str], bad_rows: BadRows) -> pl.DataFrame:
     """Reads `columns` (matched without case) as text, plus `row`: the line number in the file."""
-    what = f"CSV with the columns {', '.join(columns)}"
-    existing(path, what=what)
-    try:
-        table = pl.read_csv(path, infer_schema=False)
-    except pl.exceptions.PolarsError as error:
-        raise ValueError(
-            f"{path}: not readable as CSV ({error}); expected {what}, in UTF-8."
-        ) from error
-    found = {name.strip().lstrip("\ufeff").lower(): name for name in table.columns}
+    existing(path, what=f"CSV with the columns {', '.join(columns)}")
+    # Line numbers hold where no cell spans lines, as in every release.
+    if path.suffix.lower() == ".dat":
+        return tables.read(
+            path,
+            bad_rows=bad_rows,
+            form="csv",
+            separator="::",
+            header=columns,
+            encoding="utf-8-sig" if is_utf8(path) else "iso-8859-1",
+        )
+    table = tables.read(path, bad_rows=bad_rows, form="csv")
+    found = {name.strip().lower(): name for name in table.columns}
     for name in columns:
         if name.lower() not in found:
             raise ValueError(
-                f"{path}: column '{name}' is missing; found {table.columns}, "
-                f"expected {list(columns)}. Add the column or rename the one that holds it."
+                f"{path}: column '{name}' is missing; found {table.columns[1:]}, "
+                f"expected {list(columns)}. Add the column or rename the one that holds it. (Files "
+                "of 1M and 10M, without a header and with '::', keep their ending .dat.)"
             )
-    if table.is_empty():
-        raise ValueError(f"{path}: a header but no rows; expected {what}.")
-    # Line numbers hold where no cell spans lines, as in every release.
-    return table.select(pl.col(found[n.lower()]).alias(n) for n in columns).with_row_index("row", 2)
+    return table.select("row", *(pl.col(found[n.lower()]).alias(n) for n in columns))
 
 
-def _items(path: Path) -> pl.DataFrame:
+def _items(path: Path, bad_rows: BadRows) -> pl.DataFrame:
     genres = pl.when(~pl.col("genres").str.starts_with("(no genres")).then(pl.col("genres"))
     listed = pl.col("genres").str.replace_all("|", ", ", literal=True)
     about = pl.concat_str(
@@ -92,7 +100,7 @@ def _items(path: Path) -> pl.DataFrame:
         pl.lit("."),
     )
     return (
-        _read_csv(path, ("movieId", "title", "genres"))
+        _read(path, ("movieId", "title", "genres"), bad_rows)
         .rename({"movieId": "item_id"})
         .with_columns(
             pl.col("item_id", "title").str.strip_chars(),
@@ -104,25 +112,21 @@ def _items(path: Path) -> pl.DataFrame:
 
 
 def _interactions(path: Path, min_rating: float, bad_rows: BadRows) -> pl.DataFrame:
-    log = _read_csv(path, ("userId", "movieId", "rating", "timestamp"))
+    log = _read(path, ("userId", "movieId", "rating", "timestamp"), bad_rows)
     log = log.rename({"userId": "user_id", "movieId": "item_id"}).with_columns(
         pl.col("user_id", "item_id").str.strip_chars(),
         value=pl.col("rating").str.strip_chars().cast(pl.Float64, strict=False),
-        time=pl.col("timestamp").str.strip_chars().cast(pl.Int64, strict=False),
     )
-    for column, parsed, kind in (
-        ("rating", "value", "a number"),
-        ("timestamp", "time", "whole seconds"),
-    ):
-        log = bad_rows.reject(
-            log,
-            pl.col(parsed).is_null() | (pl.col(parsed).cast(pl.Float64).is_nan()),
-            reason=f"bad_{column}",
-            where=path,
-            problem=f"{column} that cannot be read; expected {kind}",
-            mend=f"Correct the {column}",
-            show=("user_id", "item_id", column),
-        )
+    log = bad_rows.reject(
+        log,
+        pl.col("value").is_null() | pl.col("value").is_nan(),
+        reason="bad_rating",
+        where=path,
+        problem="rating that cannot be read; expected a number",
+        mend="Correct the rating",
+        show=("user_id", "item_id", "rating"),
+    )
+    log = settle(parse(log, unit="s", bad_rows=bad_rows, where=path), where=path, times="ns")
     kept = log.filter(pl.col("value") >= min_rating)
     if below := len(log) - len(kept):
         bad_rows.count("below_min_rating", below)
@@ -131,4 +135,4 @@ def _interactions(path: Path, min_rating: float, bad_rows: BadRows) -> pl.DataFr
             f"{path}: no rating reaches min_rating={min_rating:g}; the highest found is "
             f"{log['value'].to_numpy().max():g}. Lower prepare.source.min_rating."
         )
-    return kept.with_columns(timestamp=pl.col("time"))
+    return kept

@@ -83,12 +83,41 @@ class LastOut:
 
 
 @dataclass(frozen=True)
+class RandomOut:
+    """Random leave-one-out: of each user one interaction drawn at random tests, another validates.
+
+    For logs without times, whose order says nothing. All others are learned from; they are the history
+    of the validation target, and with that one the history of the test target. Where there are times,
+    what is learned from may come after what is asked for, as in every random hold-out.
+
+    Args:
+        seed: of the draw.
+    """
+
+    seed: int = 0
+    kind: ClassVar[str] = "random"
+    min_length: ClassVar[int] = 3
+    needs_time: ClassVar[bool] = False
+
+    def split(self, log: pl.DataFrame) -> Parts:
+        """Splits as `SplitProtocol.split`; of each user, interactions come part by part."""
+        drawn = pl.Series(np.random.default_rng(self.seed).permutation(len(log)))
+        place = log.with_columns(drawn=drawn).select(pl.col("drawn").rank("ordinal").over("user"))
+        part = place.to_series().clip(upper_bound=3)  # 1 tests, 2 validates
+        label = pl.lit(part).replace_strict([1, 2, 3], ["test", "valid", "train"])
+        labelled = _labelled(log, label).with_columns(part=part)
+        labelled = labelled.sort("user", "part", descending=[False, True], maintain_order=True)
+        labelled = labelled.drop("part")
+        return _parts(labelled, valid="first", test="first")
+
+
+@dataclass(frozen=True)
 class Temporal:
     """One cut in time for everybody: nothing after it is known when anything is learned.
 
     By default the target is a user's *next* item after the cut; the history is all before the target
     (for test that includes the validation period). Users without an event in a part, or without
-    any before it, have no row there. Interactions of one second fall on the same side, the later one.
+    any before it, have no row there. Interactions of one time fall on the same side, the later one.
     The cuts are those of the `timestamp` benchmark of Amazon Reviews 2023, 8:1:1; that asks for every
     interaction after a cut, we for one of each user. Which one matters: "Time to Split" (Gusak et
     al., RecSys 2025, arXiv 2507.16289) compares first, last and others; the first after a cut comes
@@ -209,18 +238,21 @@ class ColdUsers:
 
 
 PROTOCOLS: dict[str, type[SplitProtocol]] = {
-    kind.kind: kind for kind in (LastOut, Temporal, ColdItems, ColdUsers)
+    kind.kind: kind for kind in (LastOut, RandomOut, Temporal, ColdItems, ColdUsers)
 }
 
 
 def order_only(log: pl.DataFrame) -> bool:
-    """Says whether a log has order but no time: every user's timestamps count 0, 1, 2, ...
+    """Says whether a log has order but no time: every user's timestamps count 0, 1, 2, ..., or from 1.
 
     Args:
-        log: one column `user` or `user_id`, and timestamp, in file order.
+        log: one column `user` or `user_id`, and timestamp; rows in any order.
     """
     user = "user" if "user" in log.columns else "user_id"
-    place = pl.int_range(pl.len(), dtype=pl.Int64).over(user)
+    first = log["timestamp"].min()
+    if first not in (0, 1):
+        return False
+    place = pl.col("timestamp").rank("ordinal").over(user).cast(pl.Int64) - 1 + first
     return bool(log.select((pl.col("timestamp") == place).all()).item())
 
 

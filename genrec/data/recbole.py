@@ -8,12 +8,13 @@ from pathlib import Path
 import polars as pl
 
 from genrec.data import tables
+from genrec.data.cells import missing
 from genrec.data.files import OWN_COLUMNS
 from genrec.data.lines import guarded, open_text
 from genrec.data.logs import at_least
 from genrec.data.pictures import place_images
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean
-from genrec.data.timestamps import Unit, to_seconds
+from genrec.data.timestamps import Unit, parse, settle, times_of
 from genrec.progress import Progress, silent
 
 TYPES = ("token", "token_seq", "float", "float_seq")
@@ -45,8 +46,9 @@ def read_recbole(
         items: the `.item` file.
         user: the field of user ids (RecBole's USER_ID_FIELD).
         item: the field of item ids, in both files (ITEM_ID_FIELD).
-        timestamp: the field of times (TIME_FIELD); None where rows stand in order of time.
-        unit: of the times, see `timestamps.to_seconds`.
+        timestamp: the field of times (TIME_FIELD); None where there are none, and the order of rows
+            counts.
+        unit: of the times, see `timestamps.parse`.
         title: the field of titles; None takes `title`, or the one field whose name ends in it.
         description: fields joined to the description; None takes `description` where there is one.
         rating: the field of ratings.
@@ -72,7 +74,15 @@ def read_recbole(
     if timestamp is None:
         log = log.with_columns(timestamp=pl.int_range(pl.len()))
     else:
-        log = to_seconds(log, unit=unit, bad_rows=bad_rows, where=interactions, field=timestamp)[0]
+        log = parse(
+            log,
+            unit=unit,
+            bad_rows=bad_rows,
+            where=interactions,
+            field=timestamp,
+            setting="prepare.source.unit",
+        )
+        log = settle(log, where=interactions, times=times_of(timestamp, unit))
     table = _items(Path(items), item, title, description, bad_rows)
     table, log = clean(
         table,
@@ -95,6 +105,7 @@ def read_recbole(
         table.select(*RAW_ITEMS, pl.exclude(*RAW_ITEMS, "row")),
         log.select(list(RAW_INTERACTIONS)),
         dropped=bad_rows.dropped,
+        times=times_of(timestamp, unit),
     )
 
 
@@ -124,7 +135,7 @@ def _read(path: Path, columns: dict[str, str] | None, bad_rows: BadRows) -> pl.D
     chosen = {name: name for name in types} if columns is None else columns
     for ours, theirs in chosen.items():
         if theirs not in types:
-            raise tables.missing(path, ours, theirs, list(types), "prepare.source")
+            raise missing(path, ours, theirs, list(types), "prepare.source")
     typed = {ours: f"{theirs}:{types[theirs]}" for ours, theirs in chosen.items()}
     return tables.read(path, typed, bad_rows=bad_rows, form="tsv", quote=None)
 
@@ -146,9 +157,19 @@ def _items(
     for ours, names in (("item", [item]), ("title", [title]), ("description", texts)):
         for theirs in names:
             if theirs not in types:
-                raise tables.missing(path, ours, theirs, list(types), "prepare.source")
+                raise missing(path, ours, theirs, list(types), "prepare.source")
     table = _read(path, None, bad_rows)
     extra = [n for n in types if n not in (item, title, "image", *texts)]
+    for name in [n for n in extra if types[n] == "float"]:
+        table = bad_rows.reject(
+            table,
+            pl.col(name).is_not_null() & pl.col(name).cast(pl.Float64, strict=False).is_null(),
+            reason="bad_number",
+            where=path,
+            problem=f"'{name}' that is not a number, although its type is float",
+            mend="Correct the cell, or make the field's type token",
+            show=(item, name),
+        )
     return table.select(
         "row",
         pl.col(item).alias("item_id"),

@@ -22,7 +22,7 @@ class InterchangeSettings(PartSettings):
 
 
 class MovieLensSettings(PartSettings):
-    """MovieLens CSV files and a folder of posters named by movie id."""
+    """MovieLens files (CSV, or the `.dat` of 1M and 10M) and a folder of posters named by movie id."""
 
     kind: Literal["movielens"] = "movielens"
     ratings: Path_
@@ -42,11 +42,11 @@ class DemoSettings(PartSettings):
 
 
 Unit = Literal["auto", "s", "ms", "us", "ns", "iso", "order"]
-
-
-_SEPARATOR = "of CSV and TSV, where it is neither a comma nor a tab"
-
-
+_UNIT = (
+    "of the times; auto: dates, or epochs from 100,000,000 on, by their size; order: numbers without a "
+    "unit, larger the later"
+)
+_SEPARATOR = 'of CSV and TSV, where it is neither a comma nor a tab; such as ";" or "::"'
 _IMAGES = (
     "null: none; a folder; or `download`: fetch the URLs, once, into runtime.store, from public "
     "addresses only"
@@ -71,7 +71,7 @@ class ItemFile(Section):
     numbers: tuple[str, ...] = Field(
         (), description="of those, numbers that a text file has as text: price, stock"
     )
-    separator: str | None = Field(None, min_length=1, max_length=1, description=_SEPARATOR)
+    separator: str | None = Field(None, min_length=1, description=_SEPARATOR)
 
 
 class LogFile(Section):
@@ -81,9 +81,9 @@ class LogFile(Section):
     user: str = Field("user_id", description="the column of user ids")
     item: str = Field("item_id", description="the column of item ids")
     timestamp: str | None = Field(
-        "timestamp", description="the column of times; null: rows stand in order of time"
+        "timestamp", description="the column of times; null: there are none"
     )
-    unit: Unit = Field("auto", description="of the times; auto: by the size of the numbers")
+    unit: Unit = Field("auto", description=_UNIT)
     type: str | None = Field(None, description="the column that says view, cart, purchase, ...")
     weights: dict[str, float] = Field(
         {},
@@ -92,7 +92,7 @@ class LogFile(Section):
     threshold: float = Field(1.0, gt=0, description="what the weights have to add up to")
     rating: str | None = Field(None, description="the column of ratings")
     min_rating: float = Field(0.0, description="lower ratings are no interactions")
-    separator: str | None = Field(None, min_length=1, max_length=1, description=_SEPARATOR)
+    separator: str | None = Field(None, min_length=1, description=_SEPARATOR)
 
     @model_validator(mode="after")
     def _together(self) -> LogFile:
@@ -166,9 +166,9 @@ class RecBoleSettings(_Pictured):
     user: str = Field("user_id", description="the field of user ids")
     item: str = Field("item_id", description="the field of item ids, in both files")
     timestamp: str | None = Field(
-        "timestamp", description="the field of times; null: rows stand in order of time"
+        "timestamp", description="the field of times; null: there are none"
     )
-    unit: Unit = Field("auto", description="of the times; auto: by the size of the numbers")
+    unit: Unit = Field("auto", description=_UNIT)
     title: str | None = Field(
         None, description="the field of titles; null: `title`, or the one that ends in it"
     )
@@ -217,6 +217,13 @@ class LastOutSettings(Section):
     """Leave-last-out: each user's last item is the test target, the last but one validates."""
 
     kind: Literal["last_out"] = "last_out"
+
+
+class RandomOutSettings(Section):
+    """Random leave-one-out: of each user one item tests and one validates; for logs without times."""
+
+    kind: Literal["random"] = "random"
+    seed: int = 0
 
 
 class TemporalSettings(Section):
@@ -268,7 +275,12 @@ def _leaves_some(valid: float, test: float) -> None:
 
 
 Split = Annotated[
-    LastOutSettings | TemporalSettings | ColdItemsSettings | ColdUsersSettings | GivenSettings,
+    LastOutSettings
+    | RandomOutSettings
+    | TemporalSettings
+    | ColdItemsSettings
+    | ColdUsersSettings
+    | GivenSettings,
     Field(discriminator="kind"),
 ]
 

@@ -15,6 +15,9 @@ from typing import Literal, get_args
 import polars as pl
 
 OnBad = Literal["error", "drop"]
+# What timestamps are: nanoseconds since 1970 (UTC); numbers without a unit, larger the later, of all
+# users alike; or places in a list or file, which say nothing of other users.
+Times = Literal["ns", "order", "none"]
 
 RAW_ITEMS = {
     "item_id": pl.String,
@@ -34,8 +37,8 @@ class RawData:
         items: item_id, title, description (String, never null), image (String or null: a path,
             absolute or relative to the output folder), then any attribute columns (String, numbers or
             Boolean, or null); `image_url` among them is where a picture can be fetched.
-        interactions: user_id, item_id (String), timestamp (Int64; seconds, or the position in the
-            user's list where the source has order only).
+        interactions: user_id, item_id (String), timestamp (Int64, see `times`).
+        times: what timestamps are.
         sids: published SIDs by item_id, all of one length; None where the source has none.
         truth: what only a synthetic source knows, by table name; for evaluation only.
         groups: user_id, item_id, group (String): what a choice belongs to, such as what decided it,
@@ -50,6 +53,7 @@ class RawData:
     truth: dict[str, pl.DataFrame] = field(default_factory=dict)
     groups: pl.DataFrame | None = None
     dropped: dict[str, int] = field(default_factory=dict)
+    times: Times = "ns"
 
 
 class BadRows:

@@ -6,6 +6,7 @@ interaction, and `check_no_leakage` proves it on the finished tables.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -13,7 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 import polars as pl
 
-from genrec.data.card import describe
+from genrec.data.card import describe, out_of_order
 from genrec.data.leakage import check_no_leakage
 from genrec.data.protocols import LastOut, Parts, SplitProtocol, order_only
 from genrec.data.source import (
@@ -26,6 +27,8 @@ from genrec.data.source import (
 )
 from genrec.progress import Progress, silent
 from genrec.schema import GROUPS, ITEMS, USERS, check
+
+logger = logging.getLogger(__name__)
 
 Repeats = Literal["drop", "last", "exact", "consecutive", "keep"]
 ONCE = ("drop", "last")  # under these policies nobody has an item twice
@@ -74,7 +77,7 @@ def prepare(
         core: every user and every item keeps at least this many interactions. With 0 or 1 the whole
             catalogue stays; above, only items that are still interacted with.
         repeats: of each user and item, "drop" keeps the first in time, "last" the last; "exact" drops
-            only what is the same to the second; "consecutive" makes one of a run of the same item,
+            only what has the same time; "consecutive" makes one of a run of the same item,
             its first; "keep" keeps them all.
         split: how to split; leave-last-out by default.
         on_bad: raise on bad rows, or drop and count them (matters for hand-made `RawData`; the
@@ -85,8 +88,8 @@ def prepare(
         Items numbered in the order of `raw.items`, users by first appearance in the raw log.
 
     Raises:
-        ValueError: bad settings or rows, nothing is left, a part of the split is empty, or a split by
-            time of data that has order only.
+        ValueError: bad settings or rows, nothing is left, a part of the split is empty, or a split or
+            `repeats` by time of data without times.
         LeakageError: our own bug: the split is not one.
     """
     if repeats not in get_args(Repeats):
@@ -94,13 +97,9 @@ def prepare(
     if core < 0:
         raise ValueError(f"prepare.core: found {core}, expected 0 (no filter) or more")
     protocol = split or LastOut()
-    timed = not order_only(raw.interactions)
-    if protocol.needs_time and not timed:
-        raise ValueError(
-            f"prepare.split.kind={protocol.kind} compares the times of different users, and this source "
-            "has order only (every user's timestamps count 0, 1, 2, ...); use last_out or cold_users, "
-            "or a source with timestamps"
-        )
+    times = "none" if order_only(raw.interactions) else raw.times
+    if times == "none":
+        _refuse_times(protocol, repeats)
     steps = 5
     bad_rows = BadRows(on_bad)
     bad_rows.dropped.update(raw.dropped)
@@ -125,6 +124,9 @@ def prepare(
     parts = protocol.split(log.sort("user", maintain_order=True))
     for reason, count in parts.dropped.items():
         bad_rows.count(reason, count)
+    findings = out_of_order(parts, protocol.kind) if times == "none" else []
+    for finding in findings:
+        logger.warning("%s", finding)
     progress("prepare", 4, steps)
     check_no_leakage(
         parts.train,
@@ -146,9 +148,28 @@ def prepare(
         sids=None if raw.sids is None else sid_array(raw.sids, items),
         groups=_groups(raw.groups, users, items, parts, protocol),
         stats=describe(
-            items, users, parts, kind=protocol.kind, timed=timed, dropped=bad_rows.dropped
-        ),
+            items, users, parts, kind=protocol.kind, times=times, dropped=bad_rows.dropped
+        )
+        | ({"findings": findings} if findings else {}),
     )
+
+
+def _refuse_times(protocol: SplitProtocol, repeats: Repeats) -> None:
+    why = (
+        "this source has no times: `timestamp: null`, a format without times, or timestamps that count "
+        "0, 1, 2, ... for every user"
+    )
+    if protocol.needs_time:
+        raise ValueError(
+            f"prepare.split.kind={protocol.kind} compares the times of different users, and {why}. Use "
+            "last_out or cold_users where rows stand in order of time, random where they do not, or "
+            "name the column of times"
+        )
+    if repeats == "exact":
+        raise ValueError(
+            f"prepare.repeats=exact drops what a user did at the same time, and {why}. Use drop, last, "
+            "consecutive or keep, or name the column of times"
+        )
 
 
 def sid_array(sids: Mapping[str, tuple[int, ...]], items: pl.DataFrame) -> np.ndarray:

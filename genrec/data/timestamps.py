@@ -1,70 +1,90 @@
-"""Times as owners write them, to whole seconds: epochs in any unit, ISO 8601, or an order.
+"""Times as owners write them, to whole nanoseconds: epochs in any unit, ISO 8601, or an order.
 
-The unit is read off the size of the numbers, never guessed row by row: a file has one, and rows in
+Nothing is rounded: text is read digit by digit, since float64 cannot hold an epoch in nanoseconds. The
+unit is read off the size of the numbers, never guessed row by row: a file has one, and rows in
 another are bad rows. A dataset in which some times are off by a thousand splits without an error
 and trains on nonsense.
 """
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal, get_args
 
 import polars as pl
 
-from genrec.data.source import BadRows
+from genrec.data.source import BadRows, Times
 
 Unit = Literal["auto", "s", "ms", "us", "ns", "iso", "order"]
-PER_SECOND = {"order": 1, "s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9, "iso": 10**6}
+# How many decimals of each unit make nanoseconds.
+_DECIMALS = {"s": 9, "iso": 9, "ms": 6, "us": 3, "ns": 0, "order": 0}
 # Where each unit begins. 1e8 seconds is 1973; the same moment in the next unit is a thousand times
-# that, so a unit ends in the year 5138. Smaller numbers are places in a list, and stay as they are.
+# that. Smaller numbers may be seconds since the first click, shares of a range or places in a list.
 _STARTS = {"s": 10**8, "ms": 10**11, "us": 10**14, "ns": 10**17}
 _NAMES = {
-    "order": "plain order (below 100,000,000)",
+    "order": "numbers below 100,000,000",
     "s": "seconds",
     "ms": "milliseconds",
     "us": "microseconds",
     "ns": "nanoseconds",
     "iso": "ISO 8601",
 }
+_LARGEST = 2**63 - 1
+_NUMBER = r"^\+?(\d*)\.?(\d*)$"
+_FRACTION = r"(:\d{2}:\d{2})\.(\d+)"  # of a second
+# Three digits of exponent: numbers of a million digits are no times.
+_EXPONENT = r"^\+?(?:\d+\.?\d*|\.\d+)[eE][+-]?\d{1,3}$"
 _FORMATS = (
     ("%Y-%m-%d", None),
     ("%Y-%m-%d %H:%M", None),
-    ("%Y-%m-%d %H:%M:%S%.f", None),
+    ("%Y-%m-%d %H:%M:%S", None),
     ("%Y-%m-%d %H:%M%z", "UTC"),
-    ("%Y-%m-%d %H:%M:%S%.f%z", "UTC"),
+    ("%Y-%m-%d %H:%M:%S%z", "UTC"),
 )
 
 
-def to_seconds(
+def times_of(timestamp: str | None, unit: Unit) -> Times:
+    """Returns what the timestamps of a source are, from the recipe's `timestamp` and `unit`."""
+    if timestamp is None:
+        return "none"
+    return "order" if unit == "order" else "ns"
+
+
+def parse(
     table: pl.DataFrame,
     *,
     unit: Unit = "auto",
     bad_rows: BadRows,
     where: str | Path,
     field: str = "timestamp",
-) -> tuple[pl.DataFrame, str]:
-    """Returns `table` with `timestamp` in whole seconds, and the unit that it was in.
+    setting: str | None = None,
+) -> pl.DataFrame:
+    """Returns `table` with `timestamp` in whole nanoseconds since 1970 (UTC), rows in their order.
 
     Args:
         table: has `timestamp`: text, whole or real numbers, dates or datetimes; null stays null.
             Times without a zone are UTC.
-        unit: "auto" finds it by the size of the numbers; "order" are places in a list, kept as
-            they are; any other is taken at its word.
-        bad_rows: what to do with a time that cannot be read or is in another unit than most.
+        unit: "auto" finds it by the size of the numbers, from 100,000,000 on; "order" are numbers
+            without a unit, kept as they are; any other is taken at its word.
+        bad_rows: what to do with a time that cannot be read, that 64 bits cannot hold in nanoseconds
+            (before 1677, after 2262), or that is in another unit than most.
         where: the file, for messages.
         field: the owner's name of the column, for messages.
+        setting: where the recipe names the unit, for messages; None where it cannot.
 
     Returns:
-        The rows in their order, or by time where times within one second differ (rounding would
-        lose that order); and one of "s", "ms", "us", "ns", "iso", "order".
+        `timestamp` is Int64. Where digits are left (below a nanosecond; below one, of plain numbers)
+        they stand in `_below`, as text without trailing zeros: see `settle`.
 
     Raises:
-        ValueError: a bad time, unless such rows are dropped; no such unit.
+        ValueError: a bad time, unless such rows are dropped; numbers that do not tell their unit; no
+            such unit.
     """
     if unit not in get_args(Unit):
         raise ValueError(f"timestamp unit: found {unit!r}, expected one of {get_args(Unit)}")
-    table = table.with_columns(_numbers(table.schema["timestamp"])).with_columns(_unit(unit))
+    table = table.with_columns(_read(table["timestamp"])).with_columns(_unit(unit))
     shown = ("user_id", "item_id", "timestamp")
     unread = pl.col("timestamp").is_not_null() & (
         pl.col("_unit").is_null() | (pl.col("_time") < 0) & (pl.col("_unit") != "iso")
@@ -75,8 +95,8 @@ def to_seconds(
         reason="bad_timestamp",
         where=where,
         problem=f"time in '{field}' that cannot be read; expected "
-        + (_NAMES[unit] if unit != "auto" else "epoch seconds, ms, us or ns, or ISO 8601"),
-        mend="Correct the times, or say what they are by `unit`",
+        + (_expected(unit) if unit != "auto" else "epoch seconds, ms, us or ns, or ISO 8601"),
+        mend="Correct the times" + (f", or say what they are by {setting}" if setting else ""),
         show=shown,
     )
     found = (
@@ -86,6 +106,13 @@ def to_seconds(
         .sort(["count", "_unit"], descending=[True, False])
     )
     main = str(found["_unit"][0]) if len(found) else "s"
+    if unit == "auto" and main == "order":
+        some = table.filter(pl.col("_unit") == "order")["timestamp"].head(3).to_list()
+        raise ValueError(
+            f"{where}: the numbers in '{field}' do not tell their unit, such as {some}; expected epochs "
+            f"from 100,000,000 on, or ISO 8601. Say what they are by {setting}: s, ms, us or ns "
+            "(since 1970), or order (numbers without a unit that are larger the later)."
+        )
     counts = ", ".join(f"{n:,} in {_NAMES[u]}" for u, n in sorted(found.rows()))
     table = bad_rows.reject(
         table,
@@ -96,44 +123,147 @@ def to_seconds(
         mend="Bring them to one unit",
         show=shown,
     )
-    factor = PER_SECOND[main]
-    if factor > 1 and (table["_time"] % factor != 0).any():
-        table = table.sort("_time", maintain_order=True)
-    seconds = (pl.col("_time") // factor).alias("timestamp")
-    return table.with_columns(seconds).drop("_time", "_iso", "_unit"), main
+    decimals = _DECIMALS[main]
+    factor = 10**decimals
+    most = _LARGEST // factor - (factor > 1)  # a fraction still fits behind it
+    table = bad_rows.reject(
+        table,
+        ~pl.col("_time").is_between(-most, most),
+        reason="bad_timestamp",
+        where=where,
+        problem=f"time in '{field}' (in {_NAMES[main]}) that is not within the years 1678 to 2261",
+        mend="Correct the times"
+        + (f", or set {setting}=order where they are numbers without a unit" if setting else ""),
+        show=shown,
+    )
+    exact, below = pl.col("_time") * factor, pl.col("_below")
+    left = below.str.slice(decimals)
+    if (table["_below"] != "").any():
+        exact = exact + below.str.head(decimals).str.pad_end(decimals, "0").cast(
+            pl.Int64, strict=False
+        ).fill_null(0)
+    table = table.with_columns(exact.alias("timestamp"), left.alias("_below"))
+    table = table.drop("_time", "_iso", "_unit")
+    return table if (table["_below"] != "").any() else table.drop("_below")
 
 
-def _numbers(dtype: pl.DataType) -> list[pl.Expr]:
-    """Returns `_time` (Int64, in the owner's unit; microseconds for dates) and whether it is a date."""
-    time, no = pl.col("timestamp"), pl.lit(value=False)
-    if dtype.is_temporal():
-        micro = time.cast(pl.Datetime("us")).dt.epoch("us")
-        return [micro.alias("_time"), pl.lit(value=True).alias("_iso")]
-    if dtype == pl.String:
-        text = time.str.strip_chars()
-        # Through pandas, whole numbers beside a gap become "1577836800.0".
-        number = pl.coalesce(
-            text.cast(pl.Int64, strict=False),
-            text.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False),
+def settle(log: pl.DataFrame, *, where: str | Path, times: Times) -> pl.DataFrame:
+    """Returns a log, of all files together, whose `timestamp` alone tells every order.
+
+    Args:
+        log: what `parse` returned; `_below` where digits are left.
+        where: the files, for messages.
+        times: "order" makes numbers with fractions their ranks from 0, equal ones the same.
+
+    Raises:
+        ValueError: times that differ by less than a nanosecond.
+    """
+    if "_below" not in log.columns:
+        return log
+    log = log.with_columns(pl.col("_below").fill_null(""))
+    keys = log.select("timestamp", "_below").drop_nulls("timestamp").unique()
+    keys = keys.sort("timestamp", "_below").with_columns(rank=pl.int_range(pl.len()))
+    if times == "order":
+        ranked = log.join(keys, on=["timestamp", "_below"], how="left", maintain_order="left")
+        return ranked.with_columns(timestamp="rank").drop("_below", "rank")
+    if keys["timestamp"].is_duplicated().any():
+        first = int(keys.filter(pl.col("timestamp").is_duplicated())["timestamp"][0])
+        raise ValueError(
+            f"{where}: times that differ by less than a nanosecond, such as at {iso(first)}; expected "
+            "nine decimals of a second at most. Set `unit: order`, which keeps their order and no dates."
         )
-        date = pl.when(number.is_null()).then(text)
-        return [
-            pl.coalesce(number, _iso(date)).alias("_time"),
-            (number.is_null() & text.is_not_null()).alias("_iso"),
-        ]
-    return [time.cast(pl.Int64, strict=False).alias("_time"), no.alias("_iso")]
+    return log.drop("_below")
 
 
-def _iso(text: pl.Expr) -> pl.Expr:
-    plain = (
-        text.str.replace("[Tt]", " ")
+def iso(time: int) -> str:
+    """Returns a time in nanoseconds as ISO 8601, with as many decimals as it has."""
+    seconds, below = divmod(time, 10**9)
+    text = (datetime(1970, 1, 1) + timedelta(seconds=seconds)).isoformat()
+    digits = f"{below:09}".rstrip("0")
+    return f"{text}{'.' if digits else ''}{digits}+00:00"
+
+
+def _expected(unit: str) -> str:
+    return "numbers from 0 on" if unit == "order" else _NAMES[unit]
+
+
+def _read(times: pl.Series) -> list[pl.Series]:
+    """Returns each time in parts.
+
+    `_time`: Int64, whole units, seconds for dates; `_below`: its decimals as text, without trailing
+    zeros; `_iso`: whether it is a date.
+    """
+    dtype = times.dtype
+    if dtype == pl.String:
+        return _text(times.str.strip_chars())
+    if dtype == pl.Date:
+        return _columns(times.cast(pl.Int32).cast(pl.Int64) * 86_400, is_iso=True)
+    if isinstance(dtype, pl.Datetime):
+        decimals = {"ms": 3, "us": 6, "ns": 9}[dtype.time_unit]
+        stored = times.cast(pl.Int64)
+        below = stored % 10**decimals
+        digits = None
+        if (below != 0).any():
+            digits = below.cast(pl.String).str.zfill(decimals).str.strip_chars_end("0")
+        return _columns(stored // 10**decimals, digits, is_iso=True)
+    if dtype.is_float():
+        number = times.cast(pl.Float64)
+        whole = number.cast(pl.Int64, strict=False)
+        if (whole.cast(pl.Float64) == number).all() and whole.null_count() == times.null_count():
+            return _columns(whole)
+        return _text(number.cast(pl.String))  # the shortest text that is this very number
+    if dtype.is_decimal():
+        return _text(times.cast(pl.String))
+    if dtype.is_integer():
+        return _columns(times.cast(pl.Int64, strict=False))
+    return _columns(pl.Series([None] * len(times), dtype=pl.Int64))
+
+
+def _columns(
+    time: pl.Series, below: pl.Series | None = None, *, is_iso: bool = False
+) -> list[pl.Series]:
+    digits = pl.repeat("", len(time), dtype=pl.String, eager=True) if below is None else below
+    dates = pl.repeat(is_iso, len(time), dtype=pl.Boolean, eager=True)
+    return [time.alias("_time"), digits.alias("_below"), dates.alias("_iso")]
+
+
+def _text(text: pl.Series) -> list[pl.Series]:
+    whole = text.cast(pl.Int64, strict=False)
+    if whole.null_count() == text.null_count():
+        return _columns(whole)
+    scientific = text.str.contains(_EXPONENT)
+    if scientific.any():  # rare, and only Python's decimals are exact
+        written = text.filter(scientific).unique()
+        plain = [f"{Decimal(number):f}" for number in written]
+        text = text.replace(written, pl.Series(plain, dtype=pl.String))
+    value = pl.col("text")
+    # Through pandas, whole numbers beside a gap become "1577836800.0".
+    front, back = (value.str.extract(_NUMBER, group) for group in (1, 2))
+    table = text.alias("text").to_frame().with_columns(front=front, back=back)
+    is_number = (pl.col("front").str.len_chars() + pl.col("back").str.len_chars()) > 0
+    table = table.with_columns(is_number=is_number.fill_null(False))
+    dated = (
+        pl.when(~pl.col("is_number"))
+        .then(value)
+        .str.replace("[Tt]", " ")
         .str.replace(r"\s*[Zz]$", "+00:00")
         .str.replace(r"\s+([+-]\d{2}:?\d{2})$", "$1")
     )
-    return pl.coalesce(
-        plain.str.to_datetime(form, time_unit="us", time_zone=zone, strict=False).dt.epoch("us")
+    second = dated.str.replace(_FRACTION, "$1")
+    date = pl.coalesce(
+        second.str.to_datetime(form, time_unit="us", time_zone=zone, strict=False).dt.epoch("s")
         for form, zone in _FORMATS
     )
+    number = pl.when(pl.col("front") == "").then(pl.lit("0")).otherwise("front")
+    digits = pl.when("is_number").then("back").otherwise(dated.str.extract(_FRACTION, 2))
+    return table.select(
+        pl.when("is_number")
+        .then(number.cast(pl.Int64, strict=False))
+        .otherwise(date)
+        .alias("_time"),
+        digits.fill_null("").str.strip_chars_end("0").alias("_below"),
+        (~pl.col("is_number") & value.is_not_null()).alias("_iso"),
+    ).get_columns()
 
 
 def _unit(unit: Unit) -> pl.Expr:

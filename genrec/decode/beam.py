@@ -17,6 +17,7 @@ from genrec.decode.head import FullHead, Head, SIDHead
 from genrec.decode.memory import default_budget, user_bytes
 from genrec.decode.prompts import PromptCache
 from genrec.decode.result import BeamResult, collect
+from genrec.decode.rope import LengthRope
 from genrec.decode.selftest import Strategy, check_head, choose, make_decoder
 from genrec.decode.step import TrieOnDevice
 from genrec.decode.support import NOT_FINITE, check_model, check_tokens, checked_prompts, evaluating
@@ -67,7 +68,8 @@ class BeamEngine:
         self.model = model
         self.trie = trie
         self._vocab_size = config.vocab_size
-        self._max_length = getattr(config, "max_position_embeddings", None)
+        self._rope = LengthRope(config)
+        self._max_length = self._rope.longest or getattr(config, "max_position_embeddings", None)
         self._code_tokens = check_tokens(code_tokens, trie, vocab_size=self._vocab_size)
         chosen = choose(model, strategy)
         self.strategy: Strategy = chosen.strategy
@@ -157,15 +159,23 @@ class BeamEngine:
         prompts: PromptCache,
         keys: Sequence[Hashable] | None,
     ) -> BeamResult:
-        """Searches group by group, as the memory allows."""
+        """Searches group by group, as the memory allows and the model's RoPE wants."""
         length = mask.sum(1)
+        whole = (length + self.trie.levels).cpu()  # prompt and SID
+        regimes = [self._rope.regime(one) for one in whole.tolist()]
         past: list[Layers | None] = [None] * len(ids)
         if keys is not None:
             own = [row[row_mask.bool()].cpu() for row, row_mask in zip(ids, mask, strict=True)]
-            past = [prompts.find(key, tokens) for key, tokens in zip(keys, own, strict=True)]
+            past = [prompts.find(*known) for known in zip(keys, own, regimes, strict=True)]
             known = [0 if layers is None else layers[0][0].shape[2] for layers in past]
             length = length - torch.tensor(known, device=length.device)
-        groups = list(self._groups(length.cpu(), ids.shape[1], width, known=any(past)))
+        length = length.cpu()
+        groups = [
+            part[group]
+            for part in self._rope.parts(whole)
+            for group in self._groups(length[part], ids.shape[1], width, known=any(past))
+        ]
+        length = length.to(ids.device)
         parts = []
         for group in groups:
             users = group.to(ids.device)
@@ -180,14 +190,15 @@ class BeamEngine:
                 room=width * (self.trie.levels - 1),
                 past=[past[user] for user in group.tolist()] if any(past) else None,
             )
-            with evaluating(self.model):
+            with evaluating(self.model), self._rope.fixed(self.model, int(whole[group].max())):
                 parts.append(
                     self._descend(decoder, len(group), width, k, eligible and eligible.take(users))
                 )
                 if keys is not None:
                     assert isinstance(decoder, TreeDecoder)
                     for place, user in enumerate(group.tolist()):
-                        prompts.put(keys[user], own[user], decoder.prompt_layers(place))
+                        layers = decoder.prompt_layers(place)
+                        prompts.put(keys[user], own[user], layers, regimes[user])
         return BeamResult.joined(parts, torch.cat(groups))
 
     def _descend(

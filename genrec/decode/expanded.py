@@ -14,6 +14,10 @@ import torch
 from genrec.decode.head import Head
 
 
+class NoCache(Exception):
+    """A model keeps what it computed where beams cannot have it."""
+
+
 class ExpandDecoder:
     """A batch of prompts and the beams behind them, as rows."""
 
@@ -69,6 +73,13 @@ class ExpandDecoder:
             use_cache=True,
             **known,
         )
-        self._named = "past_key_values" if hasattr(output, "past_key_values") else "cache_params"
-        self.cache = getattr(output, self._named)  # the second is what Mamba models call it
-        return found
+        # The second is what Mamba models call it; a cache that is not handed out lives in the model.
+        caches = {name: getattr(output, name, None) for name in ("past_key_values", "cache_params")}
+        for name, cache in caches.items():
+            if cache is not None:
+                self._named, self.cache = name, cache
+                return found
+        raise NoCache(
+            "it returns no cache of what it computed (past_key_values or cache_params), and what it "
+            "keeps in itself cannot be shared out to beams"
+        )

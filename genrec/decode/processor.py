@@ -34,6 +34,11 @@ class SIDLogitsProcessor(LogitsProcessor):
     log-probability of its SID; a sample is drawn from the model's distribution over the codes that
     may follow, renormalised at each level (`generate` samples from the 50 best unless `top_k=0`).
 
+    The forward passes are `generate`'s own. Of a model whose RoPE goes by the length of the text
+    (longrope of Phi-3 128k, dynamic NTK) it takes the frequencies of the batch's longest, padding
+    included, so that a user's scores may be others than alone; `beam_search` and `BeamEngine` go by
+    each user's own length. Keep the batch on one side of the switch.
+
     A row whose tokens begin no SID gets -inf throughout. With sampling and greedy search there is
     none. With beams there may be: where there are fewer prefixes than `num_beams`, `generate` fills
     the list with such rows and with copies of better ones, and returns them like any other, with

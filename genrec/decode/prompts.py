@@ -15,6 +15,7 @@ from genrec.decode.tree import Layers
 class _Entry:
     tokens: torch.Tensor  # int64 [T], on the CPU
     layers: Layers
+    regime: Hashable
 
     @property
     def num_bytes(self) -> int:
@@ -46,7 +47,7 @@ class PromptCache:
         self._entries.clear()
         self.num_bytes = 0
 
-    def find(self, key: Hashable, tokens: torch.Tensor) -> Layers | None:
+    def find(self, key: Hashable, tokens: torch.Tensor, regime: Hashable = None) -> Layers | None:
         """Returns what is known of the longest common beginning with the user's last prompt.
 
         At least the last token is left to compute, for its output is what decoding starts from.
@@ -54,13 +55,15 @@ class PromptCache:
         Args:
             key: the user.
             tokens: the prompt, without padding. int64 [T].
+            regime: what else the layers go by (`LengthRope.regime`): what was computed under another
+                is not found.
 
         Returns:
             Per layer, keys and values of the first tokens; None if nothing is known of them.
         """
         entry = self._entries.get(key)
         common = 0
-        if entry is not None:
+        if entry is not None and entry.regime == regime:
             shorter = min(len(entry.tokens), len(tokens) - 1)
             same = (entry.tokens[:shorter] == tokens[:shorter]).long()
             common = int(same.cumprod(0).sum())
@@ -71,9 +74,11 @@ class PromptCache:
         self._entries.move_to_end(key)
         return [(keys[:, :, :common], values[:, :, :common]) for keys, values in entry.layers]
 
-    def put(self, key: Hashable, tokens: torch.Tensor, layers: Layers) -> None:
+    def put(
+        self, key: Hashable, tokens: torch.Tensor, layers: Layers, regime: Hashable = None
+    ) -> None:
         """Keeps a prompt in place of the user's last one, and forgets others if need be."""
-        entry = _Entry(tokens, layers)
+        entry = _Entry(tokens, layers, regime)
         old = self._entries.pop(key, None)
         self.num_bytes -= old.num_bytes if old else 0
         if entry.num_bytes > self.budget:

@@ -1,8 +1,9 @@
 """Chooses how to decode a model by trying it: beams of a small batch against plain sequences.
 
 The configuration tells much, but not all: a model may ignore `position_ids` or a 4D mask (ALiBi), or
-let padding into a recurrent state. Two prompts of unequal length with two crossing beams each show
-it, whatever the architecture.
+let padding into a recurrent state, or change with the length of what is in the batch (RoPE). Two
+prompts of unequal length with two crossing beams each show it, whatever the architecture; that a text
+far longer beside it changes nothing is asked by its positions alone, which costs no long text.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 
-from genrec.decode.expanded import ExpandDecoder
+from genrec.decode.expanded import ExpandDecoder, NoCache
 from genrec.decode.head import FullHead, Head, SIDHead
+from genrec.decode.rope import LengthRope, switch_lengths
 from genrec.decode.support import evaluating
 from genrec.decode.tree import TreeDecoder, tree_refusal
 
 Strategy = Literal["tree", "expand"]
-_LONGEST = 512  # windows beyond it are not tried out: the test would cost more than a search
+# Windows and switches of RoPE beyond it are not tried out: the test would cost more than a search.
+_LONGEST = 512
+_EXACT = 2e-4  # standard deviations: float32 on a CPU is a hundred times nearer
 
 
 class Decoder(Protocol):
@@ -105,37 +109,121 @@ def choose(model: Any, strategy: Strategy | Literal["auto"]) -> Chosen:
 def _try(model: Any, strategy: Strategy) -> float | str:
     """Returns bytes per token if beams equal plain sequences, or says how they do not."""
     config = model.config.get_text_config()
-    device = next(model.parameters()).device
     window = getattr(config, "sliding_window", None) or 0
-    length = 4 + (window if window <= _LONGEST else 0)
     room = getattr(config, "max_position_embeddings", None)
-    length = max(2, min(length, room - 2)) if room else length
-    ids = torch.arange(1, 2 * length + 9, device=device) * 7919 % config.vocab_size  # any will do
+    lengths = [4 + (window if window <= _LONGEST else 0)]
+    # The steps of the first prompt cross the switch, the second one stays behind it.
+    lengths += sorted(n - 1 for n in switch_lengths(config) if 4 < n <= min(_LONGEST, room or n))
+    lengths = [max(2, min(length, room - 2)) if room else length for length in lengths]
+    try:
+        with evaluating(model):
+            if refusal := _later_changes(model):
+                return refusal
+            found = [_compare(model, strategy, length) for length in lengths]
+            refusals = [entry for entry in found if isinstance(entry, str)]
+            if refusals:
+                return refusals[0]
+            return _neighbour_changes(model) or found[0]
+    except NoCache as error:
+        return str(error)
+    except Exception as error:  # whatever foreign code raises: it cannot be decoded so
+        said = (str(error).splitlines() or ["no message"])[0]
+        return f"{type(error).__name__}: {said} (raised by the model as it was tried)"
+
+
+def _compare(model: Any, strategy: Strategy, length: int) -> float | str:
+    """As `_try`, with prompts of `length` tokens and of one less."""
+    device = next(model.parameters()).device
+    ids = torch.arange(1, 2 * length + 9, device=device) * 7919 % _vocabulary(model)  # any will do
     prompts = ids[: 2 * length].view(2, -1)
     first, second = ids[2 * length :].view(2, 2, 2).unbind()
     mask = torch.ones_like(prompts)
     mask[1, 0] = 0  # positions must come from the mask, not from the column
     parents = torch.tensor([[1, 0], [1, 0]], device=device)
-    head = FullHead(model, [])
-    with evaluating(model):
-        expected = _plain(model, prompts, first, second)
-        decoder = make_decoder(strategy, head, model, prompts, mask, room=4)
-        try:
+    head, rope = FullHead(model, []), LengthRope(model.config.get_text_config())
+    whole = mask.sum(1).cpu() + 2
+    parts, outputs = list(rope.parts(whole)), []
+    for part in parts:  # as `BeamEngine` parts them
+        users = part.to(device)
+        with rope.fixed(model, int(whole[part].max())):
+            decoder = make_decoder(strategy, head, model, prompts[users], mask[users], room=4)
             decoder.prefill()
-            decoder.step(first, parents)
-            found = decoder.step(second, parents).float()
-        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-            return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            decoder.step(first[users], parents[users])
+            outputs.append(decoder.step(second[users], parents[users]).float())
+    found = torch.cat(outputs)[torch.cat(parts).argsort().to(device)]
+    expected = _plain(model, prompts, first, second)
     distance = (found - expected).square().mean().sqrt() / expected.std().clamp(min=1e-9)
     # Low precision rounds by shape, to about a hundredth; a mask ignored is far beyond either.
-    exact = model.dtype == torch.float32 and not getattr(model, "is_quantized", False)
-    if distance > (0.01 if exact else 0.1):  # false for NaN, which `search` reports
+    if distance > (0.01 if _is_exact(model) else 0.1):  # false for NaN, which `search` reports
         return (
             f"4D attention masks, position_ids or padding are not honoured: beams differ from "
             f"plain sequences by {distance:.2g} standard deviations"
         )
-    rows = 2 if strategy == "tree" else 4
-    return _held_bytes(decoder.cache) / (rows * (length + (4 if strategy == "tree" else 2)))
+    if _is_exact(model) and device.type == "cpu" and distance > _EXACT:
+        warnings.warn(
+            f"{type(model).__name__}: scores will be near the model's, not the same: its steps with a "
+            f"cache differ from one pass over the text by {distance:.2g} standard deviations of its "
+            f"logits, and those of other models by less than {_EXACT}; `exact` holds for the former",
+            stacklevel=6,
+        )
+    rows, written = (1, 4) if strategy == "tree" else (2, 2)
+    return _held_bytes(decoder.cache) / (rows * len(part) * (length + written))
+
+
+def _neighbour_changes(model: Any) -> str | None:
+    """Says how a text's logits change with the positions of the text beside it, None if not at all."""
+    config, device = model.config.get_text_config(), next(model.parameters()).device
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is None:
+        return None
+    length = min(32, limit)
+    ids = torch.arange(1, 2 * length + 1, device=device).view(2, -1) * 7919 % _vocabulary(model)
+    near = torch.arange(length, device=device).expand(2, -1)
+    far = near.clone()
+    far[1, -1] = limit - 1
+    with LengthRope(config).fixed(model, limit):  # what is known is the same for both then
+        one, other = (
+            model(input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=positions)
+            .logits[0]
+            .float()
+            for positions in (near, far)
+        )
+    if (distance := _moved(model, one, other)) is not None:
+        return (
+            f"a text's scores change with the length of the one beside it, by {distance:.2g} standard "
+            "deviations: a RoPE that goes by the longest position in the batch, and none of those "
+            "that are known here (longrope, dynamic)"
+        )
+    return None
+
+
+def _later_changes(model: Any) -> str | None:
+    """Says how logits change with tokens that come later, None if not at all."""
+    ids = torch.arange(1, 9, device=next(model.parameters()).device) % _vocabulary(model)
+    changed = torch.cat([ids[:-1], ids[:1]])
+    one, other = (
+        model(input_ids=row[None], use_cache=False).logits[0, :-1].float() for row in (ids, changed)
+    )
+    if (distance := _moved(model, one, other)) is not None:
+        return (
+            f"logits change with the tokens that come later, by {distance:.2g} standard deviations: "
+            "this is no causal LM"
+        )
+    return None
+
+
+def _moved(model: Any, one: torch.Tensor, other: torch.Tensor) -> float | None:
+    """Returns how far apart logits [T, V] of equal shapes are, in standard deviations, if they are."""
+    distance = float((one - other).square().mean().sqrt() / one.std().clamp(min=1e-9))
+    return distance if distance > (0.001 if _is_exact(model) else 0.03) else None
+
+
+def _vocabulary(model: Any) -> int:
+    return int(model.config.get_text_config().vocab_size)
+
+
+def _is_exact(model: Any) -> bool:
+    return model.dtype == torch.float32 and not getattr(model, "is_quantized", False)
 
 
 def _plain(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,7 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 class HFDecoder(Section):
     """Any causal LM of transformers, in this process; proves its lists where it can."""
 
+    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     kind: Literal["hf"] = "hf"
     strategy: Literal["auto", "tree", "expand"] = Field(
         "auto", description="tree: one cache per user; expand: one per beam, for any cache"
@@ -38,6 +39,7 @@ class HFDecoder(Section):
 class VLLMDecoder(Section):
     """vLLM on the merged model, for GPUs and large models; vLLM chooses the device itself."""
 
+    packages: ClassVar[tuple[str, ...]] = ("vllm", "torch", "transformers")
     kind: Literal["vllm"] = "vllm"
     max_model_len: int | None = Field(None, ge=16, description="prompt and SID; null: the model's")
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
@@ -55,6 +57,7 @@ class VLLMDecoder(Section):
 class VLLMServerDecoder(Section):
     """A `vllm serve` that `recipes/vllm/serve.py` started, here or elsewhere; many may share it."""
 
+    packages: ClassVar[tuple[str, ...]] = ("tokenizers",)
     kind: Literal["vllm-serve"] = "vllm-serve"
     base_url: str = Field(
         "http://127.0.0.1:8000/v1", exclude=True, description="no part of the artifact's name"

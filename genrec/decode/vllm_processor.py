@@ -21,6 +21,7 @@ from vllm.v1.sample.logits_processor import LogitsProcessor as RunnerV1
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as RunnerV2
 
+from genrec.decode.rope import refuse_in_vllm
 from genrec.decode.vllm_constraint import Constraint, load_constraint, read_settings
 
 
@@ -60,7 +61,8 @@ class SIDProcessor(RunnerV1, RunnerV2):
 
         Raises:
             FileNotFoundError: the constraint file is not there.
-            ValueError: the settings or the file are not what they should be.
+            ValueError: the settings or the file are not what they should be, or vLLM gives the model
+                another RoPE than transformers.
         """
         settings = read_settings(vllm_config.additional_config)
         if vllm_config.speculative_config is not None:
@@ -69,8 +71,11 @@ class SIDProcessor(RunnerV1, RunnerV2):
         self._states = None if isinstance(where, torch.device) else where
         model = vllm_config.model_config
         end = getattr(model.hf_text_config, "eos_token_id", None)
+        trie, tokens = load_constraint(settings["constraint"])
+        refuse_in_vllm(model.hf_text_config, model.max_model_len, levels=trie.levels)
         self.constraint = Constraint(
-            *load_constraint(settings["constraint"]),
+            trie,
+            tokens,
             vocab_size=model.get_vocab_size(),
             end=end[0] if isinstance(end, list) else end,
             device=where if self._states is None else where.device,

@@ -71,7 +71,7 @@ def make_demo(
         list(make_choices(products, users=users, seed=seed, progress=progress)),
         schema={**RAW_INTERACTIONS, "reason": pl.String},
         orient="row",
-    )
+    ).with_columns(pl.col("timestamp") * 10**9)
     truth = {"items": _true_items(products), "choices": choices, "interests": _interests()}
     return RawData(
         _items(products),

@@ -21,6 +21,7 @@ class NoEngine(Section):
 class HFSettings(PartSettings):
     """transformers in this process, on a CPU or a GPU; JSON held by xgrammar."""
 
+    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "pillow", "xgrammar")
     kind: Literal["hf"] = "hf"
     implementation: ClassVar[str] = "genrec.engines.hf:HFEngine"
     in_process: ClassVar[bool] = True
@@ -33,6 +34,7 @@ class HFSettings(PartSettings):
 class VLLMSettings(PartSettings):
     """vLLM offline, in a process of its own."""
 
+    packages: ClassVar[tuple[str, ...]] = ("vllm", "torch", "transformers", "pillow", "xgrammar")
     kind: Literal["vllm"] = "vllm"
     implementation: ClassVar[str] = "genrec.engines.vllm:VLLMEngine"
     in_process: ClassVar[bool] = False

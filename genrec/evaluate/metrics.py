@@ -126,11 +126,12 @@ def per_user(
         `user` and float64 columns "recall@5", ...; one row per row of `targets`, in its order.
 
     Raises:
-        ValueError: a user has two targets or an item twice, there are no targets, or ranks are no
-            competition ranks.
+        ValueError: a user has two targets or an item twice, there are no targets, a score is not
+            finite (-inf is allowed where the item is negative), ranks are no competition ranks,
+            num_items is below 1, or a target is no item of the catalogue.
     """
     _check_ks(ks)
-    places = _places(table, targets, where)
+    places = _places(table, targets, where, num_items)
     hit = targets.select("user", item="target").join(
         places, on=["user", "item"], how="left", maintain_order="left"
     )
@@ -166,7 +167,7 @@ def coverage(
         ValueError: as `per_user`.
     """
     _check_ks(ks)
-    places = _places(table, targets, "recommendations")
+    places = _places(table, targets, "recommendations", num_items)
     valid = places.filter(pl.col("item").is_between(0, num_items - 1))
     absent = valid.group_by("item", maintain_order=True).agg(
         (1 - _share(k)).product().alias(str(k)) for k in ks
@@ -174,14 +175,25 @@ def coverage(
     return {k: float((1 - absent[str(k)]).sum()) / num_items for k in ks}
 
 
-def _places(table: pl.DataFrame, targets: pl.DataFrame, where: str) -> pl.DataFrame:
+def _places(table: pl.DataFrame, targets: pl.DataFrame, where: str, num_items: int) -> pl.DataFrame:
     """Returns user, item, rank (the first place of its tie), size (of its tie)."""
-    schema.check(table, schema.RECOMMENDATIONS, where)
+    if num_items < 1:
+        raise ValueError(
+            f"num_items is {num_items}; expected the number of items in the catalogue, 1 or more"
+        )
+    schema.check_lists(table, where)
     schema.check(targets, schema.SPLIT, "targets")
     if targets.is_empty():
         raise ValueError("targets: no users to evaluate")
     if targets["user"].is_duplicated().any():
         raise ValueError("targets: a user stands twice; expected one target per user")
+    outside = targets.filter(~pl.col("target").is_between(0, num_items - 1).fill_null(False))
+    if len(outside):
+        user, target = outside.select("user", "target").row(0)
+        raise ValueError(
+            f"targets: user {user} has the target {target}; expected an item from 0 to {num_items - 1}, "
+            f"for num_items is {num_items} ({len(outside):,} such users)"
+        )
     places = table.join(targets.select("user"), on="user", how="semi").select(
         "user",
         "item",
@@ -196,10 +208,6 @@ def _places(table: pl.DataFrame, targets: pl.DataFrame, where: str) -> pl.DataFr
             f"{where}: user {user}, item {item} has rank {rank}, expected {expected}: ranks start "
             "at 1, and a tie shares the rank of its first place (1, 2, 2, 4)"
         )
-    twice = places.filter((pl.col("item") >= 0) & pl.struct("user", "item").is_duplicated())
-    if len(twice):
-        user, item = twice.row(0)[:2]
-        raise ValueError(f"{where}: user {user} has item {item} twice")
     return places.drop("expected")
 
 

@@ -171,6 +171,7 @@ def _sids(stats: Mapping[str, Any]) -> dict[str, Any]:
         "moved": stats.get("moved"),
         "largest_group": stats.get("largest_group"),
         "cosine": stats.get("reconstruction_cosine"),
+        "findings": stats.get("findings", ()),
     }
 
 
@@ -198,7 +199,8 @@ def _fusion(diagnostics: Mapping[str, Any], k: int) -> dict[str, Any] | None:
         }
         for name in found["sources"]
     ]
-    return {"method": found["method"], "k": kept["k"], "rows": rows, **kept}
+    fallback = found.get("fallback")
+    return {"method": found["method"], "fallback": fallback, "k": kept["k"], "rows": rows, **kept}
 
 
 def _flat(stats: Mapping[str, Any], above: str = "") -> dict[str, object]:

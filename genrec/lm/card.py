@@ -31,6 +31,7 @@ class Facts:
         data: the prepare stage's statistics.
         sids: the quantize stage's.
         training: the train stage's summary.
+        made_with: the packages that it was trained with, to version; None if unknown.
         metrics: rows of the test split as evaluate writes them, none if it has not run.
     """
 
@@ -44,6 +45,7 @@ class Facts:
     data: Mapping[str, Any]
     sids: Mapping[str, Any]
     training: Mapping[str, Any]
+    made_with: Mapping[str, str] | None
     metrics: Sequence[Mapping[str, Any]]
 
 
@@ -167,8 +169,10 @@ def _data(facts: Facts) -> str:
 
 def _training(facts: Facts) -> str:
     done = facts.training
+    made_with = ", ".join(f"{name} {number}" for name, number in (facts.made_with or {}).items())
     return (
         f"## Training\n\n{done['steps']:,} steps, {done['epochs']:g} epochs; the best by "
         f"{done['metric']} on validation is step {done['best_step']:,}. {done['trainable']:,} of "
         f"{done['parameters']:,} parameters were trained."
+        + (f" Made with {made_with}." if made_with else "")
     )

@@ -78,9 +78,11 @@ def train_examples(
 ) -> Iterator[Example]:
     """Yields the examples to train on, one by one; see `compose`."""
     found = 0
+    rates: dict[str, float] = {}
     for name, chosen in tasks.items():
         task = _task(name)
         options = _options(task, chosen, max_history=max_history, max_text=max_text)
+        rates[name] = options.rate
         if options.rate == 0:
             continue
         _check_words(task, corpus)
@@ -94,11 +96,17 @@ def train_examples(
             yield example
         if found == before:
             logger.warning("compose: the task %s has no example; %s", name, _nothing(task))
+    if not any(rates.values()):
+        now = f"the rate of each is 0: {', '.join(rates)}" if rates else "none is given"
+        raise ValueError(
+            f"compose.tasks: no task takes part ({now}), so there is nothing to train on; set a rate "
+            "above 0, such as compose.tasks.history_to_sid.rate=1"
+        )
     if not found:
+        now = ", ".join(f"{name} {rate:g}" for name, rate in rates.items())
         raise ValueError(
             f"compose: no training example from {corpus.items.height} items and "
-            f"{corpus.train.height} users; raise a rate in compose.tasks (now "
-            f"{ {name: dict(chosen) for name, chosen in tasks.items()} })"
+            f"{corpus.train.height} users; raise a rate in compose.tasks (now {now})"
         )
 
 

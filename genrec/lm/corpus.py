@@ -1,7 +1,8 @@
 """A corpus on disk: tokenised once, in parallel where it is large, then memory-mapped as Arrow files.
 
 `datasets` writes and maps the files. They are named by what they are made of (the examples' bytes, the
-tokenizer, the limit), so every training on the same examples finds them again, a killed one too.
+tokenizer and the versions of its libraries, the limit), so every training on the same examples finds
+them again, a killed one too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow.compute
+import tokenizers
+import transformers
 from transformers import PreTrainedTokenizerBase
 
 from genrec import schema
@@ -128,7 +131,8 @@ def _digest(
     max_length: int,
 ) -> str:
     """Returns 16 hex digits that stand for all that the encoded corpus depends on."""
-    found = hashlib.sha256(f"{_VERSION} {max_length} ".encode())
+    made_by = f"transformers {transformers.__version__}, tokenizers {tokenizers.__version__}"
+    found = hashlib.sha256(f"{_VERSION} {max_length} {made_by} ".encode())
     encode_texts(tokenizer, [""])  # or it would save how it was last told to pad and to cut
     with tempfile.TemporaryDirectory() as temporary:
         tokenizer.save_pretrained(temporary)

@@ -5,7 +5,9 @@ What is handed on is a merged model that transformers loads alone.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -29,9 +31,12 @@ from transformers import (
 
 from genrec.lm.adapters import adapt, attach, merge
 from genrec.lm.batch import add_sid_tokens, code_token_ids
+from genrec.lm.meaning import Sids, check_meaning, sid_tokens_in
 from genrec.lm.quiet import quiet
 from genrec.lm.rows import set_rows, stack
 from genrec.weights import find_weights
+
+logger = logging.getLogger(__name__)
 
 Tune = Literal["lora", "qlora", "full"]
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
@@ -122,8 +127,11 @@ def load_pretrained(
     device: str = "auto",
     seed: int = 0,
     sid_init: Sequence[np.ndarray] | None = None,
+    sids: Sids | None = None,
 ) -> tuple[PreTrainedModel | peft.PeftModel, PreTrainedTokenizerBase]:
     """Loads a causal LM, adds the SID tokens, and makes it ready to be tuned.
+
+    A model that was trained on SIDs goes on as it was where `sids` are the ones that it knows.
 
     Args:
         name: a model's folder, its name on the hub, or `asset:<name>`; see `find_weights`.
@@ -141,14 +149,19 @@ def load_pretrained(
         device: where a quantised base is made; `auto` is the GPU if there is one.
         seed: of LoRA's matrices and the new rows.
         sid_init: as in `build_scratch`.
+        sids: what the tokens mean here, item id to codes. The rows of SID tokens that the model has
+            are then kept, and only new ones start as `sid_init` says. None starts all of them so, and
+            warns where that overwrites some.
 
     Returns:
         The model (a `peft.PeftModel` unless `full`) and its tokenizer.
 
     Raises:
-        ValueError: no such model or tokenizer; names `train.model.name`.
+        ValueError: no such model or tokenizer, or its SID tokens mean other items than `sids` says
+            (see `check_meaning`); names `train.model.name`.
     """
-    model, tokenizer = _base(name, levels, codes, tune, dtype, device, seed, sid_init)
+    start = _Start(seed, sid_init, sids)
+    model, tokenizer = _base(name, levels, codes, tune, dtype, device, start)
     if tune == "full":
         return model, tokenizer
     rows = np.concatenate(code_token_ids(tokenizer, [codes] * levels)).tolist()
@@ -177,7 +190,8 @@ def load_adapter(
     device: str = "auto",
 ) -> tuple[peft.PeftModel, PreTrainedTokenizerBase]:
     """Loads a base model and an adapter saved by `save_adapter`; arguments as `load_pretrained`."""
-    model, tokenizer = _base(name, levels, codes, tune, dtype, device, 0, None)
+    # The adapter holds the SID rows, so those of the base are of no account.
+    model, tokenizer = _base(name, levels, codes, tune, dtype, device, None)
     return attach(model, path), tokenizer
 
 
@@ -208,6 +222,28 @@ def save_merged(
     return model
 
 
+@dataclass(frozen=True)
+class _Start:
+    """Where the SID rows start; see `load_pretrained`."""
+
+    seed: int
+    sid_init: Sequence[np.ndarray] | None
+    sids: Sids | None
+
+    def kept(self, name: str, folder: str, had: frozenset[str]) -> frozenset[str]:
+        """Returns the tokens whose rows stay, of those that the model had."""
+        if had and self.sids is None:
+            logger.warning(
+                "train.model.name='%s': the rows of its %d SID tokens are drawn anew; what it had "
+                "learned of them is lost",
+                *(name, len(had)),
+            )
+        if not had or self.sids is None:
+            return frozenset()
+        check_meaning(name, folder, had, self.sids)
+        return had
+
+
 def _base(
     name: str,
     levels: int,
@@ -215,8 +251,7 @@ def _base(
     tune: Tune,
     dtype: torch.dtype,
     device: str,
-    seed: int,
-    sid_init: Sequence[np.ndarray] | None,
+    start: _Start | None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     options: dict[str, Any] = {"dtype": dtype}
     if tune == "qlora":
@@ -230,8 +265,10 @@ def _base(
         options["device_map"] = {"": torch.cuda.current_device() if cuda else "cpu"}
     try:
         folder = find_weights(name)
+        _check_whole(name, Path(folder))
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder)
+            kept = start.kept(name, folder, sid_tokens_in(tokenizer.get_vocab())) if start else ()
             model = AutoModelForCausalLM.from_pretrained(folder, **options)
     except OSError as error:
         raise ValueError(
@@ -245,8 +282,11 @@ def _base(
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     rows = code_token_ids(tokenizer, [codes] * levels)
-    vectors = None if sid_init is None else stack(sid_init, rows)
-    set_rows(model, np.concatenate(rows), seed=seed, vectors=vectors)
+    if start is not None:
+        flat = np.concatenate(rows)
+        vectors = None if start.sid_init is None else stack(start.sid_init, rows)
+        keep = np.isin(flat, tokenizer.convert_tokens_to_ids(sorted(kept)))
+        set_rows(model, flat, seed=start.seed, vectors=vectors, keep=keep)
     if tune == "qlora":
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
         for module in model.modules():
@@ -255,6 +295,15 @@ def _base(
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = False
     return model, tokenizer
+
+
+def _check_whole(name: str, folder: Path) -> None:
+    """Checks that a folder is no adapter: transformers would look for its base by itself."""
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise ValueError(
+            f"train.model.name='{name}': is an adapter alone; give the whole model: `merged/` of its "
+            "train stage, or what `genrec publish` writes without --adapter"
+        )
 
 
 def _train_tokenizer(texts: Iterable[str], vocab: int) -> PreTrainedTokenizerFast:

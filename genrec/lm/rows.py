@@ -10,7 +10,12 @@ from transformers import PreTrainedModel
 
 
 def set_rows(
-    model: PreTrainedModel, rows: np.ndarray, *, seed: int, vectors: np.ndarray | None
+    model: PreTrainedModel,
+    rows: np.ndarray,
+    *,
+    seed: int,
+    vectors: np.ndarray | None,
+    keep: np.ndarray | None = None,
 ) -> None:
     """Starts the SID rows among the old ones: their mean and spread, in random or given directions.
 
@@ -19,7 +24,9 @@ def set_rows(
         rows: int [R], row numbers of the vocabulary.
         seed: of the random directions, or of the projection of `vectors`.
         vectors: float [R, D], projected at random to the model's width, or None.
+        keep: bool [R], the rows that stay as they are, or None.
     """
+    drawn = np.ones(len(rows), dtype=bool) if keep is None else ~keep
     rng = np.random.default_rng(seed)
     for matrix in (model.get_input_embeddings(), model.get_output_embeddings()):
         weight = matrix.weight.data
@@ -30,7 +37,7 @@ def set_rows(
         else:
             noise = vectors @ rng.standard_normal((vectors.shape[1], weight.shape[1]))
             noise = (noise - noise.mean(0)) / (noise.std() + 1e-12)
-        weight[rows] = (mean + torch.from_numpy(noise).to(std) * std).to(weight.dtype)
+        weight[rows[drawn]] = (mean + torch.from_numpy(noise[drawn]).to(std) * std).to(weight.dtype)
         if is_tied(model):
             break
 

@@ -31,6 +31,7 @@ else:
 class Compose(Section):
     """Tables to training examples."""
 
+    packages: ClassVar[tuple[str, ...]] = ("numpy",)
     tasks: Tasks = Tasks()
     style: Literal["compact", "instruct"] = "compact"
     max_history: int = Field(50, ge=1)
@@ -80,6 +81,7 @@ SidInit = Annotated[
 class ScratchSettings(Section):
     """A Qwen3-architecture model of the given size, its tokenizer trained on the examples."""
 
+    packages: ClassVar[tuple[str, ...]] = ("tokenizers",)
     kind: Literal["scratch"] = "scratch"
     tune: ClassVar[Literal["full"]] = "full"  # always, as if it were one of Pretrained's
     dtype: ClassVar[Literal["float32"]] = "float32"
@@ -94,6 +96,7 @@ class ScratchSettings(Section):
 class PretrainedSettings(Section):
     """A causal LM by hub name or folder, tuned by LoRA, 4-bit QLoRA, or whole."""
 
+    packages: ClassVar[tuple[str, ...]] = ("tokenizers",)
     kind: Literal["pretrained"] = "pretrained"
     name: Path_
     tune: Literal["lora", "qlora", "full"] = "lora"
@@ -113,7 +116,11 @@ class PretrainedSettings(Section):
         "With qlora it is the products': what is not in 4 bits, and the merged model, stay float32. "
         "Not for tune=full",
     )
-    sid_init: SidInit = "random"
+    sid_init: Literal["keep", "random", "codebook"] = Field(
+        "keep",
+        description="where the SID rows start. keep: as the model has them if it was trained on the "
+        "same SIDs, else at random; random, codebook: as for a new model, whatever it has",
+    )
 
     @model_validator(mode="after")
     def _adapted(self) -> PretrainedSettings:
@@ -127,6 +134,11 @@ class PretrainedSettings(Section):
                 "leave float32, products are in bfloat16 on a GPU all the same"
             )
         return self
+
+    def made_with(self) -> set[str]:
+        """Adapters and 4-bit weights have packages of their own."""
+        adapters = {"full": set[str](), "lora": {"peft"}, "qlora": {"peft", "bitsandbytes"}}
+        return super().made_with() | adapters[self.tune]
 
 
 Optimizer = Literal[
@@ -143,6 +155,7 @@ Optimizer = Literal[
 class Train(Section):
     """Examples to a model, by transformers.Trainer."""
 
+    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate")
     model: Annotated[ScratchSettings | PretrainedSettings, Field(discriminator="kind")] = (
         ScratchSettings()
     )
@@ -167,3 +180,7 @@ class Train(Section):
     eval_every: int = Field(200, ge=1, description="steps between validations")
     eval_users: int = Field(1000, ge=1, description="validation users decoded each time")
     patience: int = Field(5, ge=1, description="validations without a gain before stopping")
+
+    def made_with(self) -> set[str]:
+        """8-bit optimizers have a package of their own."""
+        return super().made_with() | ({"bitsandbytes"} if "bit" in self.optimizer else set())

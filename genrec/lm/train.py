@@ -6,13 +6,15 @@ checkpoints, early stopping, mixed precision and several processes are Trainer's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import datasets
+import numpy as np
 import torch
 from peft import PeftModel
 from torch import nn
@@ -23,9 +25,11 @@ from transformers import (
     TrainingArguments,
 )
 
+from genrec.decode.rope import LengthRope
 from genrec.lm.balance import CURVES_FILE, BalanceWatch, draw_curves, unbalanced
 from genrec.lm.callbacks import Average, Flow, LogFile, read_log, trackers
 from genrec.lm.checkpoints import check_kind, is_finished, last_complete_checkpoint, room_for
+from genrec.lm.conditions import conditions, warn_of_differences
 from genrec.lm.corpus import lengths_of, tasks_of
 from genrec.lm.loss import MAX_LOGITS
 from genrec.lm.packing import PackingCollator, check_packing, row_for
@@ -34,7 +38,15 @@ from genrec.lm.sampler import Collator, TokenBudgetSampler
 from genrec.lm.trainer import SidTrainer, Validate
 from genrec.progress import Progress, silent
 
+logger = logging.getLogger(__name__)
+
 LOG_FILE = "log.jsonl"
+# The arguments of `train` that decide what it learns, beside the model and the data.
+_DECIDES = (
+    *("epochs", "max_steps", "tokens_per_batch", "packing", "lr", "weight_decay", "optimizer"),
+    *("warmup", "scheduler", "label_smoothing", "max_grad_norm", "ema", "eval_every", "patience"),
+    *("metric", "max_logits", "gradient_checkpointing", "seed"),
+)
 
 Scheduler = Literal["cosine", "one-cycle", "linear", "constant_with_warmup"]
 
@@ -70,12 +82,14 @@ def train(
     track_in: Path | None = None,
     validate: Validate | None = None,
     metric: str = "recall@10",
+    noted: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Trains `model` in place and leaves the best validated weights in it.
 
     Called again with the same `out`, it goes on from the last complete checkpoint there, with the
-    same batches, learning rate and dropout as if it had never stopped.
+    same batches, learning rate and dropout as if it had never stopped. What has changed since that
+    checkpoint (settings, threads, processes, device, versions of libraries) is warned of, one by one.
 
     Args:
         model: from `build_scratch` or `load_pretrained`, as it was when training first began.
@@ -110,6 +124,7 @@ def train(
             `recall@10` by the real decoder.
         metric: chooses the best checkpoint: a key of `validate`'s metrics (higher is better) or
             `loss` (lower is better).
+        noted: further settings to write into checkpoints and to compare: what `validate` depends on.
         progress: called as ("train", step, steps).
 
     Returns:
@@ -125,7 +140,9 @@ def train(
         ImportError: the optimizer's or a tracker's package is not installed.
         OSError: the disk is full; the last whole checkpoint stays.
     """
+    asked = dict(locals())
     _check_arguments(train_data, valid_data, epochs, max_steps, metric, validate)
+    _warn_of_lengths(model, {"train": train_data, "validation": valid_data})
     out.mkdir(parents=True, exist_ok=True)
     arguments = _arguments(
         out,
@@ -174,6 +191,14 @@ def train(
         ],
     )
     trainer.remove_callback(PrinterCallback)
+    under = conditions(
+        arguments.device,
+        processes=arguments.world_size,
+        precision=trainer.accelerator.mixed_precision,
+        settings={name: asked[name] for name in _DECIDES}
+        | {"examples": len(train_data), "validation examples": len(valid_data)}
+        | {"attention": getattr(model.config, "_attn_implementation", None), **(noted or {})},
+    )
     trainer.equip(
         sampler=sampler,
         tokens_per_batch=tokens_per_batch,
@@ -184,6 +209,7 @@ def train(
         validate=validate,
         max_logits=max_logits,
         tokenizer=tokenizer,
+        conditions=under,
     )
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     check_sharding(
@@ -192,8 +218,11 @@ def train(
     if checkpoint is not None:
         kind = "fsdp" if trainer.is_fsdp_enabled else "deepspeed" if sharded else "plain"
         check_kind(checkpoint, kind)
+    finished = checkpoint is not None and is_finished(checkpoint)
+    if checkpoint is not None and not finished and trainer.is_world_process_zero():
+        warn_of_differences(checkpoint, under)
     with quiet(), room_for("a checkpoint", out):
-        trainer.run(checkpoint, finished=checkpoint is not None and is_finished(checkpoint))
+        trainer.run(checkpoint, finished=finished)
     if trainer.is_world_process_zero():
         draw_curves(read_log(out / LOG_FILE), out / CURVES_FILE)
     summary = _summary(trainer, out, metric)
@@ -296,6 +325,21 @@ def _check_arguments(
             raise ValueError(f"no {name} examples: run compose again with more users or items")
     if validate is None and metric != "loss":
         raise ValueError(f"metric '{metric}' needs validate; without it choose 'loss'")
+
+
+def _warn_of_lengths(model: Any, data: dict[str, datasets.Dataset]) -> None:
+    """Warns where a batch's longest example decides the RoPE of the others."""
+    rope = LengthRope(model.config.get_text_config())
+    for name, part in data.items():
+        lengths = np.unique(lengths_of(part)).tolist()
+        if len({rope.regime(length) for length in lengths}) > 1:
+            switch = min(switch.length for switch in rope.switches)
+            logger.warning(
+                "%s examples have up to %d tokens, and the RoPE of %s has other frequencies beyond "
+                "%d: an example's loss depends on the longest in its batch, while decoding goes by "
+                "each user's own length. Set train.max_length=%d to stay below",
+                *(name, lengths[-1], type(model).__name__, switch, switch),
+            )
 
 
 def _summary(trainer: SidTrainer, out: Path, metric: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from genrec.lm.batch import IGNORED
 from genrec.lm.callbacks import Average, Tally
+from genrec.lm.conditions import write_conditions
 from genrec.lm.corpus import lengths_of, tasks_of
 from genrec.lm.loss import TargetLoss
 from genrec.lm.sampler import Collator, TokenBudgetSampler
@@ -47,12 +48,16 @@ class SidTrainer(Trainer):
         validate: Validate | None,
         max_logits: int,
         tokenizer: PreTrainedTokenizerBase,
+        conditions: Mapping[str, Any],
     ) -> None:
-        """Adds what Trainer has no argument for; the arguments are those of `train`."""
+        """Adds what Trainer has no argument for; the arguments are those of `train`.
+
+        `conditions` go into every checkpoint, see `lm.conditions`.
+        """
         self._sampler, self._tokens_per_batch = sampler, tokens_per_batch
         self._one_cycle, self._warmup = one_cycle, warmup
         self._smoothing, self._average, self._validate = label_smoothing, average, validate
-        self._tokenizer = tokenizer
+        self._tokenizer, self._conditions = tokenizer, conditions
         self._before: dict[str, torch.Tensor] | None = None
         self._target_losses = TargetLoss(self.model, max_logits=max_logits)
         self._tally = Tally(tuple(self.data_collator.task_index), self.args.device)
@@ -144,10 +149,13 @@ class SidTrainer(Trainer):
         super().log(logs, start_time)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Adds the averaged weights to a checkpoint, before Trainer's state completes it."""
+        """Adds averaged weights and conditions to a checkpoint, before Trainer's state completes it."""
         super().save_model(output_dir, _internal_call)
+        folder = Path(output_dir or self.args.output_dir)
         if self._average is not None and self.args.should_save:
-            self._average.save(Path(output_dir or self.args.output_dir))
+            self._average.save(folder)
+        if self.args.should_save:
+            write_conditions(folder, self._conditions)
 
     def floating_point_ops(self, inputs: dict[str, torch.Tensor]) -> int:
         """Returns 0: the count is unused here, and it walks over all parameters at every step."""

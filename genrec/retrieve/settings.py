@@ -90,6 +90,7 @@ class PopularSettings(RetrieverSettings):
 class CooccurrenceSettings(RetrieverSettings):
     """Items that stand near the history's items in training sequences."""
 
+    packages: ClassVar[tuple[str, ...]] = ("scipy",)
     kind: Literal["cooccurrence"] = "cooccurrence"
     implementation: ClassVar[str] = "genrec.retrieve.cooccurrence:Cooccurrence"
     window: int = Field(5, ge=1, description="the largest distance of a pair in a sequence")
@@ -102,6 +103,7 @@ class CooccurrenceSettings(RetrieverSettings):
 class ItemKNNSettings(RetrieverSettings):
     """The neighbours of a history's items by shrunk cosine; sparse, for large catalogues."""
 
+    packages: ClassVar[tuple[str, ...]] = ("scipy",)
     kind: Literal["itemknn"] = "itemknn"
     implementation: ClassVar[str] = "genrec.retrieve.itemknn:ItemKNN"
     neighbours: int = Field(100, ge=1, description="similar items kept per item")
@@ -111,6 +113,7 @@ class ItemKNNSettings(RetrieverSettings):
 class EASESettings(RetrieverSettings):
     """A linear autoencoder over items in closed form; N x N numbers in memory."""
 
+    packages: ClassVar[tuple[str, ...]] = ("scipy",)
     kind: Literal["ease"] = "ease"
     implementation: ClassVar[str] = "genrec.retrieve.ease:EASE"
     l2: float = Field(
@@ -122,6 +125,7 @@ class EASESettings(RetrieverSettings):
 class LearnedSettings(RetrieverSettings):
     """What retrievers have that train by epochs and choose the best one on validation users."""
 
+    packages: ClassVar[tuple[str, ...]] = ("torch",)
     learns: ClassVar[bool] = True
     epochs: int = Field(100, ge=1, description="at most")
     patience: int = Field(10, ge=1, description="epochs without a gain before stopping")

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
+from genrec.serve.numbers import numbers_of
+
 Scalar = str | float | bool
 
 
@@ -32,7 +34,8 @@ def mask(items: pl.DataFrame, filters: Mapping[str, Filter]) -> npt.NDArray[np.b
 
     Args:
         items: the catalogue.
-        filters: by column; a column of words is compared as text, and as numbers for min and max.
+        filters: by column; a column of words is compared as text, and for min and max as numbers, as
+            `numbers_of` reads them.
 
     Raises:
         ValueError: no such column; names those that there are.
@@ -61,8 +64,7 @@ def _holds(values: pl.Series, wanted: Filter) -> npt.NDArray[np.bool_]:
     if wanted.min is not None or wanted.max is not None:
         least = -np.inf if wanted.min is None else wanted.min
         most = np.inf if wanted.max is None else wanted.max
-        numbers = entries.cast(pl.List(pl.Float64), strict=False)
-        holds &= _one(numbers, pl.element().is_between(least, most))
+        holds &= _one(numbers_of(entries), pl.element().is_between(least, most))
     return holds.to_numpy()
 
 

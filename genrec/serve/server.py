@@ -130,7 +130,7 @@ def _is_loopback(host: str) -> bool:
 def _log_json(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(text=settings.log_text))
-    for name in (log.name, "uvicorn.error"):
+    for name in (log.name, "genrec.pipeline", "uvicorn.error"):
         logger: Any = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.INFO)

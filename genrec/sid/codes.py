@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from genrec.sid.quantizer import power_of_two
+
 if TYPE_CHECKING:
     from genrec.sid.quantizer import Quantizer
 
@@ -51,9 +53,19 @@ def parse_token(token: str) -> tuple[int, int]:
     return _LETTERS.index(match[1]), int(match[2])
 
 
+def is_token(text: str) -> bool:
+    """Says whether a text is written as a SID token is, such as `<a_12>`."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+def sid_tokens(sid: Sequence[int] | NDArray[np.integer]) -> list[str]:
+    """Returns a whole SID as tokens: `sid_tokens([12, 3])` is `["<a_12>", "<b_3>"]`."""
+    return [token_name(level, int(code)) for level, code in enumerate(sid)]
+
+
 def format_sid(sid: Sequence[int] | NDArray[np.integer]) -> str:
     """Returns a whole SID as text: `format_sid([12, 3])` is `<a_12><b_3>`."""
-    return "".join(token_name(level, int(code)) for level, code in enumerate(sid))
+    return "".join(sid_tokens(sid))
 
 
 def collision_rate(sids: NDArray[np.integer]) -> float:
@@ -276,6 +288,7 @@ def _usage(sids: NDArray[np.integer], codes: int) -> dict[str, list[float]]:
 
 def _mean_cosine(a: Floats, b: Floats) -> float:
     """Returns the mean cosine of corresponding rows; rows of zeros count as 0."""
+    a, b = (side / np.float32(power_of_two(side)) for side in (a, b))  # no cosine depends on it
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     dots = np.einsum("nd,nd->n", a, b)
     return float(np.mean(np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)))

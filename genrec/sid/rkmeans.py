@@ -46,7 +46,9 @@ class RKMeans:
     ) -> None:
         self.levels, self.codes, self.code_dim = levels, codes, code_dim
         self.iterations, self.seed = iterations, seed
-        self._fitted: dict[str, Floats] = {}  # mean [D], components [d, D] if reduced, codebooks
+        # mean [D], components [d, D] if reduced, codebooks; unit [] where the embeddings' scale is
+        # extreme: all others are in units of it
+        self._fitted: dict[str, Floats] = {}
 
     def fit(self, embeddings: Floats, *, progress: Progress = silent) -> Self:
         """Learns the components and one codebook per level.
@@ -56,13 +58,17 @@ class RKMeans:
             progress: told "fit k-means", per level.
 
         Raises:
-            ValueError: fewer items than codes, NaN or infinity.
+            ValueError: fewer items than codes, or values as `check_embeddings` refuses.
         """
-        embeddings = residual.check_embeddings(embeddings, codes=self.codes)
+        given = residual.check_embeddings(embeddings, codes=self.codes)
+        unit = residual.power_of_two(given)
+        embeddings = given if unit == 1 else given / np.float32(unit)
         self._fitted = {"mean": embeddings.mean(axis=0)}
+        if unit != 1:
+            self._fitted["unit"] = np.array(unit, dtype=np.float32)
         if self.code_dim is not None and self.code_dim < embeddings.shape[1]:
             self._fitted["components"] = _principal_components(embeddings, self.code_dim)
-        rest: Floats = self._project(embeddings)
+        rest: Floats = self._project(given)
         codebooks: list[Floats] = []
         for level in range(self.levels):
             codebooks.append(self._cluster(rest, seed=self.seed + level))
@@ -81,7 +87,8 @@ class RKMeans:
         decoded = residual.sum_of_codes(sids, self._of("codebooks"))
         if "components" in self._fitted:
             decoded = decoded @ self._fitted["components"]
-        return decoded + self._of("mean")
+        decoded = decoded + self._of("mean")
+        return decoded * self._fitted["unit"] if "unit" in self._fitted else decoded
 
     def last_level_distances(self, embeddings: Floats, sids: Ints) -> Floats:
         """Returns the squared distances to all codes of the last level. float32 [N, K]."""
@@ -121,7 +128,10 @@ class RKMeans:
 
     def _project(self, embeddings: Floats) -> Floats:
         mean = self._of("mean")
-        z: Floats = residual.check_embeddings(embeddings, dim=len(mean)) - mean
+        z: Floats = residual.check_embeddings(embeddings, dim=len(mean))
+        if "unit" in self._fitted:
+            z = z / self._fitted["unit"]
+        z = z - mean
         if "components" in self._fitted:
             z = z @ self._fitted["components"].T
         return z

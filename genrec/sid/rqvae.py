@@ -76,7 +76,8 @@ class RQVAE:
             progress: told "train RQ-VAE", per epoch.
 
         Raises:
-            ValueError: fewer items than codes, NaN or infinity.
+            ValueError: fewer items than codes, or values as `check_embeddings` refuses.
+            FloatingPointError: the loss is not finite.
         """
         embeddings = residual.check_embeddings(embeddings, codes=self.codes)
         with _seeded(self.seed, self.device):
@@ -147,6 +148,10 @@ class RQVAE:
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+            if not torch.isfinite(loss):
+                raise FloatingPointError(
+                    f"RQ-VAE: the loss is {loss.item()} in epoch {epoch}; lower quantize.lr"
+                )
             progress("train RQ-VAE", epoch + 1, self.epochs)
         net.codebooks.copy_(quantizer.codebooks)
 
@@ -199,8 +204,12 @@ class _Net(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def standardise(self, inputs: Tensor) -> None:
-        self.mean.copy_(inputs.mean(dim=0))
-        self.scale.copy_((inputs - self.mean).square().mean().sqrt().clamp_min(1e-6))
+        unit = residual.power_of_two(inputs.numpy())
+        inputs = inputs / unit
+        mean = inputs.mean(dim=0)
+        scale = (inputs - mean).square().mean().sqrt().clamp_min(1e-6)
+        self.mean.copy_(mean * unit)
+        self.scale.copy_(scale * unit)
 
     def scaled(self, inputs: Tensor) -> Tensor:
         return (inputs - self.mean) / self.scale

@@ -12,6 +12,7 @@ from genrec.settings import PartSettings
 class RQVAESettings(PartSettings):
     """MLP autoencoder around a residual vector quantiser."""
 
+    packages: ClassVar[tuple[str, ...]] = ("torch", "vector-quantize-pytorch", "scipy")
     kind: Literal["rqvae"] = "rqvae"
     implementation: ClassVar[str] = "genrec.sid.rqvae:RQVAE"
     levels: int = Field(4, ge=1, le=8)
@@ -28,6 +29,7 @@ class RQVAESettings(PartSettings):
 class RKMeansSettings(PartSettings):
     """Residual k-means on the embeddings themselves."""
 
+    packages: ClassVar[tuple[str, ...]] = ("faiss-cpu", "scikit-learn", "scipy")
     kind: Literal["rkmeans"] = "rkmeans"
     implementation: ClassVar[str] = "genrec.sid.rkmeans:RKMeans"
     levels: int = Field(4, ge=1, le=8)
@@ -40,6 +42,7 @@ class RKMeansSettings(PartSettings):
 class PublishedSettings(PartSettings):
     """The SIDs that came with the data (`prepare.source.index`); nothing is trained."""
 
+    packages: ClassVar[tuple[str, ...]] = ("scipy",)
     kind: Literal["published"] = "published"
     resolve: bool = Field(False, description="one more level where items share a SID")
 

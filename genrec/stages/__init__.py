@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
+from genrec import schema
 from genrec.progress import Progress
 from genrec.recipe import Recipe
 from genrec.store import Artifact, RowCache
@@ -52,6 +55,17 @@ class Context:
         """Writes one JSON file, the same bytes for the same value."""
         text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
         (self.out / name).write_text(text + "\n", encoding="utf-8")
+
+
+def lists_of(artifact: Artifact, split: str) -> pl.DataFrame:
+    """Returns a system's lists for the users of one split, schema `RECOMMENDATIONS`.
+
+    Raises:
+        FileNotFoundError: the artifact has none.
+        ValueError: they are malformed; names the file and the row.
+    """
+    file = schema.recommendations_file(split)
+    return schema.check_lists(artifact.load(file), artifact / file)
 
 
 def system_of(key: str) -> str:

@@ -27,6 +27,7 @@ def run(context: Context) -> None:
         context.out,
         {name: vectors for name, (vectors, _) in views.items()},
         {name: weight for name, (_, weight) in views.items()},
+        item_ids=items["item_id"].to_list(),
     )
 
 

@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from genrec import schema
 from genrec.analysis.complementarity import diagnose as compare
 from genrec.analysis.complementarity_plots import plot_complementarity
 from genrec.enrich import load_views
 from genrec.evaluate import evaluate, evaluate_groups, pick_users, user_examples, write_report
 from genrec.retrieve import histories_of
 from genrec.retrieve.sequences import training_popularity
-from genrec.stages import EVALUATED, Context, system_of
+from genrec.stages import EVALUATED, Context, lists_of, system_of
 
 
 def run(context: Context) -> None:
@@ -69,7 +68,7 @@ def _lists(context: Context, split: str) -> dict[str, pl.DataFrame]:
     named = {name: artifact for key, artifact in context.inputs.items() if (name := system_of(key))}
     first = [name for name in ("generative", "fused") if name in named]
     order = [*first, *(name for name in named if name not in first)]
-    return {name: named[name].load(schema.recommendations_file(split)) for name in order}
+    return {name: lists_of(named[name], split) for name in order}
 
 
 def _groups(

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 import numpy as np
 
 from genrec.enrich import load_fused
 from genrec.sid import codes, published
+from genrec.sid.findings import quantizer_findings
 from genrec.stages import Context
+
+logger = logging.getLogger(__name__)
 
 
 def run(context: Context) -> None:
@@ -17,7 +23,7 @@ def run(context: Context) -> None:
         resolved = published.resolve_published(sids) if section.resolve else None
         np.save(context.out / "sids.npy", sids if resolved is None else resolved)
         stats = published.inspect_published(sids, resolved=resolved)
-        context.write_json("stats.json", stats)
+        _write(context, stats)
         return
     from genrec.sid import RQVAE, Quantizer, RKMeans  # torch and faiss, of no use to published SIDs
 
@@ -35,4 +41,15 @@ def run(context: Context) -> None:
         after = codes.resolve_collisions(before, distances, codes=section.codes).sids
     np.save(context.out / "sids.npy", after)
     quantizer.save(context.out / "quantizer.safetensors")
-    context.write_json("stats.json", codes.sid_stats(embeddings, before, after, quantizer))
+    stats = codes.sid_stats(embeddings, before, after, quantizer)
+    if found := quantizer_findings(stats, embeddings, quantizer):
+        stats["findings"] = found
+    _write(context, stats)
+
+
+def _write(context: Context, stats: dict[str, object]) -> None:
+    """Writes stats.json, and warns of its findings."""
+    findings: Any = stats.get("findings", ())
+    for finding in findings:
+        logger.warning("quantize: %s", finding)
+    context.write_json("stats.json", stats)

@@ -10,7 +10,7 @@ from genrec.bundle import Bundle
 from genrec.processes import Processes
 from genrec.recommender import Lists, Recommender, to_table
 from genrec.retrieve.fusion import pooled
-from genrec.stages import EVALUATED, Context
+from genrec.stages import EVALUATED, Context, lists_of
 
 
 def run(context: Context) -> None:
@@ -67,6 +67,5 @@ def _candidates(context: Context, split: str, users: list[int]) -> list[np.ndarr
     wanted = context.section.candidates
     if wanted.mode == "off":
         return None
-    file = schema.recommendations_file(split)
-    tables = {name: context.inputs[f"retrieve.{name}"].load(file) for name in wanted.sources}
+    tables = {name: lists_of(context.inputs[f"retrieve.{name}"], split) for name in wanted.sources}
     return pooled(tables, users, size=wanted.size)

@@ -18,6 +18,7 @@ from genrec.lm import batch
 from genrec.lm.adapters import save_adapter
 from genrec.lm.checkpoints import room_for
 from genrec.lm.corpus import encode_file, texts_of
+from genrec.lm.meaning import write_sids
 from genrec.lm.model import (
     build_scratch,
     load_adapter,
@@ -69,6 +70,7 @@ def run(context: Context) -> None:
         track_in=_tracks(context),
         validate=_validation(context, tokenizer, files["valid"], sids),
         metric=METRIC,
+        noted={"runtime.batch_size": context.recipe.runtime.batch_size},
         progress=context.progress,
     )
     processes = Processes.current()
@@ -82,6 +84,7 @@ def run(context: Context) -> None:
         if section.model.tune != "full":
             save_adapter(model, context.out / "adapter")
         save_merged(model, tokenizer, context.out / "merged")
+        write_sids(context.out / "merged", _item_ids(context), sids)
     for checkpoint in context.out.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     context.write_json("summary.json", summary)
@@ -112,8 +115,14 @@ def _model(context: Context, examples: Path, sids: np.ndarray) -> Any:
         options["sid_init"] = [book[: shape["codes"]] for book in books]
     if context.section.model.kind == "scratch":
         return build_scratch(texts=texts_of(examples), **options, **shape)
+    if context.section.model.sid_init == "keep":
+        options["sids"] = dict(zip(_item_ids(context), sids, strict=True))
     options["dtype"] = getattr(torch, options["dtype"])
     return load_pretrained(**options, **shape, device=context.device)
+
+
+def _item_ids(context: Context) -> list[str]:
+    return context.inputs["prepare"].load("items.parquet")["item_id"].to_list()
 
 
 def _validation(

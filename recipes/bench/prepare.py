@@ -103,6 +103,7 @@ def pandas(folder: Path, form: str, out: Path) -> None:
     log["user"] = log["user_id"].map(pd.Series(users.index, index=users)).astype("int32")
     log["item"] = log["item_id"].map(pd.Series(items.index, index=items["item_id"])).astype("int32")
     log = log.sort_values("user", kind="stable")[["user", "item", "timestamp"]]
+    log["timestamp"] *= 10**9  # nanoseconds, as ours
     from_end = log.groupby("user").cumcount(ascending=False)
     log["split"] = from_end.map({0: "test", 1: "valid"}).fillna("train")
     sequences = log.groupby("user")["item"].agg(list)

@@ -170,6 +170,7 @@ def test_plots_are_drawn_and_the_same_twice(tmp_path: Path) -> None:
 def test_bad_input() -> None:
     one, truth = recommendations({0: [1]}), split([(0, 1)])
     unranked = one.with_columns(rank=pl.lit(None, pl.Int32))
+    unscored = one.with_columns(score=pl.lit(np.nan, pl.Float32))
     for tables, targets, popularity, lengths, k, message in (
         ({"a": one}, truth, [1, 2], [1], 2, "expected two systems"),
         ({"a": one, "b": one}, truth, [1, 2], [1], 0, "k=0"),
@@ -181,6 +182,7 @@ def test_bad_input() -> None:
         ({"a": one, "b": one}, truth, [1, np.nan], [1], 2, "popularity is float64"),
         ({"a": one, "b": one}, truth, [1, 2], [[1]], 2, "history_lengths is int64"),
         ({"a": one, "b": unranked}, truth, [1, 2], [1], 2, "b: user 0, item 1 has rank None"),
+        ({"a": one, "b": unscored}, truth, [1, 2], [1], 2, "b: user 0, item 1 has score nan"),
         ({"a": one, "b": one.drop("rank")}, truth, [1, 2], [1], 2, "b: column 'rank'"),
         ({"a": one, "b": recommendations({0: [1, 1]})}, truth, [1, 2], [1], 2, "b: user 0 has"),
     ):

@@ -65,6 +65,16 @@ def test_fisher_sees_a_stretched_side() -> None:
         fisher_condition(q, d, "dot")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("side", ["qnorm", "dnorm"])
+def test_fisher_is_not_ruled_by_one_vector_of_zeros(side: str) -> None:
+    rng = np.random.default_rng(2)
+    queries, documents = rng.normal(size=(60, 4)), rng.normal(size=(30, 4))
+    before = fisher_condition(queries, documents, side)  # type: ignore[arg-type]
+    queries[0] = documents[0] = 0
+    after = fisher_condition(queries, documents, side)  # type: ignore[arg-type]
+    assert after.both == pytest.approx(before.both, rel=0.3)
+
+
 def test_choose_side_reports_each_rule() -> None:
     rng = np.random.default_rng(2)
     base, d = rng.normal(size=(2, 50, 4))

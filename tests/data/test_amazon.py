@@ -119,11 +119,11 @@ def test_the_layout_of_2023(tmp_path: Path) -> None:
             **{"features": None, "price": 7.5, "image_url": None},
         },
     ]
-    # By time to the millisecond, then in seconds; B3 has no title and goes with its review.
+    # In file order, every millisecond kept; B3 has no title and goes with its review.
     assert raw.interactions.rows() == [
-        ("u1", "B2", 1588687728),
-        ("u1", "B1", 1588687728),
-        ("u2", "B1", 1588687729),
+        ("u1", "B1", 1588687728923 * 10**6),
+        ("u1", "B2", 1588687728100 * 10**6),
+        ("u2", "B1", 1588687729000 * 10**6),
     ]
     assert raw.dropped == {
         "interaction_of_item_without_title": 1,
@@ -187,7 +187,7 @@ def test_the_layout_of_2018(tmp_path: Path) -> None:
     }
     reviews = write(tmp_path / "Arts_5.json.gz", [old_review("A1", "0001", 5, 1400000000)])
     raw = read_amazon(reviews, write(tmp_path / "meta_Arts.json.gz", [meta]))
-    assert raw.interactions.rows() == [("A1", "0001", 1400000000)]
+    assert raw.interactions.rows() == [("A1", "0001", 1400000000 * 10**9)]
     assert raw.items.row(0) == (
         *("0001", "Thread", 'Good "thread" Strong', None, "Coats", "Arts", "Arts, Sewing"),
         *("Strong", 12.99, f"{URL}/b.jpg"),
@@ -317,3 +317,17 @@ def test_through_to_a_split(tmp_path: Path) -> None:
     done = prepare(read(tmp_path, reviews, meta), core=3)
     assert done.stats["users"] == 3
     assert done.test["target"].to_list() == [3, 3, 3]
+
+
+def test_half_an_emoji_in_a_title(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [review("u1", "B1", 5.0, 1588687728923, text="cut \ud83d")]
+    (tmp_path / "reviews.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "meta.jsonl").write_text(json.dumps(product("B1", "Soap \ud83d")))
+    raw = read_amazon(tmp_path / "reviews.jsonl", tmp_path / "meta.jsonl")
+    assert raw.items["title"].to_list() == ["Soap \ufffd"]
+    assert raw.dropped == {"broken_character": 1}  # what a review says is not read
+    assert r"meta.jsonl: half of a character" in caplog.text
+    rows.append(review("u\ud83d", "B1", 5.0, 1588687728923))
+    (tmp_path / "reviews.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(ValueError, match=r"reviews\.jsonl: line 2: the id in 'user_id' is"):
+        read_amazon(tmp_path / "reviews.jsonl", tmp_path / "meta.jsonl")

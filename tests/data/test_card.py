@@ -11,8 +11,8 @@ from genrec.schema import ITEMS, USERS
 
 # User 0 has item 0 three times, user 1 items 1, 2, 3 (3 never in training).
 LOG = [
-    *((0, 0, 0), (0, 0, 10), (0, 1, 20), (0, 0, 1_600_000_000)),
-    *((1, 1, 5), (1, 2, 6), (1, 3, 7)),
+    *((0, 0, 0), (0, 0, 10), (0, 1, 20), (0, 0, 1_600_000_000_000_000_120)),
+    *((1, 1, 5), (1, 2, 6), (1, 3, 6)),
 ]
 
 
@@ -29,7 +29,7 @@ def card() -> dict[str, object]:
     users = pl.DataFrame({"user": [0, 1], "user_id": ["u", "v"]}, schema=dict(USERS))
     schema = {"user": pl.Int32, "item": pl.Int32, "timestamp": pl.Int64}
     parts = LastOut().split(pl.DataFrame(LOG, schema=schema, orient="row"))
-    return describe(items, users, parts, kind="last_out", timed=True, dropped={"b": 1, "a": 2})
+    return describe(items, users, parts, kind="last_out", times="ns", dropped={"b": 1, "a": 2})
 
 
 def test_numbers_by_hand(card: dict[str, object]) -> None:
@@ -43,7 +43,9 @@ def test_numbers_by_hand(card: dict[str, object]) -> None:
     assert card["description_characters"] == {"median": 3.0, "p95": pytest.approx(3.9), "max": 4}
     assert card["time"] == {
         "first": "1970-01-01T00:00:00+00:00",
-        "last": "2020-09-13T12:26:40+00:00",
+        "last": "2020-09-13T12:26:40.00000012+00:00",
+        "unit": "ns",
+        "equal_neighbours": 1,
     }
     assert list(card["dropped"]) == ["a", "b"]  # type: ignore[call-overload]
 

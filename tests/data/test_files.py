@@ -52,7 +52,10 @@ def test_columns_by_any_name_and_the_rest_as_attributes(tmp_path: Path) -> None:
         ("02", '=HYPERLINK("http://x")', "cold", None, 7.0, None, "home"),
         ("x3", "Mug", "", None, None, 1.0, None),
     ]
-    assert raw.interactions.rows()[:2] == [("u1", "1", 1577836800), ("u1", "1", 1578009600)]
+    assert raw.interactions.rows()[:2] == [
+        ("u1", "1", 1577836800 * 10**9),
+        ("u1", "1", 1578009600 * 10**9),
+    ]
     assert raw.dropped == {}
 
 
@@ -66,6 +69,7 @@ def test_attributes_can_be_chosen_and_never_shadow_ours(tmp_path: Path) -> None:
 def test_without_times_the_order_of_rows_counts(tmp_path: Path) -> None:
     raw = read(tmp_path, x={"timestamp": None})
     assert raw.interactions["timestamp"].to_list() == [0, 1, 2, 3, 4, 5]
+    assert raw.times == "none"
 
 
 @pytest.mark.parametrize(
@@ -111,13 +115,14 @@ def test_a_type_without_weight(tmp_path: Path) -> None:
 
 def test_ratings(tmp_path: Path) -> None:
     log = "customer,article,at,stars\nu,1,1,5\nu,02,2,2.5\nu,x3,3,4\n"
-    raw = read(tmp_path, log=log, x={"rating": "stars", "min_rating": 3})
+    stars = {"rating": "stars", "unit": "order"}
+    raw = read(tmp_path, log=log, x=stars | {"min_rating": 3})
     assert raw.interactions["item_id"].to_list() == ["1", "x3"]
     assert raw.dropped == {"below_min_rating": 1}
     with pytest.raises(ValueError, match=r"row 5, user_id 'u', item_id '1', rating 'good'"):
-        read(tmp_path, log=log + "u,1,4,good\n", x={"rating": "stars"})
+        read(tmp_path, log=log + "u,1,4,good\n", x=stars)
     with pytest.raises(ValueError, match=r"min_rating=6; the highest found is 5"):
-        read(tmp_path, log=log, x={"rating": "stars", "min_rating": 6})
+        read(tmp_path, log=log, x=stars | {"min_rating": 6})
 
 
 @pytest.mark.parametrize("items_are", [int, str, float])
@@ -129,15 +134,46 @@ def test_ids_that_differ_only_in_type_are_one(tmp_path: Path, items_are: type, f
     times = pl.DataFrame({"user_id": [1, 1], "item_id": [12, 7], "timestamp": [5, 6]})
     for path, frame in ((items, table), (log, times)):
         frame.write_parquet(path) if form == "parquet" else frame.write_ndjson(path)
-    raw = read_files(ItemFile(str(items)), LogFile(str(log)))
+    raw = read_files(ItemFile(str(items)), LogFile(str(log), unit="order"))
+    assert raw.times == "order"
     assert raw.items["item_id"].to_list() == ["12", "7"]
     assert raw.interactions.rows() == [("1", "12", 5), ("1", "7", 6)]
+
+
+def test_large_ids_of_json_stay_what_they_are(tmp_path: Path) -> None:
+    ids = ["9007199254740993", "9007199254740992", "3.0", "18446744073709551617"]
+    items = [f'{{"item_id": {n}, "title": "t", "ean": {2**63 + k}}}' for k, n in enumerate(ids)]
+    log = [
+        f'{{"user_id": {2**64 + k}, "item_id": {n}, "timestamp": 1700000000}}'
+        for k, n in enumerate(ids)
+    ]
+    (tmp_path / "items.jsonl").write_text("\n".join(items))
+    (tmp_path / "log.jsonl").write_text("\n".join(log))
+    raw = read_files(ItemFile(str(tmp_path / "items.jsonl")), LogFile(str(tmp_path / "log.jsonl")))
+    known = ["9007199254740993", "9007199254740992", "3", "18446744073709551617"]
+    assert raw.items["item_id"].to_list() == known
+    assert raw.items["ean"].to_list() == [str(2**63 + k) for k in range(4)]
+    assert raw.interactions["item_id"].to_list() == known
+    assert raw.interactions["user_id"].to_list() == [str(2**64 + k) for k in range(4)]
+
+
+def test_half_an_emoji_in_a_title_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    items = [r'{"item_id": "a", "title": "cut \ud83d"}', '{"item_id": "b", "title": "B"}']
+    (tmp_path / "items.jsonl").write_text("\n".join(items))
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,a,1700000001\nu,b,1700000002\n")
+    raw = read_files(ItemFile(str(tmp_path / "items.jsonl")), LogFile(str(tmp_path / "log.csv")))
+    assert raw.items["title"].to_list() == ["cut \ufffd", "B"]
+    assert raw.dropped == {"broken_character": 1}
+    assert "items.jsonl: half of a character" in caplog.text
+    assert "line 1, field 'title': 'cut \\ud83d'" in caplog.text
 
 
 def test_mixed_types_of_one_id_are_a_repeated_item(tmp_path: Path) -> None:
     lines = [{"item_id": 12, "title": "a"}, {"item_id": "12", "title": "b"}]
     (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,12,1\n")
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,12,2020-01-01\n")
     files = ItemFile(str(tmp_path / "items.jsonl")), LogFile(str(tmp_path / "log.csv"))
     with pytest.raises(ValueError, match=r"items\.jsonl: repeated item_id.*row 2, item_id '12'"):
         read_files(*files)
@@ -154,7 +190,9 @@ def test_several_files_name_the_one_that_is_wrong(tmp_path: Path) -> None:
     raw = read_files(*files, on_bad="drop")
     assert raw.interactions["item_id"].to_list() == ["1", "2"]
     (tmp_path / "log-3.csv").write_text("user_id,item_id,timestamp\nu,1,5\n")
-    with pytest.raises(ValueError, match="some files have times, others plain numbers"):
+    with pytest.raises(
+        ValueError, match=r"log-3\.csv: the numbers in 'timestamp' do not tell.*interactions\.unit"
+    ):
         read_files(*files, on_bad="drop")
 
 
@@ -169,7 +207,7 @@ def test_lists_dates_and_objects_become_text(tmp_path: Path) -> None:
         "photo": [b"\x00"],
     }
     pl.DataFrame(rows).write_parquet(tmp_path / "items.parquet")
-    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,1,1\n")
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,1,2020-01-01\n")
     raw = read_files(ItemFile(str(tmp_path / "items.parquet")), LogFile(str(tmp_path / "log.csv")))
     assert raw.items.columns[4:] == ["tags", "since", "size", "new"]
     assert raw.items.row(0)[4:] == ("x, y", "2020-01-02", '{"w":1}', True)
@@ -217,6 +255,6 @@ def test_a_user_with_one_interaction_is_counted(tmp_path: Path) -> None:
     log = "customer,article,at\n" + "".join(
         f"u1,{k},{n}\n" for n, k in enumerate(("1", "02", "x3"))
     )
-    done = prepare(read(tmp_path, log=log + "lonely,1,9\n"), core=0)
+    done = prepare(read(tmp_path, log=log + "lonely,1,9\n", x={"unit": "order"}), core=0)
     assert done.stats["users"] == 1
     assert done.stats["dropped"] == {"interaction_of_user_too_short": 1, "user_too_short": 1}

@@ -37,12 +37,14 @@ def test_titles_genres_years(tmp_path: Path) -> None:
         ("30", "Long Run (1988-1991)", "Film from 1988: comedy.", None, "Comedy", "1988"),
     ]
     assert raw.items.columns[4:] == ["genres", "year"]
-    assert raw.interactions.rows() == [("1", "10", 300), ("1", "20", 100), ("2", "10", 50)]
+    assert raw.interactions.rows() == [
+        *(("1", "10", 300 * 10**9), ("1", "20", 100 * 10**9), ("2", "10", 50 * 10**9)),
+    ]
 
 
 def test_header_in_any_case_order_and_with_bom(tmp_path: Path) -> None:
     ratings = "\ufeffTIMESTAMP,UserID,tag,MOVIEID,Rating\n5,u,x,10,1\n"
-    assert read(tmp_path, ratings).interactions.rows() == [("u", "10", 5)]
+    assert read(tmp_path, ratings).interactions.rows() == [("u", "10", 5 * 10**9)]
 
 
 def test_rating_threshold_is_counted(tmp_path: Path) -> None:
@@ -88,15 +90,61 @@ def test_bad_movie(tmp_path: Path, row: str, said: str) -> None:
     ("ratings", "said"),
     [
         ("", "the file is empty; expected CSV with the columns userId"),
-        ("userId,movieId,rating,timestamp\n", "a header but no rows"),
+        ("userId,movieId,rating,timestamp\n", "no rows; expected at least one"),
         ("userId,movieId,rating\n1,10,4\n", "column 'timestamp' is missing; found ['userId'"),
-        ("userId,movieId,rating,timestamp\n1,10,4,5,6,7\n", "not readable as CSV"),
+        (
+            "userId,movieId,rating,timestamp\n1,10,4,5,6,7\n",
+            "row with more or fewer cells than the 4 of the header",
+        ),
     ],
 )
 def test_misshapen_file(tmp_path: Path, ratings: str, said: str) -> None:
     with pytest.raises(ValueError, match=r"ratings\.csv") as error:
         read(tmp_path, ratings)
     assert said in str(error.value)
+
+
+DAT = "1::10::4::300\n1::20::3::100\n2::10::5::50\n"
+MOVIES_DAT = "10::Misérables, Les (1995)::Drama|Musical\n20::Big: Two (1988)::Comedy\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "iso-8859-1"])  # as 10M and 1M are published
+def test_dat_files_of_1m_and_10m(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "ratings.dat").write_text(DAT, encoding)
+    (tmp_path / "movies.dat").write_text(MOVIES_DAT, encoding)
+    raw = read_movielens(tmp_path / "ratings.dat", tmp_path / "movies.dat")
+    assert raw.interactions.rows() == [
+        ("1", "10", 300 * 10**9),
+        ("1", "20", 100 * 10**9),
+        ("2", "10", 50 * 10**9),
+    ]
+    assert raw.items["title"].to_list() == ["Misérables, Les (1995)", "Big: Two (1988)"]
+    assert raw.items["genres"].to_list() == ["Drama, Musical", "Comedy"]
+
+
+def test_bad_dat_row_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ratings.dat").write_text(DAT + "3::10::4\n", "utf-8")
+    (tmp_path / "movies.dat").write_text(MOVIES_DAT, "utf-8")
+    with pytest.raises(
+        ValueError, match=r"ratings\.dat: row with more or fewer cells than the 4"
+    ) as e:
+        read_movielens(tmp_path / "ratings.dat", tmp_path / "movies.dat")
+    assert "row 4, cells 3" in str(e.value)
+    with pytest.raises(
+        ValueError, match=r"ratings\.csv: column 'userId' .*keep their ending \.dat"
+    ):
+        read(tmp_path, DAT)
+
+
+def test_csv_whose_lines_end_in_a_carriage_return(tmp_path: Path) -> None:
+    for name, text in (("ratings", RATINGS), ("movies", MOVIES)):
+        (tmp_path / f"{name}.csv").write_bytes(text.replace("\n", "\r").encode())
+    raw = read_movielens(tmp_path / "ratings.csv", tmp_path / "movies.csv")
+    assert raw.interactions.rows() == [
+        ("1", "10", 300 * 10**9),
+        ("1", "20", 100 * 10**9),
+        ("2", "10", 50 * 10**9),
+    ]
 
 
 def test_missing_file(tmp_path: Path) -> None:

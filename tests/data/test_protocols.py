@@ -12,6 +12,7 @@ from genrec.data import (
     ColdItems,
     ColdUsers,
     LastOut,
+    RandomOut,
     RawData,
     Temporal,
     prepare,
@@ -182,7 +183,12 @@ def against(rows: Rows, protocol: SplitProtocol, oracle: Callable[..., Any]) -> 
 
 
 @settings(max_examples=40, deadline=None)
-@given(logs, st.sampled_from([LastOut(), Temporal(0.2, 0.2), ColdItems(0.2), ColdUsers(0.3, 0.3)]))
+@given(
+    logs,
+    st.sampled_from(
+        [LastOut(), RandomOut(), Temporal(0.2, 0.2), ColdItems(0.2), ColdUsers(0.3, 0.3)]
+    ),
+)
 def test_no_split_leaks(rows: Rows, protocol: SplitProtocol) -> None:
     """`prepare` runs `check_no_leakage`, which has other eyes than the code that splits."""
     try:
@@ -217,9 +223,11 @@ def test_positions_are_no_time() -> None:
     raw = RawData(raw.items, raw.interactions.with_columns(pl.col("timestamp") - 1000))
     assert order_only(raw.interactions)
     for protocol in (Temporal(), ColdItems()):
-        with pytest.raises(ValueError, match=r"prepare.split.kind=\w+ .*order only.*last_out"):
+        with pytest.raises(
+            ValueError, match=r"prepare.split.kind=\w+ .*no times.*last_out.*random"
+        ):
             prepare(raw, core=0, split=protocol)
-    assert prepare(raw, core=0, split=ColdUsers(0.2, 0.2)).stats["time"] == "order only"
+    assert prepare(raw, core=0, split=ColdUsers(0.2, 0.2)).stats["time"] == "no times"
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,9 @@ def test_fields_and_types(tmp_path: Path) -> None:
         ("20", '"Quoted', "", None, "2001", None, "Drama"),
     ]
     assert raw.interactions.rows() == [
-        ("1", "10", 978300760),
-        ("1", "20", 978300761),
-        ("2", "10", 978300762),
+        ("1", "10", 978300760 * 10**9),
+        ("1", "20", 978300761 * 10**9),
+        ("2", "10", 978300762 * 10**9),
     ]
 
 
@@ -43,6 +43,13 @@ def test_fields_by_name(tmp_path: Path) -> None:
     raw = read(tmp_path, timestamp=None, rating="rating", min_rating=3)
     assert raw.interactions["timestamp"].to_list() == [0, 1]
     assert raw.dropped == {"below_min_rating": 1}
+
+
+def test_a_tab_in_a_title_gets_advice_that_helps(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="row 4, cells 6") as error:
+        read(tmp_path, item=ITEM + "30\tTwo\tParts\t1990\t\tDrama\n")
+    assert "have no quotes: replace a '\\t' within a cell" in str(error.value)
+    assert "Put cells" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +66,7 @@ def test_fields_by_name(tmp_path: Path) -> None:
             "ml.item: no field 'title', nor one alone",
         ),
         (INTER, ITEM + "30\tShort\n", {}, "row 4, cells 2"),
+        (INTER, ITEM.replace("3.5", "€3.5"), {}, "row 2, item_id '10', price '€3.5'"),
         (INTER + "3\t10\t1\tnever\n", ITEM, {}, "row 5, user_id '3', item_id '10', timestamp 'n"),
         (INTER + "3\t99\t1\t978300763\n", ITEM, {}, "1 of 4 interactions (25.0%)"),
     ],

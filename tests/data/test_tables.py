@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from genrec.data import tables
+from genrec.data.cells import columns_of
 from genrec.data.source import BadRows
 
 COLUMNS = {"user": "u", "item": "i"}
@@ -106,11 +108,11 @@ def test_byte_order_marks(tmp_path: Path) -> None:
     assert read(path).rows() == [(2, "1", "2")]
     path = put(tmp_path / "log.jsonl", '\ufeff{"u": 1, "i": 2}\n')
     assert read(path, None).rows() == [(1, 1, 2)]
-    with pytest.raises(ValueError, match="byte order mark; save it as UTF-8 without one"):
-        read(path)
-    path = put(tmp_path / "wide.csv", "u,i\n1,2\n".encode("utf-16"))
-    with pytest.raises(ValueError, match=r"wide\.csv: the file is UTF-16. Save it as UTF-8"):
-        read(path)
+    assert read(path).rows() == [(1, "1", "2")]
+    for name in ("wide.csv", "wide.csv.gz", "wide.jsonl"):
+        path = put(tmp_path / name, "u,i\n1,2\n".encode("utf-16"))
+        with pytest.raises(ValueError, match=r"wide\.\S+: the file is UTF-16. Save it as UTF-8"):
+            read(path)
 
 
 @pytest.mark.parametrize("columns", [COLUMNS, None])
@@ -173,6 +175,131 @@ def test_separator_and_quote_can_be_named(tmp_path: Path) -> None:
     assert read(put(tmp_path / "a.csv", "u;i\n1;2\n"), separator=";").rows() == [(2, "1", "2")]
     path = put(tmp_path / "a.tsv", 'u\ti\n"1\t2\n')
     assert read(path, quote=None).rows() == [(2, '"1', "2")]
+
+
+@pytest.mark.parametrize("columns", [COLUMNS, None])
+@pytest.mark.parametrize("packing", ["", ".gz", ".zst"])
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("u,i\r1,2\r3,u\r", [(2, "1", "2"), (3, "3", "u")]),  # polars alone: 'u' stands twice
+        ('u,i\r1,"2\n3"\r', [(2, "1", "2\n3")]),
+        ("u,i\r\n1,2\r\n", [(2, "1", "2")]),
+        ('u,"i"\n1,"2\r3"\n', [(2, "1", "2\r3")]),
+    ],
+)
+def test_lines_that_end_in_a_carriage_return(
+    tmp_path: Path, text: str, rows: Any, packing: str, columns: Any
+) -> None:
+    path = put(tmp_path / f"log.csv{packing}", text)
+    assert read(path, columns).rows() == rows
+    assert columns_of(path) == ["u", "i"]
+
+
+def test_line_ends_of_two_kinds_lose_no_row(tmp_path: Path) -> None:
+    path = put(tmp_path / "log.csv", "u,i\r\n1,2\r\n3,4\r5,6\r\n")
+    with pytest.raises(
+        ValueError, match=r"log\.csv: row 3 holds a carriage return outside of quotes"
+    ):
+        read(path)
+    path = put(tmp_path / "log.jsonl", '{"u": 1, "i": 2}\r{"u": 3, "i": 4}\r')
+    assert read(path).rows() == [(1, "1", "2"), (2, "3", "4")]
+
+
+@pytest.mark.parametrize("columns", [COLUMNS, None])
+def test_separator_of_several_letters(tmp_path: Path, columns: Any) -> None:
+    path = put(tmp_path / "log.csv", 'u::i::t\n1::2:3::"x\n\n4::5::\n')
+    table = read(path, columns, separator="::")
+    assert table.select("row", *columns if columns else "ui").rows() == [
+        (2, "1", "2:3"),
+        (4, "4", "5"),
+    ]
+    if columns is None:
+        assert table["t"].to_list() == ['"x', None]
+    put(path, "u::i::t\n1::2::3::4\n")
+    with pytest.raises(ValueError, match=r"row 2, cells 4.*replace a '::' within a cell"):
+        read(path, columns, separator="::")
+    put(path, "u::i::u\n1::2::3\n")
+    with pytest.raises(ValueError, match="a column stands twice in the header: 'u'"):
+        read(path, columns, separator="::")
+
+
+BIG = [2**53, 2**53 + 1, 2**63 - 1, 2**63, 2**64, 10**25]
+
+
+@pytest.mark.parametrize("columns", [COLUMNS, None])
+def test_whole_numbers_of_json_are_exact(tmp_path: Path, columns: Any) -> None:
+    lines = [f'{{"u": {n}, "i": {n}}}\n' for n in BIG]
+    path = put(tmp_path / "a.jsonl", "".join(lines) + '{"u": 3.0, "i": null}\n')
+    first = read(path, columns, ids=("user", "item") if columns else ("u", "i"))
+    assert first.to_series(1).to_list() == [*map(str, BIG), "3"]
+    assert first.to_series(2).to_list() == [*map(str, BIG), None]
+
+
+def test_numbers_stay_numbers_where_they_can(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.jsonl", '{"p": 3, "q": 9007199254740993}\n{"p": 3.5, "q": 0.5}\n')
+    table = read(path, None)
+    assert table["p"].to_list() == [3.0, 3.5]
+    assert table["q"].to_list() == ["9007199254740993", "0.5"]
+
+
+def test_float_ids_that_may_be_two_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    pl.DataFrame({"u": [float(2**53), 1.0, float("nan")], "i": [1, 2, 3]}).write_parquet(path)
+    with pytest.raises(ValueError, match=r"ids in 'u' are floating.* 1 of them .*9007199254740992"):
+        read(path, ids=("user", "item"))
+    pl.DataFrame({"u": [7.0, 1.0, float("nan")], "i": [1, 2, 3]}).write_parquet(path)
+    assert read(path, ids=("user",))["user"].to_list() == ["7", "1", None]
+
+
+def test_a_decimal_without_fraction_keeps_its_digits() -> None:
+    table = pl.DataFrame({"ean": [Decimal(2**53 + 1)]}, schema={"ean": pl.Decimal(20, 0)})
+    kept = table.select(tables.as_attribute("ean", table.schema["ean"]))
+    assert kept["ean"].to_list() == ["9007199254740993"]
+
+
+HALVES = [r"cut \ud83d", r"\ude00x", r"\ud83d\u0041", r"\ud83d\ud83d\ude00"]
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("columns", [COLUMNS, None])
+def test_half_of_a_character_in_an_id(tmp_path: Path, half: str, columns: Any) -> None:
+    path = put(
+        tmp_path / "a.jsonl", f'{{"u": 1, "i": "\\ud83d\\ude00"}}\n{{"u": 2, "i": "{half}"}}\n'
+    )
+    ids = ("user", "item") if columns else ("u", "i")
+    with pytest.raises(
+        ValueError, match=r"a\.jsonl: line 2: the id in 'i' is '.*half of a character"
+    ):
+        read(path, columns, ids=ids)
+    table, dropped = read(path, columns, ids=ids, on_bad="drop")
+    assert table.to_series(2).to_list() == ["😀"]
+    assert dropped == {"broken_id": 1}
+
+
+def test_half_of_a_character_in_a_text_is_replaced_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = [f'{{"u": {n}, "t": "{half}", "l": ["{half}"]}}\n' for n, half in enumerate(HALVES)]
+    path = put(tmp_path / "a.jsonl", '{"u": 9, "t": "\\ud83d\\ude00", "l": []}\n' + "".join(lines))
+    table, dropped = read(path, None, ids=("u",), on_bad="drop")
+    texts = ["cut \ufffd", "\ufffdx", "\ufffdA", "\ufffd😀"]
+    assert table["t"].to_list() == ["😀", *texts]
+    assert table["l"].to_list() == [[], *([text] for text in texts)]
+    assert dropped == {"broken_character": 4}
+    assert "a.jsonl: half of a character" in caplog.text
+    assert "4 in all; first: line 2, field 't': 'cut \\ud83d'" in caplog.text
+    assert read(path, {"user": "u"})["user"].to_list() == ["9", "0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [('[{"u": 1}]', "`jq -c '.[]' a.json`"), ('{\n"u": 1\n}', "`jq -c . a.json`")],
+)
+def test_json_that_is_not_lines_gets_advice(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=r"a\.json: line 1 is not a JSON object") as error:
+        read(put(tmp_path / "a.json", text))
+    assert said in str(error.value)
 
 
 def test_values_of_json_lines_keep_what_they_are(tmp_path: Path) -> None:

@@ -19,6 +19,16 @@ SMALL = {
     "head_dim": 8,
     "initializer_range": 0.3,
 }
+FLAT = {name: value for name, value in SMALL.items() if name != "head_dim"}
+STORED = {**FLAT, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+ENCODER = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "initializer_range": 0.3,
+}
 BLOOM = {
     "vocab_size": 97,
     "hidden_size": 32,
@@ -51,6 +61,7 @@ def build(kind, **config):
         "qwen3-next": (tf.Qwen3NextConfig, tf.Qwen3NextForCausalLM),
         "falcon-h1": (tf.FalconH1Config, tf.FalconH1ForCausalLM),
         "mamba2": (tf.Mamba2Config, tf.Mamba2ForCausalLM),
+        "lfm2": (tf.Lfm2Config, tf.Lfm2ForCausalLM),
         "mamba": (tf.MambaConfig, tf.MambaForCausalLM),
     }
     config_class, model_class = classes[kind]
@@ -68,6 +79,7 @@ def check_equals_oracle(model, engine, make, codes, tokens):
                 assert out.items[user].tolist() == make.expected(scores, codes, width)
 
 
+MIXED_LINEAR = {"layer_types": ["linear_attention", "full_attention"]}
 MIXED = {"layer_types": ["sliding_attention", "full_attention"]}
 
 
@@ -130,6 +142,7 @@ def test_a_window_matters_to_these_prompts(make):
             },
             r"layers of \['linear_attention'\]",
         ),
+        ("lfm2", {**STORED, "layer_types": ["conv", "full_attention"]}, r"layers of \['conv'\]"),
     ],
 )
 def test_others_fall_back_and_say_why(make, kind, config, reason):
@@ -148,6 +161,85 @@ def test_a_model_that_neither_fits_is_refused(make):
     mamba = build("mamba", **config, initializer_range=0.3)
     with pytest.raises(ValueError, match=r"one row per beam.* standard deviations"):
         BeamEngine(mamba, SIDTrie(make.codes()), make.tokens())
+
+
+def build_named(name, config):
+    torch.manual_seed(0)
+    model_class = getattr(tf, name)
+    return model_class(model_class.config_class(**config)).eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "reason"),
+    [
+        (
+            "RecurrentGemmaForCausalLM",
+            {**STORED, "num_hidden_layers": 3, "lru_width": 32, "attention_window_size": 6},
+            "it returns no cache of what it computed",
+        ),
+        (
+            "RwkvForCausalLM",
+            {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "context_length": 64},
+            "it returns no cache of what it computed",
+        ),
+        (
+            "MiniMaxForCausalLM",
+            {**STORED, **MIXED_LINEAR, "head_dim": 8, "num_local_experts": 2, "block_size": 4},
+            r"raised by the model as it was tried",
+        ),
+        (
+            "ProphetNetForCausalLM",
+            {
+                "vocab_size": 97,
+                "hidden_size": 32,
+                "num_decoder_layers": 2,
+                "num_decoder_attention_heads": 4,
+                "decoder_ffn_dim": 48,
+                "is_decoder": True,
+                "is_encoder_decoder": False,
+            },
+            "AssertionError: .*raised by the model as it was tried",
+        ),
+        ("BertForMaskedLM", ENCODER, "logits change with the tokens that come later.*no causal LM"),
+        ("BertModel", ENCODER, "has no attribute 'logits' .raised by the model"),
+        (
+            "T5ForConditionalGeneration",
+            {
+                "vocab_size": 97,
+                "d_model": 32,
+                "d_kv": 8,
+                "d_ff": 48,
+                "num_layers": 2,
+                "num_heads": 4,
+            },
+            "is an encoder-decoder; expected a decoder-only causal LM",
+        ),
+    ],
+)
+def test_what_cannot_be_decoded_is_refused_by_name(make, name, config, reason):
+    with pytest.raises(ValueError, match=f"^{name} (cannot be decoded.*)?{reason}"):
+        BeamEngine(build_named(name, config), SIDTrie(make.codes()), make.tokens())
+
+
+def test_steps_that_are_not_one_pass_are_told(make):
+    """Nemotron-H holds its time steps above a floor in a whole pass, and not in a step behind one."""
+    config = {
+        **STORED,
+        "head_dim": 8,
+        "num_hidden_layers": 3,
+        "layers_block_type": ["mamba", "attention", "mlp"],
+        "mamba_num_heads": 8,
+        "mamba_head_dim": 8,
+        "ssm_state_size": 8,
+        "n_groups": 1,
+    }
+    model = build_named("NemotronHForCausalLM", config)
+    codes, tokens = make.codes(), make.tokens()
+    with pytest.warns(UserWarning, match=r"NemotronHForCausalLM: scores will be near the model's"):
+        engine = BeamEngine(model, SIDTrie(codes), tokens, strategy="expand")
+    out = engine.search(*make.pad_left(PROMPTS), num_beams=len(codes))
+    off = (out.scores - make.oracle(model, PROMPTS, codes, tokens).gather(1, out.items)).abs()
+    assert 1e-3 < off.max() < 0.1
 
 
 def test_both_strategies_agree(setup, make):

@@ -36,7 +36,9 @@ def config(tmp_path):
             additional_config={"genrec": {"constraint": str(path), **settings}},
             speculative_config=None,
             model_config=SimpleNamespace(
-                get_vocab_size=lambda: VOCAB, hf_text_config=SimpleNamespace(eos_token_id=[END, 1])
+                get_vocab_size=lambda: VOCAB,
+                hf_text_config=SimpleNamespace(eos_token_id=[END, 1]),
+                max_model_len=128,
             ),
         )
 
@@ -217,4 +219,11 @@ def test_bad_starts_are_refused(config):
     settings = config()
     settings.additional_config = {}
     with pytest.raises(ValueError, match="constraint file"):
+        SIDProcessor(settings, torch.device("cpu"), False)
+    settings = config()
+    settings.model_config.hf_text_config.rope_parameters = {
+        "rope_type": "longrope",
+        "original_max_position_embeddings": 100,
+    }
+    with pytest.raises(ValueError, match="max_model_len=100"):
         SIDProcessor(settings, torch.device("cpu"), False)

@@ -27,7 +27,7 @@ def test_views_are_saved_at_length_one_and_fused_by_their_weights(tmp_path: Path
 
 
 def test_a_view_that_is_not_finite_is_named() -> None:
-    with pytest.raises(ValueError, match=r"view 'text': NaN or infinity in item 1 \(1 in all\)"):
+    with pytest.raises(ValueError, match=r"view 'text': NaN or infinity in item 1, 1 items in all"):
         unit_rows(np.array([[1.0], [np.nan]]), name="text")
 
 
@@ -65,6 +65,12 @@ def test_fused_rows_have_the_weight_as_length_or_are_zero(view, weight):
             r"'image': 3, 'text': 2",
         ),
         ({"text": np.ones((2, 2))}, {"text": 0.0}, "weight of 'text' is 0.0"),
+        (
+            {"text": np.ones((2, 2))},
+            {"text": 1e39},
+            r"weight of 'text' is 1e\+39, expected 1e-6 to 1e6",
+        ),
+        ({"text": np.ones((2, 2))}, {"text": np.nan}, "weight of 'text' is nan"),
     ],
 )
 def test_views_that_cannot_be_fused_are_refused(views, weights, message):

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -248,6 +249,56 @@ def test_seen_items(systems: dict, targets: pl.DataFrame) -> None:
 def test_malformed_tables_are_refused(rows: list, message: str, targets: pl.DataFrame) -> None:
     with pytest.raises(ValueError, match=f"mine: .*{message}"):
         per_user(recommendations(rows), targets, num_items=100, where="mine")
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, None])
+@pytest.mark.parametrize("measure", [per_user, coverage])
+def test_a_score_that_is_no_number_is_refused(score: float, measure: Any) -> None:
+    rows = [(7, 4, 1.0, 1), (7, 5, score, 2)]
+    table = pl.DataFrame(rows, schema=dict(schema.RECOMMENDATIONS), orient="row")
+    truth = split_table([(7, [], 4)])
+    with pytest.raises(
+        ValueError, match=r"user 7, item 5 has score \S+ \(row 2; 1 .*a finite number"
+    ):
+        measure(table, truth, num_items=10)
+    with pytest.raises(ValueError, match="mine: user 7, item 5 has score"):
+        evaluate({"mine": table}, truth, split="test", num_items=10, baselines=())
+
+
+def test_a_place_without_an_item_may_score_minus_infinity() -> None:
+    rows = [(7, 4, 1.0, 1), (7, -1, -math.inf, 2), (7, -1, -math.inf, 3)]
+    table = pl.DataFrame(rows, schema=dict(schema.RECOMMENDATIONS), orient="row")
+    found = per_user(table, split_table([(7, [], 4)]), num_items=10, ks=(3,))
+    assert found["recall@3"].to_list() == [1]
+    assert found["invalid_rate@3"].to_list() == pytest.approx([2 / 3])
+    with pytest.raises(ValueError, match="item -1 has score nan"):
+        per_user(
+            table.with_columns(score=pl.lit(math.nan, pl.Float32))
+            .tail(1)
+            .with_columns(rank=pl.lit(1, pl.Int32)),
+            split_table([(7, [], 4)]),
+            num_items=10,
+        )
+
+
+@pytest.mark.parametrize("num_items", [0, -1])
+@pytest.mark.parametrize("measure", [per_user, coverage])
+def test_a_catalogue_of_no_items_is_refused(num_items: int, measure: Any) -> None:
+    with pytest.raises(
+        ValueError, match=rf"num_items is {num_items}; expected the number of items"
+    ):
+        measure(recommendations([]), split_table([(7, [], 0)]), num_items=num_items)
+    with pytest.raises(
+        ValueError, match=rf"num_items is {num_items}; expected the number of items"
+    ):
+        evaluate({"x": recommendations([])}, split_table([(7, [], 0)]), split="test",
+                 num_items=num_items, baselines=())  # fmt: skip
+
+
+@pytest.mark.parametrize("target", [10, -1, None])
+def test_a_target_outside_of_the_catalogue_is_refused(target: int) -> None:
+    with pytest.raises(ValueError, match=rf"targets: user 7 has the target {target}; .* 0 to 9"):
+        per_user(recommendations([]), split_table([(7, [], target)]), num_items=10)
 
 
 def test_bad_arguments_are_refused(systems: dict, targets: pl.DataFrame) -> None:

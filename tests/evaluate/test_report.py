@@ -188,7 +188,9 @@ def test_published_sids_and_a_system_alone(tmp_path: Path, metrics: dict) -> Non
         "seen_items": "kept",
         "targets_in_history": 3,
     }
+    published["findings"] = ["level a is degenerate"]
     text = page(tmp_path, alone, sid_stats=published).text
+    assert "Warning: level a is degenerate" in text
     assert "collision rate 12.50 %" in text
     assert "before resolution" not in text.split("Use of")[0]
     assert "popular reaches NDCG@10 0.2000 on 40 test users." in text

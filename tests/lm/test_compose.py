@@ -129,8 +129,17 @@ def test_digests_are_the_templates(corpus):
         ({"title_to_sid": {"expand": "stream"}}, ValueError, r"unknown \['expand'\]"),
         ({"title_to_sid": {"rate": -1}}, ValueError, "rate: -1, expected at least 0"),
         ({"history_to_sid": {"expand": "all"}}, ValueError, "expand: 'all', expected one of"),
-        ({"history_to_sid": {"rate": 0}}, ValueError, "no training example from 30 items"),
-        ({}, ValueError, "no training example"),
+        (
+            {"history_to_sid": {"rate": 0}, "title_to_sid": {"rate": 0}},
+            ValueError,
+            r"no task takes part \(the rate of each is 0: history_to_sid, title_to_sid\).*rate=1",
+        ),
+        ({}, ValueError, r"no task takes part \(none is given\), so there is nothing to train on"),
+        (
+            {"title_to_sid": {"rate": 1e-9}, "sid_to_title": {"rate": 0}},
+            ValueError,
+            r"no training example from 30 items.*now title_to_sid 1e-09, sid_to_title 0\)",
+        ),
         ({"titles_to_sid": {"expand": "stream"}}, ValueError, "expected one of last, prefix"),
     ],
 )

@@ -88,6 +88,10 @@ def test_what_was_encoded_is_only_opened(file, examples, tokens, tmp_path, monke
     tokenizer.add_tokens(["new"])
     encode()
     assert made, "another tokenizer"
+    made.clear()
+    monkeypatch.setattr(corpora.tokenizers, "__version__", "9.9")
+    encode()
+    assert made, "another version of its library"
 
 
 HISTORY = tuple(Segment(sid=(i % 8, i % 8)) for i in range(20))

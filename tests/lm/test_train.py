@@ -11,6 +11,7 @@ import torch
 
 from genrec.lm.callbacks import Average, read_log
 from genrec.lm.checkpoints import last_complete_checkpoint
+from genrec.lm.conditions import differences, write_conditions
 from genrec.lm.train import train
 
 STEPS = 40
@@ -156,6 +157,7 @@ import json, sys, time
 from pathlib import Path
 from datasets import load_from_disk
 from genrec.lm.model import build_scratch
+from genrec.lm.conditions import differences, write_conditions
 from genrec.lm.train import train
 
 folder = Path(sys.argv[1])
@@ -328,3 +330,61 @@ def test_no_examples_is_an_error(scratch, tmp_path):
     model, tokenizer, data, valid = scratch()
     with pytest.raises(ValueError, match="no validation examples"):
         train(model, tokenizer, data, valid.select([]), out=tmp_path, **SETTINGS)
+
+
+def begun(scratch, out):
+    """Kills a run two steps after its checkpoint at step 18."""
+    with pytest.raises(Killed):
+        train(*scratch(), out=out, progress=killer(20), noted={"batch_size": 8}, **SETTINGS)
+
+
+def said(caplog):
+    return [record.getMessage() for record in caplog.records if record.msg.startswith("train:")]
+
+
+def test_going_on_under_the_same_conditions_says_nothing(scratch, tmp_path, caplog):
+    begun(scratch, tmp_path)
+    train(*scratch(), out=tmp_path, noted={"batch_size": 8}, **SETTINGS)
+    train(*scratch(), out=tmp_path, **SETTINGS | {"tokens_per_batch": 300})
+    assert said(caplog) == [], "and a finished run is only opened"
+
+
+def test_going_on_under_other_conditions_says_each(scratch, tmp_path, caplog, monkeypatch):
+    """Settings, threads, libraries: key by key, old -> new, once, with the way out."""
+    monkeypatch.setattr("genrec.lm.conditions._LIBRARIES", ("torch", "peft"))
+    monkeypatch.setattr("genrec.lm.conditions.version", lambda name: f"{name}-old")
+    monkeypatch.setattr("torch.get_num_threads", lambda: 4)
+    begun(scratch, tmp_path)
+    monkeypatch.setattr("genrec.lm.conditions.version", lambda name: f"{name}-new")
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
+    other = SETTINGS | {"tokens_per_batch": 300, "lr": 2e-2}
+    train(*scratch(), out=tmp_path, noted={"batch_size": 2}, **other)
+    (message,) = said(caplog)
+    changes = (
+        "tokens_per_batch: 200 -> 300; lr: 0.01 -> 0.02; batch_size: 8 -> 2; threads: 4 -> 1; "
+        "torch: torch-old -> torch-new; peft: peft-old -> peft-new"
+    )
+    assert f"{tmp_path / 'checkpoint-18'} under other conditions" in message
+    assert f"without a break: {changes} (checkpoint -> now). Remove {tmp_path} to" in message
+
+
+def test_a_checkpoint_without_conditions_is_said_to_have_none(scratch, tmp_path, caplog):
+    with pytest.raises(Killed):
+        train(*scratch(), out=tmp_path, progress=killer(20), **SETTINGS)
+    for file in tmp_path.glob("checkpoint-*/conditions.json"):
+        file.unlink()
+    train(*scratch(), out=tmp_path, **SETTINGS)
+    assert "checkpoint-18 does not say under what settings" in caplog.text
+
+
+def test_what_came_and_what_went_counts_too(tmp_path):
+    write_conditions(tmp_path, {"processes": 1, "bitsandbytes": "0.48"})
+    found = differences(tmp_path, {"processes": 2, "deepspeed": "0.17"})
+    assert found == [
+        "processes: 1 -> 2",
+        "deepspeed: not set -> 0.17",
+        "bitsandbytes: 0.48 -> not set",
+    ]
+    (tmp_path / "conditions.json").write_text("{")
+    with pytest.raises(ValueError, match=r"conditions\.json: not JSON.*remove it"):
+        differences(tmp_path, {})

@@ -10,6 +10,7 @@ import torch
 from safetensors.numpy import save_file
 
 from genrec.sid import RQVAE, RKMeans, load_quantizer, quantizer as residual
+from genrec.sid.codes import sid_stats
 
 MAKE = {
     "rkmeans": lambda **kw: RKMeans(levels=3, codes=8, iterations=10, **kw),
@@ -117,6 +118,45 @@ def test_bad_embeddings_are_refused_with_what_is_wrong(make, embeddings):
         make().encode(embeddings)
     with pytest.raises(ValueError, match=r"expected \[N, 10\], found shape \[120, 5\]"):
         make().fit(embeddings).encode(embeddings[:, :5])
+
+
+@every_quantizer
+@pytest.mark.parametrize("exponent", [-90, -66, 60, 90])
+def test_extreme_scales_give_the_same_sids(make, embeddings, exponent, tmp_path):
+    plain, scale = make().fit(embeddings), np.float32(2.0**exponent)
+    scaled = make().fit(embeddings * scale)
+    sids = scaled.encode(embeddings * scale)
+    assert (sids == plain.encode(embeddings)).all()
+    np.testing.assert_array_equal(scaled.decode(sids), plain.decode(sids) * scale)
+    scaled.save(tmp_path / "q")
+    assert (load_quantizer(tmp_path / "q").encode(embeddings * scale) == sids).all()
+    stats, expected = (
+        sid_stats(x, sids, sids, q) for x, q in ((embeddings * scale, scaled), (embeddings, plain))
+    )
+    assert stats == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "unit"), [(1e-4, 1), (1, 1), (1e4, 1), (0, 1), (2.0**-60, 2.0**-57)]
+)
+def test_only_extreme_scales_are_touched(embeddings, size, unit):
+    assert residual.power_of_two(embeddings * np.float32(size)) == unit
+
+
+@every_quantizer
+def test_values_that_spoil_all_sids_are_refused_by_row(make, embeddings):
+    bad = embeddings.copy()
+    bad[17, 2] = 1e19  # of RKMeans it aborted the process, RQ-VAE gave all items one SID
+    with pytest.raises(ValueError, match=r"row 17 holds 1e\+19, over 1e\+06 times what is usual"):
+        make().fit(bad)
+    fitted = make().fit(embeddings)
+    with pytest.raises(ValueError, match=r"row 17 .*lies so far from those .*fitted to"):
+        fitted.encode(bad * 1e5)
+    with pytest.raises(ValueError, match=r"row 17 holds 1e\+33; expected at most 1e\+30"):
+        fitted.encode(bad * 1e14)
+    with pytest.raises(ValueError, match=r"largest value is .*e-35; expected at least 1e-30"):
+        make().fit(embeddings * 1e-35)
+    assert fitted.encode(embeddings * np.float32(1e-35)).shape == (120, 3)  # near zero is a place
 
 
 def test_nearest_codes_are_those_of_a_loop():

@@ -64,3 +64,8 @@ def test_identical_embeddings_are_quantised_without_nan():
     sids = fitted.encode(flat)
     assert len(np.unique(sids, axis=0)) == 1
     assert np.isfinite(fitted.decode(sids)).all()
+
+
+def test_a_loss_that_is_no_number_stops_the_training(curved):
+    with pytest.raises(FloatingPointError, match=r"loss is (nan|inf) in epoch .*lower quantize.lr"):
+        RQVAE(epochs=20, **SMALL, lr=1e12).fit(curved)

@@ -128,6 +128,9 @@ def test_vllm_writes_the_table_of_hf(tiny: list[str], tmp_path: Path, vllm_serve
 
 def test_candidates_are_those_of_the_split_and_off_asks_for_none() -> None:
     class Saved:
+        def __truediv__(self, name: str) -> Path:
+            return Path(name)
+
         def load(self, file: str) -> pl.DataFrame:
             item = {"recommendations.parquet": 7, "recommendations.valid.parquet": 8}[file]
             return pl.DataFrame([(1, item, 1.0, 1)], dict(schema.RECOMMENDATIONS), orient="row")

@@ -23,7 +23,7 @@ def load(tiny: list[str], store: Path, *more: str) -> Pipeline:
     return Pipeline.load("demo", *tiny, f"runtime.store={store}", "runtime.threads=1", *more)
 
 
-@pytest.mark.parametrize("kind", ["temporal", "cold_items", "cold_users"])
+@pytest.mark.parametrize("kind", ["random", "temporal", "cold_items", "cold_users"])
 def test_through_to_the_report(kind: str, tiny: list[str], tmp_path: Path) -> None:
     learned = "[{kind: popular}, {kind: cooccurrence}, {kind: sasrec, epochs: 1}]"
     more = [f"retrieve={learned}"] if kind == "temporal" else []
@@ -31,15 +31,15 @@ def test_through_to_the_report(kind: str, tiny: list[str], tmp_path: Path) -> No
     pipeline.run()
     prepared, metrics = pipeline["prepare"], pipeline["evaluate"].load()
     users = {name: prepared.load(f"{name}.parquet")["user"] for name in ("train", "valid", "test")}
-    assert set(users["test"]) != set(range(150)) or kind == "cold_items"
+    assert set(users["test"]) != set(range(150)) or kind in ("cold_items", "random")
     for split in ("valid", "test"):
         assert {r["users"] for r in metrics["rows"] if r["split"] == split} == {len(users[split])}
         for key in ("retrieve.popular", "fuse"):
             lists = pipeline[key].load(recommendations_file(split))
             assert set(lists["user"]) == set(users[split]), key
     groups = {row["group"]: row["users"] for row in metrics["groups"]}
-    if kind == "cold_users":
-        assert not set(users["train"]) & set(users["test"])
+    if kind in ("cold_users", "random"):
+        assert kind == "random" or not set(users["train"]) & set(users["test"])
         assert "new item" not in groups
     else:
         assert groups["known item"] + groups.get("new item", 0) == len(users["test"])

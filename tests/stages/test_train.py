@@ -1,21 +1,27 @@
-"""What a recipe says of the model reaches it."""
+"""What a recipe says of the model reaches it, and one run goes on from another's model."""
 
 import importlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from genrec import Pipeline, publish
 from genrec.recipe import load
 
 stage = importlib.import_module("genrec.stages.train")
 SIDS = np.array([[0, 1], [3, 2]], dtype=np.int32)
+ITEMS = SimpleNamespace(load=lambda file: pl.DataFrame({"item_id": ["i0", "i1"]}))
 
 
 def built(*overrides: str) -> torch.nn.Module:
     recipe = load("demo", overrides)
-    context = SimpleNamespace(recipe=recipe, section=recipe.train, inputs={}, device="cpu")
+    inputs = {"prepare": ITEMS}
+    context = SimpleNamespace(recipe=recipe, section=recipe.train, inputs=inputs, device="cpu")
     return stage._model(context, None, SIDS)[0]
 
 
@@ -33,3 +39,87 @@ def test_weights_that_are_all_trained_are_float32() -> None:
     assert {p.dtype for p in model.parameters()} == {torch.float32}, "though it ships in bfloat16"
     with pytest.raises(ValueError, match="dtype=bfloat16: weights that are trained themselves"):
         load("demo", ["train.model.tune=full", "train.model.dtype=bfloat16"])
+
+
+@pytest.fixture(scope="module")
+def shop(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A recipe's overrides, all but the model; one store for all its runs."""
+    store = tmp_path_factory.mktemp("going-on") / "store"
+    return [
+        *(value for value in tiny if not value.startswith("train.model")),
+        *("embed={text: null, behaviour: {dim: 8}}", "probe.enabled=false", "runtime.threads=1"),
+        *("train.eval_every=1000", "train.scheduler=cosine"),
+        *("recommend.num_beams=20", f"runtime.store={store}"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def first(shop: list[str]) -> Pipeline:
+    model = "{kind: scratch, hidden: 64, layers: 1, heads: 2, vocab: 400}"
+    pipeline = Pipeline.load("demo", *shop, f"train.model={model}", "train.epochs=6")
+    pipeline.run(to="recommend")
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def tuned(shop: list[str], first: Pipeline) -> Pipeline:
+    """A second run, by QLoRA, that learns: its model is the base written out, and what was added."""
+    return goes_on(shop, first["train"] / "merged", "tune: qlora", "train.lr=1e-2")
+
+
+def goes_on(shop: list[str], folder: Path, model: str, *overrides: str) -> Pipeline:
+    found = f"train.model={{kind: pretrained, name: {folder}, {model}}}"
+    pipeline = Pipeline.load("demo", *shop, "train.epochs=0.5", found, *overrides)
+    pipeline.run(to="recommend")
+    return pipeline
+
+
+def lists(pipeline: Pipeline) -> dict[int, list[int]]:
+    table = pipeline["recommend"].load()
+    return dict(table.group_by("user", maintain_order=True).agg("item").iter_rows())
+
+
+STILL = "train.lr=1e-30"  # no weight in float32 moves
+
+
+@pytest.mark.parametrize("tune", ["full", "lora"])
+def test_a_second_run_that_learns_nothing_gives_the_lists_of_the_first(
+    shop: list[str], first: Pipeline, tune: str
+) -> None:
+    second = goes_on(shop, first["train"] / "merged", f"tune: {tune}", STILL)
+    assert second["train"].fingerprint != first["train"].fingerprint
+    assert lists(second) == lists(first)
+
+
+def test_a_published_folder_goes_on_too(shop: list[str], tuned: Pipeline, tmp_path: Path) -> None:
+    """Here what QLoRA had learned, down to the last list."""
+    publish.publish(tuned, tmp_path / "model")
+    second = goes_on(shop, tmp_path / "model", "tune: lora", STILL)
+    assert lists(second) == lists(tuned)
+
+
+def test_qlora_goes_on_from_the_same_rows(shop: list[str], first: Pipeline) -> None:
+    """Its base is rounded to 4 bits, which moves scores a little; the vocabulary is not."""
+    second = goes_on(shop, first["train"] / "merged", "tune: qlora", STILL)
+    before, after = (
+        load_file(p["train"] / "merged" / "model.safetensors")["model.embed_tokens.weight"]
+        for p in (first, second)
+    )
+    assert torch.equal(before, after)
+    one, other = lists(first), lists(second)
+    shared = [len(set(one[user][:10]) & set(other[user][:10])) / 10 for user in one]
+    assert np.mean(shared) > 0.9
+    # Rounded once, it is nearly its own 4 bits: a third run moves next to nothing.
+    third = lists(goes_on(shop, second["train"] / "merged", "tune: qlora", STILL))
+    assert np.mean([third[user][:10] == other[user][:10] for user in other]) > 0.95
+
+
+def test_other_sids_stop_the_run_until_the_recipe_says_so(
+    shop: list[str], first: Pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = first["train"] / "merged"
+    with pytest.raises(ValueError, match=r"SID tokens mean other items: by .*merged/sids\.json"):
+        goes_on(shop, folder, "tune: lora", "quantize.codes=8")
+    second = goes_on(shop, folder, "tune: lora, sid_init: random", STILL, "quantize.codes=8")
+    assert second.finished("recommend")
+    assert "SID tokens are drawn anew" in caplog.text

@@ -19,8 +19,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from genrec.data.source import Times
 from genrec.schema import ITEMS, SPLIT, USERS, check
-from genrec.sid.codes import token_name
+from genrec.sid.codes import sid_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +40,9 @@ class Bundle:
         items: schema `ITEMS`; pictures do not travel.
         users: schema `USERS`.
         train: schema `SPLIT`; likewise `valid` and `test`.
-        interactions: schema `INTERACTIONS`; None where a format has no time.
+        interactions: schema `INTERACTIONS`; None where a format has none.
         sids: int32 [N, L]; None where there are none.
+        times: what the timestamps of the interactions are, see `genrec.data.source`.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Bundle:
     test: pl.DataFrame
     interactions: pl.DataFrame | None = None
     sids: Ints | None = None
+    times: Times = "ns"
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -72,7 +75,7 @@ class Bundle:
             raise ValueError(
                 f"{self.name}: this format is made of SIDs, and there are none; run the quantize stage"
             )
-        return [[token_name(n, int(c)) for n, c in enumerate(sid)] for sid in self.sids]
+        return [sid_tokens(sid) for sid in self.sids]
 
     def rows(self, part: str) -> Iterator[tuple[int, list[int], int]]:
         """Yields user, history and target of one part, in dense numbers.

@@ -88,6 +88,7 @@ def read(folder: Path, name: str) -> Bundle:
         parts.valid,
         parts.test,
         interactions=parts.interactions,
+        times="none",
         sids=None if sids is None else np.array(list(sids.values()), dtype=np.int32),
     )
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
 import polars as pl
 
 from genrec.data.images import attach_images, verify_images
+from genrec.data.lines import broken_id, has_half, warn_of_halves, whole
 from genrec.data.source import RAW_INTERACTIONS, BadRows, OnBad, RawData, clean, existing
 from genrec.data.text import as_text
 from genrec.progress import Progress, silent
@@ -61,7 +63,7 @@ def read_interchange(
         if lost:
             bad_rows.count("unreadable_image", lost)
     sids = None if index is None else _read_sids(Path(index), item_table, bad_rows)
-    return RawData(item_table, log, sids=sids, dropped=bad_rows.dropped)
+    return RawData(item_table, log, sids=sids, dropped=bad_rows.dropped, times="none")
 
 
 def read_catalogue(
@@ -79,6 +81,17 @@ def read_catalogue(
     table = _item_table(Path(items), bad_rows)
     table = table.with_columns(pl.col("title", "description").fill_null(""))
     return table, None if index is None else _read_sids(Path(index), table, bad_rows)
+
+
+def read_index(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Reads `*.index.json` alone: the SID of every item that it names, in file order.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is empty, not JSON or not of this shape; a bad SID.
+    """
+    index = _read_index(Path(path))
+    return _sids_of(index, index, Path(path))
 
 
 class _Object(dict[str, Any]):
@@ -132,6 +145,10 @@ def _item_table(path: Path, bad_rows: BadRows) -> pl.DataFrame:
     items = _read_object(path, what='{item: {"title": ..., "description": ...}}')
     _once(items, path, "item_id", bad_rows)
     attributes: dict[str, None] = {}  # a set in order of appearance
+    places: list[str] = []
+    for item_id in [name for name in items if has_half(name)]:
+        broken_id(str(path), "item", item_id, bad_rows)
+        del items[item_id]
     for item_id, fields in items.items():
         if not isinstance(fields, _Object):
             raise ValueError(
@@ -143,7 +160,11 @@ def _item_table(path: Path, bad_rows: BadRows) -> pl.DataFrame:
                 f"{path}: item {item_id!r} has no field 'title'; found {list(fields)}. "
                 "Add it, or rename the field that holds the title."
             )
+        for name in [name for name, value in fields.items() if has_half(value) or has_half(name)]:
+            places.append(f"item {item_id!r}, {name!a}: {fields[name]!a:.80}")
+            fields[whole(name)] = whole(fields.pop(name))
         attributes.update(dict.fromkeys(fields))
+    warn_of_halves(path, places, bad_rows)
     names = [name for name in attributes if name not in ("title", "description")]
     columns: dict[str, list[str | None]] = {
         "item_id": list(items),
@@ -172,31 +193,47 @@ def _interaction_table(path: Path, bad_rows: BadRows) -> pl.DataFrame:
                     f"{path}: user {user_id!r}, position {position}: found {item!r}, "
                     "expected an item id as a string or a whole number."
                 )
+            if has_half(user_id) or has_half(item):
+                broken = user_id if has_half(user_id) else item
+                broken_id(f"{path}: user {user_id!a}", "user or item", broken, bad_rows)
+                continue
             rows.append((user_id, str(item), position))
     return pl.DataFrame(rows, schema=RAW_INTERACTIONS, orient="row")
 
 
 def _read_sids(path: Path, items: pl.DataFrame, bad_rows: BadRows) -> dict[str, tuple[int, ...]]:
-    index = _read_object(path, what='{item: ["<a_1>", "<b_2>", ...]}')
-    if index.repeated:
-        raise ValueError(f"{path}: item {index.repeated[0]!r} has two SIDs; expected one each.")
-    levels: int | None = None
-    sids: dict[str, tuple[int, ...]] = {}
+    index = _read_index(path)
     for item_id in items["item_id"]:
         if item_id not in index:
             raise ValueError(
                 f"{path}: item {item_id!r} has no SID; expected one for each of the {len(items)} "
                 "items. Use the index that belongs to this catalogue, or leave it out to quantise."
             )
+    sids = _sids_of(index, items["item_id"], path)
+    if unused := len(index) - len(sids):
+        bad_rows.count("sid_of_unknown_item", unused)
+    return sids
+
+
+def _read_index(path: Path) -> _Object:
+    index = _read_object(path, what='{item: ["<a_1>", "<b_2>", ...]}')
+    if index.repeated:
+        raise ValueError(f"{path}: item {index.repeated[0]!r} has two SIDs; expected one each.")
+    return index
+
+
+def _sids_of(index: _Object, items: Iterable[str], path: Path) -> dict[str, tuple[int, ...]]:
+    first, levels = "", 0
+    sids: dict[str, tuple[int, ...]] = {}
+    for item_id in items:
         sids[item_id] = _codes(index[item_id], f"{path}: item {item_id!r}")
-        levels = levels or len(sids[item_id])
+        if not levels:
+            first, levels = item_id, len(sids[item_id])
         if len(sids[item_id]) != levels:
             raise ValueError(
                 f"{path}: item {item_id!r} has {len(sids[item_id])} levels, expected {levels} "
-                f"like item {items['item_id'][0]!r}. Every SID of an index has one length."
+                f"like item {first!r}. Every SID of an index has one length."
             )
-    if unused := len(index) - len(sids):
-        bad_rows.count("sid_of_unknown_item", unused)
     return sids
 
 

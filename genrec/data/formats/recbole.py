@@ -16,6 +16,8 @@ import polars as pl
 
 from genrec.data.formats.bundle import Bundle
 from genrec.data.recbole import header
+from genrec.data.source import BadRows, Times
+from genrec.data.timestamps import Unit, parse, settle
 from genrec.schema import INTERACTIONS, ITEMS, SPLIT, SPLITS, USERS, check
 from genrec.sid.codes import parse_token
 
@@ -26,8 +28,10 @@ def write(bundle: Bundle, folder: Path) -> None:
     """Writes the files, with the owner's ids: RecBole numbers them itself.
 
     `<name>.inter` holds every interaction with its time and part (`split:token`, which RecBole leaves
-    alone). The pre-split files hold one row per question, of training one per step; a training
-    sequence of one item is in `.inter` alone, for RecBole's models need a history. SIDs
+    alone). Times are `timestamp:float`, in seconds with as many decimals as they have. Numbers without
+    a unit are `order:float`; without times, `position:float` tells the order of the log (RecBole's
+    TIME_FIELD names it). The pre-split files hold one row per question, of training one per step; a
+    training sequence of one item is in `.inter` alone, for RecBole's models need a history. SIDs
     stand in `<name>.item` as `sid:token_seq`, where there are any.
 
     Raises:
@@ -50,7 +54,7 @@ def write(bundle: Bundle, folder: Path) -> None:
     inter = named.select(
         pl.col("user_id").alias("user_id:token"),
         pl.col("item_id").alias("item_id:token"),
-        pl.col("timestamp").alias("timestamp:float"),
+        _written(bundle.times),
         pl.col("split").alias("split:token"),
     )
     _write(inter, folder / f"{bundle.name}.inter")
@@ -99,7 +103,9 @@ def read(folder: Path, name: str) -> Bundle:
         ValueError: a file has not the columns it should have, or names an unknown item or user.
     """
     items = _read(folder / f"{name}.item", ("item_id:token",))
-    log = _read(folder / f"{name}.inter", _INTER)
+    path = folder / f"{name}.inter"
+    times = _times(path)
+    log = _parsed(_read(path, (*_INTER, f"{_FIELDS[times]}:float")), times, path)
     users = log["user_id:token"].unique(maintain_order=True)
     numbers = {
         "item": (items["item_id:token"], pl.int_range(len(items), dtype=pl.Int32, eager=True)),
@@ -113,7 +119,7 @@ def read(folder: Path, name: str) -> Bundle:
     interactions = log.select(
         number("user_id:token", "user").alias("user"),
         number("item_id:token", "item").alias("item"),
-        pl.col("timestamp:float").cast(pl.Float64).cast(pl.Int64).alias("timestamp"),
+        "timestamp",
         pl.col("split:token").alias("split"),
     )
     parts = {"train": _learned(interactions)}
@@ -133,10 +139,43 @@ def read(folder: Path, name: str) -> Bundle:
         **{part: check(table, SPLIT, folder) for part, table in parts.items()},
         interactions=check(interactions, INTERACTIONS, folder),
         sids=_sids(items),
+        times=times,
     )
 
 
-_INTER = ("user_id:token", "item_id:token", "timestamp:float", "split:token")
+def _written(times: Times) -> pl.Expr:
+    """Returns the column of times as text: whole numbers, or decimal seconds, digit by digit."""
+    time = pl.col("timestamp")
+    if times != "ns":
+        return time.alias(f"{_FIELDS[times]}:float")
+    sign = pl.when(time < 0).then(pl.lit("-")).otherwise(pl.lit(""))
+    below = (time.abs() % 10**9).cast(pl.String).str.zfill(9).str.strip_chars_end("0")
+    point = pl.when(below == "").then(pl.lit("")).otherwise(pl.lit("."))
+    text = pl.concat_str(sign, (time.abs() // 10**9).cast(pl.String), point, below)
+    return text.alias("timestamp:float")
+
+
+def _parsed(log: pl.DataFrame, times: Times, path: Path) -> pl.DataFrame:
+    """Returns a log with the times that `_written` wrote, those before 1970 among them."""
+    field = _FIELDS[times]
+    text = pl.col(f"{field}:float")
+    log = log.with_columns(timestamp=text.str.strip_prefix("-"), early=text.str.starts_with("-"))
+    unit: Unit = "s" if times == "ns" else "order"
+    log = parse(log, unit=unit, bad_rows=BadRows(), where=path, field=field)
+    time = pl.col("timestamp")
+    return settle(log, where=path, times=times).with_columns(
+        timestamp=pl.when("early").then(-time).otherwise(time)
+    )
+
+
+def _times(path: Path) -> Times:
+    """Returns what the times of an `.inter` file are, by the name of their field."""
+    found = header(path)
+    return next((times for times, field in _FIELDS.items() if field in found), "ns")
+
+
+_INTER = ("user_id:token", "item_id:token", "split:token")
+_FIELDS: dict[Times, str] = {"ns": "timestamp", "order": "order", "none": "position"}
 _QUESTIONS = ("user_id:token", "item_id_list:token_seq", "item_id:token")
 
 

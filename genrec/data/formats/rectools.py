@@ -9,23 +9,26 @@ users.parquet are for those who want these very users, histories and targets.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import polars as pl
 
 from genrec.data.formats.bundle import Bundle
+from genrec.data.source import Times
 from genrec.schema import INTERACTIONS, ITEMS, SPLIT, SPLITS, USERS, check
 from genrec.sid.codes import parse_token
 
 _SID = "sid_"
+_TIMES = "genrec.times"
 
 
 def write(bundle: Bundle, folder: Path) -> None:
     """Writes interactions, item_features, split and users .parquet, with the owner's ids.
 
-    `datetime` is the timestamp as UTC; where a source has order only, seconds from 1970 on. Every
-    attribute of an item that is not null is a feature, and so is each level of its SID (`sid_a`:
-    `<a_12>`).
+    `datetime` is the timestamp as UTC, in nanoseconds. Without times it stands for order alone:
+    nanoseconds from 1970 on, and `genrec.times` in the file's metadata says so. Every attribute of
+    an item that is not null is a feature, and so is each level of its SID (`sid_a`: `<a_12>`).
 
     Raises:
         ValueError: there are no interactions.
@@ -41,9 +44,9 @@ def write(bundle: Bundle, folder: Path) -> None:
         "user_id",
         "item_id",
         weight=pl.lit(1.0),
-        datetime=pl.from_epoch("timestamp", time_unit="s").cast(pl.Datetime("us")),
+        datetime=pl.col("timestamp").cast(pl.Datetime("ns")),
         split="split",
-    ).write_parquet(folder / "interactions.parquet")
+    ).write_parquet(folder / "interactions.parquet", metadata={_TIMES: bundle.times})
     _features(bundle).write_parquet(folder / "item_features.parquet")
     own = bundle.items["item_id"]
     parts = [
@@ -89,6 +92,7 @@ def read(folder: Path, name: str) -> Bundle:
         ValueError: a table has not the columns it should have.
     """
     log = _table(folder, "interactions", ("user_id", "item_id", "datetime", "split"))
+    told = pl.read_parquet_metadata(folder / "interactions.parquet")
     flat = _table(folder, "item_features", ("id", "feature", "value"))
     parts = _table(folder, "split", ("user_id", "split", "history", "target"))
     users = _table(folder, "users", ("user_id",)).with_row_index("user")
@@ -107,7 +111,7 @@ def read(folder: Path, name: str) -> Bundle:
     interactions = log.join(users, on="user_id", maintain_order="left").select(
         "user",
         pl.col("item_id").replace_strict(*numbers, return_dtype=pl.Int32).alias("item"),
-        pl.col("datetime").dt.epoch("s").alias("timestamp"),
+        pl.col("datetime").dt.epoch("ns").alias("timestamp"),
         "split",
     )
     return Bundle(
@@ -119,6 +123,7 @@ def read(folder: Path, name: str) -> Bundle:
         tables["test"],
         interactions=check(interactions, INTERACTIONS, folder),
         sids=sids.astype(np.int32) if codes else None,
+        times=cast("Times", told.get(_TIMES, "ns")),
     )
 
 

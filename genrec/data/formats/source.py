@@ -8,7 +8,7 @@ import polars as pl
 from genrec.data import Prepared, RawData, describe
 from genrec.data.formats.bundle import Bundle, Ints
 from genrec.data.protocols import Parts
-from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS
+from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, Times
 from genrec.schema import INTERACTIONS, SPLITS
 
 
@@ -30,6 +30,7 @@ def as_raw(bundle: Bundle) -> RawData:
         bundle.items.select(*RAW_ITEMS, *attributes),
         named.select(list(RAW_INTERACTIONS)),
         sids=sids,
+        times=_times(bundle),
     )
 
 
@@ -75,7 +76,7 @@ def as_prepared(bundle: Bundle, raw: RawData) -> Prepared:
             kept,
             parts,
             kind="given",
-            timed=bundle.interactions is not None,
+            times=_times(bundle),
             dropped={},
         ),
     )
@@ -83,6 +84,10 @@ def as_prepared(bundle: Bundle, raw: RawData) -> Prepared:
 
 def _int32(sids: Ints | None) -> Ints | None:
     return None if sids is None else sids.astype(np.int32)
+
+
+def _times(bundle: Bundle) -> Times:
+    return "none" if bundle.interactions is None else bundle.times
 
 
 def _log(bundle: Bundle) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-from .candidates import pooled as pooled
+from .candidates import NothingToFitError as NothingToFitError, pooled as pooled
 from .fusion import Fusion as Fusion
 from .gate import Gate as Gate
 from .methods import (

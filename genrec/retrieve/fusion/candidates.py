@@ -21,6 +21,10 @@ Method = Literal["reciprocal_rank", "minmax", "zscore"]
 Floats = npt.NDArray[np.float64]
 
 
+class NothingToFitError(ValueError):
+    """The validation users teach a fusion nothing: no list of theirs holds a target, or nothing else."""
+
+
 class Candidates(NamedTuple):
     """Every (user, item) that a source lists, sorted by user, item: C rows, S sources.
 
@@ -51,13 +55,16 @@ def candidates(tables: Tables) -> Candidates:
         tables: recommendations table by source name; a user may be missing in some.
 
     Raises:
-        ValueError: no tables, or as `checked`.
+        ValueError: no tables, or as `schema.check_lists`.
     """
     if not tables:
         raise ValueError("fusion: no sources; expected one recommendations table or more")
     names = tuple(sorted(tables))
     keys = ["user", "item"]
-    lists = {name: _with_mean_rank(checked(tables[name], name)) for name in names}
+    lists = {
+        name: _with_mean_rank(schema.check_lists(tables[name], name, invalid=False))
+        for name in names
+    }
     wide = pl.concat([table.select(keys) for table in lists.values()]).unique().sort(keys)
     for column, table in enumerate(lists.values()):
         renamed = table.rename({"score": f"score{column}", "rank": f"rank{column}"})
@@ -143,7 +150,8 @@ def with_targets(rows: Candidates, targets: pl.DataFrame) -> WithTargets:
     """Keeps the users that can teach something about order: their target is a candidate.
 
     Raises:
-        ValueError: `targets` does not fit, a user has two targets, or no user is left.
+        ValueError: `targets` does not fit, or a user has two targets.
+        NothingToFitError: no user is left.
     """
     wanted = targets_of(targets)
     keys = pl.DataFrame({"user": rows.user, "item": rows.item})
@@ -152,7 +160,7 @@ def with_targets(rows: Candidates, targets: pl.DataFrame) -> WithTargets:
     hit = joined.select(is_target.fill_null(False), any=is_target.any().over("user"))
     keep = hit["any"].fill_null(False).to_numpy()
     if not keep.any():
-        raise ValueError(
+        raise NothingToFitError(
             f"fusion: no source lists the target of any of {len(wanted)} users; nothing to fit. "
             "Give the lists of the same (validation) users, and longer ones"
         )
@@ -171,29 +179,6 @@ def ndcg(hits: WithTargets, score: Floats, *, k: int) -> float:
     rank = 1 + np.bincount(hits.owner[better], minlength=len(hits.target))
     counts = (rank <= k) & (score[hits.target] > -np.inf)
     return float((1 / np.log2(1 + rank))[counts].sum()) / hits.users
-
-
-def checked(table: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Returns one source's lists if they can be fused.
-
-    Raises:
-        ValueError: it does not fit its schema, an item stands twice in a list, a value is missing, an
-            item is negative, a score is not finite, or a rank is below 1.
-    """
-    schema.check(table, schema.RECOMMENDATIONS, name)
-    twice = table.filter(pl.struct("user", "item").is_duplicated())
-    if len(twice):
-        user, item = twice.select("user", "item").row(0)
-        raise ValueError(f"{name}: user {user} has item {item} twice")
-    fine = pl.col("score").is_finite() & (pl.col("item") >= 0) & (pl.col("rank") >= 1)
-    wrong = table.filter(~fine.fill_null(False) | pl.col("user").is_null())
-    if len(wrong):
-        user, item, score, rank = wrong.select(schema.RECOMMENDATIONS.keys()).row(0)
-        raise ValueError(
-            f"{name}: user {user}, item {item} has score {score} and rank {rank}; expected an item of "
-            "the catalogue, a finite score and a rank of 1 or more"
-        )
-    return table
 
 
 def _with_mean_rank(table: pl.DataFrame) -> pl.DataFrame:
@@ -223,13 +208,13 @@ def pooled(tables: Tables, users: Sequence[int], *, size: int) -> list[npt.NDArr
         U arrays int64 [n <= size].
 
     Raises:
-        ValueError: no tables, one that does not fit its schema, or size below 1.
+        ValueError: no tables, one that is malformed (see `schema.check_lists`), or size below 1.
     """
     if not tables or size < 1:
         raise ValueError(f"{len(tables)} sources, size {size}; expected 1 of each or more")
     order = ["user", "rank", "source", "item"]
     lists = [
-        schema.check(table, schema.RECOMMENDATIONS, name).select(
+        schema.check_lists(table, name, invalid=False).select(
             "user", "item", "rank", source=pl.lit(number, pl.Int32)
         )
         for number, (name, table) in enumerate(tables.items())

@@ -50,6 +50,7 @@ class Fusion:
 
         Raises:
             ValueError: as `fit_weights` and `Gate.fit`, or given weights that do not fit the tables.
+            NothingToFitError: the users' lists teach nothing; given weights do without.
         """
         settings, weights, gate = self.settings, None, None
         if settings.method == "gate":

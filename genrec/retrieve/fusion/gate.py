@@ -20,6 +20,7 @@ from genrec.retrieve.base import read_fitted, write_fitted
 from genrec.retrieve.fusion.candidates import (
     Candidates,
     Floats,
+    NothingToFitError,
     Tables,
     candidates,
     contributions,
@@ -75,8 +76,8 @@ class Gate:
 
         Raises:
             ValueError: as `sources.candidates` and `sources.with_targets`; popularity that is no
-                counts, a user without a history row, a candidate outside 0..N-1, or nothing but
-                targets among the candidates.
+                counts, a user without a history row, or a candidate outside 0..N-1.
+            NothingToFitError: no target among the candidates, or nothing but targets.
         """
         self.popularity_ = _counts(popularity)
         found = with_targets(candidates(tables), targets)
@@ -84,7 +85,7 @@ class Gate:
         label = np.zeros(len(rows.item), dtype=bool)
         label[found.target] = True
         if label.all():
-            raise ValueError(
+            raise NothingToFitError(
                 "gate: every candidate is its user's target; nothing to tell apart. Give longer lists"
             )
         drawn = self._drawn(found.owner, label)

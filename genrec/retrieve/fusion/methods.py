@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from genrec import schema
 from genrec.retrieve.fusion.candidates import (
     Floats,
     Method,
     Tables,
     WithTargets,
     candidates,
-    checked,
     contributions,
     ndcg,
     ranked,
@@ -110,8 +110,8 @@ def fit_weights(
         Weight by source name; they sum to 1.
 
     Raises:
-        ValueError: as `candidates`, a user has two targets, no source lists any user's target, or bad
-            k, rrf_k or restarts.
+        ValueError: as `candidates`, a user has two targets, or bad k, rrf_k or restarts.
+        NothingToFitError: no source lists any user's target.
     """
     if k < 1 or restarts < 0:
         raise ValueError(f"k is {k}, restarts {restarts}; expected 1 or more, and 0 or more")
@@ -243,7 +243,7 @@ def _best_level(
 
 def _hits(table: pl.DataFrame, wanted: pl.DataFrame, name: str, k: int) -> Floats:
     """The chance that each user's target stands in the top k, float64 [U]."""
-    checked(table, name)
+    schema.check_lists(table, name, invalid=False)
     size = pl.len().over("user", "rank").cast(pl.Int64)
     rank = pl.col("rank").cast(pl.Int64)
     chance = ((k + 1 - rank).clip(0, size) / size).alias("chance")

@@ -13,6 +13,7 @@ from genrec.settings import Section
 class Fuse(Section):
     """Several systems' lists to one; whatever is fitted is fitted on validation users."""
 
+    packages: ClassVar[tuple[str, ...]] = ("numpy", "scikit-learn", "scipy")
     former: ClassVar[Mapping[str, str]] = {"k0": "rrf_k", "strength": "C"}
 
     enabled: bool = Field(True, description="false leaves the stage out")

@@ -13,6 +13,7 @@ from genrec.settings import Section
 class IndexSettings(Section):
     """A faiss index of item vectors, by inner product."""
 
+    packages: ClassVar[tuple[str, ...]] = ("faiss-cpu",)
     former: ClassVar[Mapping[str, str]] = {
         "links": "M",
         "effort": "efSearch",

@@ -24,11 +24,16 @@ GAMMAS: dict[str, tuple[float, float]] = {
 }
 SCALE = 20.0  # the paper's, for every variant, dot included
 GAMMA_PATTERN = r"score\.gamma_logits$"  # for `learning_rate_mapping` of a training run
-_EPS = 1e-6
+LEAST = 1e-6  # shorter vectors have no direction
+_LEAST_HALF = 1e-3  # in float16, which ends at 65,504: a gradient of SCALE / norm still fits
 
 
 def shrink(vectors: Tensor, gamma: float | Tensor) -> Tensor:
-    """Divides each vector by its norm to the power gamma; a zero vector stays zero.
+    """Divides each vector by its norm to the power gamma.
+
+    A vector that is zero or nearly so (below 1e-6; below 1e-3 in float16) has no direction: it stays as
+    it is, and its gradient too. Divided by a tiny norm, that gradient would be millions of times those
+    of the other vectors, and infinite in float16.
 
     Args:
         vectors: float [..., d].
@@ -36,8 +41,11 @@ def shrink(vectors: Tensor, gamma: float | Tensor) -> Tensor:
     """
     if isinstance(gamma, float) and gamma == 0.0:
         return vectors
-    norm = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_min(_EPS)
-    return vectors / norm**gamma
+    half = vectors.dtype == torch.float16
+    wide = vectors.float() if half else vectors  # a float16 norm could overflow
+    norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    norm = norm.where(norm > (_LEAST_HALF if half else LEAST), 1.0)
+    return (wide / norm**gamma).to(vectors.dtype)
 
 
 class MagnitudeScore(nn.Module):
@@ -115,7 +123,8 @@ def in_batch_loss(
     rows, columns = scores.shape
     if columns < rows:
         raise ValueError(f"scores are {tuple(scores.shape)}: expected a positive column per row")
-    logits = scale * scores
+    half = scores.dtype == torch.float16
+    logits = scale * (scores.float() if half else scores)  # the scale could overflow float16
     if log_frequency is not None:
         logits = logits - log_frequency
     places = torch.arange(rows, device=scores.device)

@@ -18,6 +18,7 @@ from scipy.sparse import csc_matrix
 
 from genrec.serve.chat.calling import Callings
 from genrec.serve.chat.lexicon import Lexicon, Token, clean, stem, tokens
+from genrec.serve.numbers import numbers_of
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.integer[Any]]
@@ -227,8 +228,7 @@ def _numbers(items: pl.DataFrame, name: str) -> npt.NDArray[np.float64] | None:
     column = items[name]
     if name in _NOT_FACETS or isinstance(column.dtype, pl.List) or not column.count():
         return None
-    words = column.cast(pl.String).str.strip_chars(" €$£")
-    numbers = words.str.replace_all(",", "").cast(pl.Float64, strict=False)
+    numbers = numbers_of(column)
     if numbers.count() < _NUMERIC * column.count():
         return None
     return numbers.fill_null(np.nan).to_numpy()

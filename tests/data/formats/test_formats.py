@@ -3,6 +3,7 @@
 import ast
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def bundle(
     times: list[list[int]] | None = None,
 ) -> Bundle:
     rows = [
-        (u, i, times[u][n] if times else 1_500_000_000 + n)
+        (u, i, times[u][n] if times else 1_500_000_000 * 10**9 + n)
         for u, items in enumerate(sequences)
         for n, i in enumerate(items)
     ]
@@ -230,7 +231,10 @@ def test_recbole_files_say_the_same(tmp_path: Path) -> None:
     own = given.items["item_id"]
     assert given.interactions is not None
     assert inter["item_id:token"].to_list() == [own[i] for i in given.interactions["item"]]
-    assert inter["timestamp:float"].cast(pl.Int64).equals(given.interactions["timestamp"])
+    assert inter["timestamp:float"].to_list() == [
+        *("1500000000", "1500000000.000000001", "1500000000.000000002", "1500000000.000000003"),
+        *("1500000000.000000004", "1500000000", "1500000000.000000001", "1500000000.000000002"),
+    ]
     assert inter["split:token"].to_list() == given.interactions["split"].to_list()
     for part in ("valid", "test"):
         rows = tsv(tmp_path / f"shop.{part}.inter").rows()
@@ -259,6 +263,25 @@ def test_recbole_files_say_the_same(tmp_path: Path) -> None:
         read(tmp_path, "sentence-transformers", "shop")
 
 
+@pytest.mark.parametrize("name", ["recbole", "rectools"])
+@pytest.mark.parametrize(
+    ("times", "moments"),
+    [
+        ("ns", [-1_500_000_000, -1, 0, 1_700_000_000_123_456_789, 1_700_000_000_123_456_790]),
+        ("order", [0, 1, 2, 4, 2**62 + 1]),
+        ("none", [0, 1, 2, 3, 4]),
+    ],
+)
+def test_times_travel_whole(name: str, times: Any, moments: list[int], tmp_path: Path) -> None:
+    small = {**SMALL, "item_ids": WITHOUT_SPACES, "times": [moments, moments[:3]]}
+    given = replace(bundle(**small), times=times)
+    write(given, name, tmp_path)
+    found = read(tmp_path, name, "shop")
+    assert found.times == times
+    assert found.interactions is not None
+    assert found.interactions.equals(given.interactions)
+
+
 def tsv(path: Path) -> pl.DataFrame:
     return pl.read_csv(path, separator="\t", infer_schema=False)
 
@@ -267,7 +290,9 @@ def test_rectools_columns(tmp_path: Path) -> None:
     write(bundle(**SMALL), "rectools", tmp_path)
     log = pl.read_parquet(tmp_path / "interactions.parquet")
     assert log.columns[:4] == ["user_id", "item_id", "weight", "datetime"]
-    assert str(log["datetime"][0]) == "2017-07-14 02:40:00"
+    assert log["datetime"].dt.to_string("%F %T%.9f").to_list()[:2] == [
+        *("2017-07-14 02:40:00.000000000", "2017-07-14 02:40:00.000000001"),
+    ]
     features = pl.read_parquet(tmp_path / "item_features.parquet")
     mine = features.filter(pl.col("id") == "f,g").select("feature", "value").rows()
     assert mine == [

@@ -130,6 +130,30 @@ def test_other_encodings(tmp_path: Path) -> None:
         read_interchange(paths["inter"], paths["item"])
 
 
+def test_half_an_emoji_in_a_text(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    items = {**ITEMS, "1": {"title": "Mug \ud83d", "tags": ["\ude00"]}}
+    raw = read(tmp_path, item=items)
+    assert raw.items["title"].to_list() == ["Lamp", "Mug \ufffd", "Tent"]
+    assert raw.items["tags"].to_list() == [None, "\ufffd", None]
+    assert raw.dropped == {"broken_character": 2}
+    assert r"2 in all; first: item '1', 'title': 'Mug \ud83d'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"item": {**ITEMS, "x\ud83d": {"title": "X"}}}, r"the id in 'item' is 'x\ud83d'"),
+        ({"inter": {**INTER, "w": ["1", "x\ud83d"]}}, r"user 'w': the id in 'user or item' is"),
+        ({"inter": {**INTER, "w\ud83d": ["1"]}}, r"user 'w\ud83d': the id in 'user or item' is"),
+    ],
+)
+def test_half_an_emoji_in_an_id(tmp_path: Path, files: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=r"half of a character.*prepare\.on_bad=drop") as error:
+        read(tmp_path, **files)
+    assert said in str(error.value)
+    assert read(tmp_path, on_bad="drop", **files).dropped == {"broken_id": 1}
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"absent\.json: no such file; expected \{item"):
         read_interchange(write(tmp_path)["inter"], tmp_path / "absent.json")

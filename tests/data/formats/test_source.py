@@ -79,6 +79,7 @@ def test_a_recipe_reads_what_was_exported(name: str, shop: Path, tmp_path: Path)
     assert (back["quantize"].load() == there["quantize"].load()).all()
     stats = back["prepare"].load("stats.json")
     assert stats["split"] == {"kind": "given"}
+    assert stats["time"] == "no times"
     if name == "minionerec":  # split anew by leave-last-out it is the same: that is what it was
         more = ["prepare.split={kind: last_out}", "prepare.core=0", "prepare.repeats=keep"]
     elif name == "id2sid":

@@ -35,6 +35,13 @@ def test_nothing_to_pool() -> None:
         pooled({"a": A}, [3], size=0)
     with pytest.raises(ValueError, match="b: column 'rank' is missing"):
         pooled({"a": A, "b": B.drop("rank")}, [3], size=3)
+    unscored = B.with_columns(score=pl.lit(float("nan"), pl.Float32))
+    with pytest.raises(
+        ValueError, match=r"b: user 3, item 12 has score nan \(row 1; 3 such rows\)"
+    ):
+        pooled({"a": A, "b": unscored}, [3], size=3)
+    with pytest.raises(ValueError, match="a: user 3 has item 10 twice"):
+        pooled({"a": table([(3, 10, 1), (3, 10, 2)])}, [3], size=3)
 
 
 def test_no_lists_and_no_users() -> None:

@@ -17,6 +17,7 @@ from genrec.retrieve.magnitude.loss import (
     MagnitudeScore,
     Variant,
     in_batch_loss,
+    shrink,
 )
 
 
@@ -117,6 +118,44 @@ def test_zero_vectors_score_zero_with_finite_gradients() -> None:
         assert loss.item() == pytest.approx(np.log(2))
         assert torch.isfinite(q.grad).all()
         assert torch.isfinite(d.grad).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("size", [0.0, 1e-8])
+def test_a_document_without_direction_pulls_no_harder_than_the_others(
+    dtype: torch.dtype, size: float
+) -> None:
+    q, d = (side.to(dtype) for side in pair(5))
+    d[2] = size
+    d.requires_grad_()
+    for variant in VARIANTS:
+        score = MagnitudeScore(variant).to(dtype)
+        d.grad = None
+        in_batch_loss(score(q, d)).backward()
+        pulls = d.grad.norm(dim=1)
+        assert torch.isfinite(pulls).all()
+        assert 0 < pulls[2] < 10 * pulls[[0, 1, 3, 4]].max()
+        if score.gamma_logits is not None:
+            assert torch.isfinite(score.gamma_logits.grad).all()
+
+
+def test_half_precision_holds_norms_and_logits_beyond_its_range() -> None:
+    d = torch.full((2, 64), 30_000.0, dtype=torch.float16)  # its norm is 240,000
+    unit = MagnitudeScore("cosine").documents(d)
+    assert unit.norm(dim=1).tolist() == pytest.approx([1, 1], rel=1e-3)
+    scores = torch.tensor([[60_000.0, 0], [0, 60_000.0]], dtype=torch.float16, requires_grad=True)
+    in_batch_loss(scores).backward()
+    assert torch.isfinite(scores.grad).all()
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.5, torch.tensor(0.3)])
+def test_other_vectors_are_divided_by_their_norm_to_the_bit(gamma: float | torch.Tensor) -> None:
+    v = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    v = (v * torch.logspace(-5, 8, 64)[:, None]).requires_grad_()
+    found, expected = shrink(v, gamma), v / v.norm(dim=1, keepdim=True) ** gamma
+    assert torch.equal(found, expected)
+    grads = [torch.autograd.grad(x.sin().sum(), v)[0] for x in (found, expected)]
+    assert torch.equal(*grads)
 
 
 def test_unknown_settings_are_refused() -> None:

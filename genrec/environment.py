@@ -1,0 +1,100 @@
+"""What a stage's result is made with: the packages that decide it, and whether they are others now.
+
+Versions are read from the packages' metadata, so nothing heavy is imported. They are no part of a
+fingerprint: an upgrade rebuilds nothing by itself, it is said, and `--strict` rebuilds.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from genrec.settings import Section
+
+UNKNOWN = "made before genrec recorded versions, so with unknown ones"
+
+# Those of them that compute the rows of the cache: vectors, replies, scores.
+_OF_ROWS = {
+    *("torch", "transformers", "sentence-transformers"),
+    *("pillow", "vllm", "xgrammar"),
+}
+
+
+@cache
+def installed(package: str) -> str | None:
+    """Returns the version of a package that is installed here, or None."""
+    if package == "python":  # its patch releases change no results
+        return f"{sys.version_info.major}.{sys.version_info.minor}"
+    if package == "genrec":  # of the code that runs, which need not be what was installed
+        from genrec import __version__
+
+        return __version__
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def packages(section: Section) -> tuple[str, ...]:
+    """Returns the names of the packages that the result of a section comes from, sorted."""
+    found = {"python", "genrec"}
+    for part in _parts(section):
+        found |= part.made_with()
+        model = getattr(part, "model", None)
+        if isinstance(model, str) and model.startswith("package:"):  # carries the weights
+            found.add(model.removeprefix("package:").replace("_", "-"))
+    return tuple(sorted(found))
+
+
+def environment(section: Section) -> dict[str, str]:
+    """Returns what the result of a section would be made with here: package to version."""
+    return {name: found for name in packages(section) if (found := installed(name)) is not None}
+
+
+def of_rows(made_with: Mapping[str, str]) -> dict[str, str]:
+    """Returns the part of an environment that decides the rows of the cache."""
+    return {name: found for name, found in made_with.items() if name in _OF_ROWS}
+
+
+def changed(made_with: Mapping[str, str]) -> str:
+    """Says what is another version here: `transformers 5.16.1, now 5.23.0`; empty if nothing is.
+
+    A package that is not here cannot be compared. What vLLM made where there is none comes from
+    another environment on purpose, and is not compared at all. Builds of one version (`+cpu`,
+    `+cu130`) count as the same, as the device does.
+    """
+    if "vllm" in made_with and installed("vllm") is None:
+        return ""
+    now = {name: installed(name) for name in sorted(made_with)}
+    return "; ".join(
+        f"{name} {made_with[name]}, now {found}"
+        for name, found in now.items()
+        if found is not None and _public(found) != _public(made_with[name])
+    )
+
+
+def age(manifest: Mapping[str, Any]) -> str:
+    """Says with which other versions an artifact was made; empty if with those that are here."""
+    if (made_with := manifest.get("environment")) is None:
+        return UNKNOWN
+    told = [f"made with {found}"] if (found := changed(made_with)) else []
+    for part in manifest.get("older", ()):
+        by = part["environment"]
+        if found := "unknown versions" if by is None else changed(by):
+            told.append(f"{part['what']} with {found}")
+    return "; ".join(told)
+
+
+def _parts(section: Section) -> Iterator[Section]:
+    yield section
+    for _, value in section:
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Section):
+                yield from _parts(part)
+
+
+def _public(number: str) -> str:
+    return number.partition("+")[0]

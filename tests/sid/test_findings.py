@@ -1,0 +1,128 @@
+"""A collapsed codebook is told of, with what to change; ordinary SIDs are not."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from genrec import Pipeline
+from genrec.sid import RQVAE, RKMeans, resolve_collisions, sid_stats
+from genrec.sid.findings import quantizer_findings
+from genrec.sid.quantizer import Floats, Quantizer
+
+
+def points(count: int = 400, dim: int = 8, seed: int = 0) -> Floats:
+    return np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32)
+
+
+def findings(quantizer: Quantizer, embeddings: Floats) -> list[str]:
+    before = quantizer.fit(embeddings).encode(embeddings)
+    distances = quantizer.last_level_distances(embeddings, before)
+    after = resolve_collisions(before, distances, codes=quantizer.codes).sids
+    stats = sid_stats(embeddings, before, after, quantizer)
+    return quantizer_findings(stats, embeddings, quantizer)
+
+
+@pytest.mark.parametrize(
+    "quantizer",
+    [
+        RKMeans(levels=3, codes=16),
+        RQVAE(levels=3, codes=16, code_dim=4, hidden=(16,), epochs=30, batch_size=64),
+    ],
+)
+def test_ordinary_sids_have_none(quantizer: Quantizer) -> None:
+    assert findings(quantizer, points()) == []
+
+
+def test_items_of_one_vector() -> None:
+    (found,) = findings(RKMeans(levels=2, codes=4), np.ones((12, 8), dtype=np.float32))
+    assert found.startswith("12 of 12 items share their SID with another before resolution")
+    assert "up to 12 on one SID" in found
+    assert "takes 2 further level(s)" in found
+    assert "level a uses 1 of 4 codes, with a perplexity of 1.0" in found
+    assert "(1 different among 12)" in found
+    assert "embed.text.fields" in found
+
+
+def test_too_few_codes_for_the_items() -> None:
+    (found,) = findings(RKMeans(levels=1, codes=8), points())
+    assert found.startswith("400 of 400 items share their SID")
+    assert "raise quantize.levels or quantize.codes" in found
+    assert "same vector" not in found
+
+
+@pytest.mark.parametrize(("code_dim", "fix"), [(None, "set quantize.code_dim to 32"), (8, "lower")])
+def test_a_level_whose_codes_are_used_unevenly(code_dim: int | None, fix: str) -> None:
+    quantizer = RKMeans(levels=2, codes=64, code_dim=code_dim).fit(points())
+    sids = quantizer.encode(points())
+    sids[:, 0] = np.maximum(np.arange(400) - 360, 0)  # 40 codes in use, 361 items on the first
+    stats = sid_stats(points(), sids, sids, quantizer)
+    found = [f for f in quantizer_findings(stats, points(), quantizer) if "level a" in f]
+    assert len(found) == 1
+    assert "level a uses 40 of 64 codes, with a perplexity of 2.0" in found[0]
+    assert fix in found[0]
+
+
+def test_levels_with_nothing_left_to_tell() -> None:
+    (found,) = findings(RKMeans(levels=3, codes=40), points(40))
+    assert "level b uses" in found
+    assert "level c uses" in found
+    assert "lower quantize.levels to 1" in found
+
+
+def test_a_collapsed_rqvae_is_sent_to_its_learning_rate() -> None:
+    tight = RQVAE(levels=2, codes=16, code_dim=4, hidden=(16,), epochs=1, batch_size=400)
+    tight.fit(points())
+    sids = np.zeros((400, 2), dtype=np.int32)
+    stats = sid_stats(points(), sids, sids, tight)
+    assert any("try another quantize.lr" in f for f in quantizer_findings(stats, points(), tight))
+
+
+@pytest.fixture
+def one_title(tmp_path: Path) -> Path:
+    """Twelve items of one title. Path of the recipe."""
+    items = [f"i{n}" for n in range(12)]
+    (tmp_path / "t.json").write_text(json.dumps({i: {"title": "mug"} for i in items}))
+    (tmp_path / "i.json").write_text(
+        json.dumps({f"u{n}": [items[(n + k) % 12] for k in range(5)] for n in range(12)})
+    )
+    recipe = tmp_path / "mugs.yaml"
+    recipe.write_text(
+        f"prepare:\n  core: 0\n  source: {{kind: interchange, interactions: {tmp_path}/i.json, "
+        f"items: {tmp_path}/t.json}}\n"
+        "quantize: {kind: rkmeans, levels: 4, codes: 8}\n"
+        f"runtime: {{store: {tmp_path}/store}}\n"
+    )
+    return recipe
+
+
+def test_quantize_warns_and_shows(
+    one_title: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    same = np.ones((12, 8), dtype=np.float32)
+    monkeypatch.setattr("genrec.enrich.encode_texts", lambda texts, **_: same)
+    pipeline = Pipeline.load(one_title)
+    with caplog.at_level(logging.WARNING):
+        pipeline.run(to="quantize")
+    assert "quantize: 12 of 12 items share their SID" in caplog.text
+    assert pipeline["quantize"].load().shape == (12, 6)
+    (finding,) = pipeline["quantize"].load("stats.json")["findings"]
+    assert finding in caplog.text
+
+
+def test_an_embedding_of_nan_names_the_item(
+    one_title: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = np.ones((12, 8), dtype=np.float32)
+    bad[3, 2] = np.nan
+    monkeypatch.setattr("genrec.enrich.encode_texts", lambda texts, **_: bad)
+    pipeline = Pipeline.load(one_title)
+    pipeline.run(to="prepare")
+    item_id = pipeline["prepare"].load()["item_id"][3]
+    with pytest.raises(ValueError, match=rf"view 'text', item 3 \(item_id '{item_id}'\)"):
+        pipeline.run(to="quantize")
