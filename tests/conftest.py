@@ -1,6 +1,12 @@
 """A tiny recipe that runs the real stages in seconds, and where the real data lies, if it does."""
 
 import os
+
+# One thread for each test process, before anything loads OpenMP: several would take the other worker's core,
+# and the threads of a tiny model wait more than they work. Runs of the command line inherit it.
+for _name in ("OMP", "MKL", "OPENBLAS", "RAYON"):
+    os.environ.setdefault(f"{_name}_NUM_THREADS", "1")
+
 import signal
 import socket
 import subprocess
