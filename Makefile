@@ -52,8 +52,8 @@ $(VLLM)/.ready: pyproject.toml $(VLLM_CONSTRAINTS)
 
 # Two runs: an engine that starts in the first one's process holds its memory to the end.
 test-vllm: $(VLLM)/.ready
-	OMP_WAIT_POLICY=PASSIVE $(VLLM)/bin/python -m pytest -m vllm tests/decode
-	OMP_WAIT_POLICY=PASSIVE $(VLLM)/bin/python -m pytest -m vllm tests/stages
+	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE $(VLLM)/bin/python -m pytest -m vllm tests/decode
+	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE $(VLLM)/bin/python -m pytest -m vllm tests/stages
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

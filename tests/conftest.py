@@ -1,12 +1,6 @@
 """A tiny recipe that runs the real stages in seconds, and where the real data lies, if it does."""
 
 import os
-
-# One thread for each test process, before anything loads OpenMP: several would take the other worker's core,
-# and the threads of a tiny model wait more than they work. Runs of the command line inherit it.
-for _name in ("OMP", "MKL", "OPENBLAS", "RAYON"):
-    os.environ.setdefault(f"{_name}_NUM_THREADS", "1")
-
 import signal
 import socket
 import subprocess
@@ -18,6 +12,10 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+
+# One thread for each test process, set before anything loads OpenMP: more would take the other worker's
+# core, and the threads of a tiny model wait more than they work. What the tests start inherits it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TINY = [
     "prepare.source.items=60",

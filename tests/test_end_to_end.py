@@ -109,10 +109,13 @@ def test_a_second_run_builds_nothing(finished: tuple[Pipeline, str]) -> None:
         "probe",
     ],
 )
-def test_show_every_stage(finished: tuple[Pipeline, str], stage: str) -> None:
+def test_show_every_stage(
+    finished: tuple[Pipeline, str], stage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     from genrec.show import show
 
     show(finished[0], stage, rows=2)
+    assert capsys.readouterr().out.strip()
 
 
 def contents(pipeline: Pipeline, key: str) -> dict[str, str]:

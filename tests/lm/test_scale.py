@@ -1,6 +1,5 @@
 """Memory on paper against what autograd keeps, what models hold, and the ZeRO paper's own table."""
 
-
 import peft
 import pytest
 import torch
