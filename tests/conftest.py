@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 # One thread for each test process, set before anything loads OpenMP: more would take the other worker's
 # core, and the threads of a tiny model wait more than they work. What the tests start inherits it.
@@ -43,6 +44,24 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 def tiny() -> list[str]:
     """Overrides that make `recipes/demo.yaml` tiny, without captions, interests and LoRA."""
     return list(TINY)
+
+
+@pytest.fixture(scope="session")
+def shared_folder(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], AbstractContextManager[Path]]:
+    """Gives a folder that all test processes share, held by one at a time: the first one fills it."""
+    parent = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        parent = parent.parent
+
+    @contextmanager
+    def hold(name: str) -> Iterator[Path]:
+        (parent / name).mkdir(exist_ok=True)
+        with FileLock(parent / f"{name}.lock"):
+            yield parent / name
+
+    return hold
 
 
 @pytest.fixture(scope="session")
