@@ -14,6 +14,8 @@ VLLM_INSTALL = -m pip install --quiet $(VLLM_CONSTRAINTS:%=-c %)
 PYTEST = $(BIN)/python -m pytest
 PARALLEL := -n 2 --dist loadscope
 SLOW := slow or browser or e2e or gpu
+# For test-quick: the parts that need no finished recipe.
+TESTS := $(addprefix tests/,ablate analysis data decode demo enrich evaluate lm retrieve sid)
 
 .PHONY: demo test test-quick test-slow test-vllm lint types pins clean
 
@@ -35,7 +37,7 @@ test: $(VENV)/.dev
 	$(PYTEST) $(PARALLEL) -m "not ($(SLOW) or vllm)"
 
 test-quick: $(VENV)/.dev
-	$(PYTEST) $(PARALLEL) -m "not ($(SLOW) or vllm)" --quick
+	$(PYTEST) $(PARALLEL) -m "not ($(SLOW) or vllm)" $(TESTS)
 
 test-slow: $(VENV)/.dev
 	$(PYTEST) $(PARALLEL) -m "($(SLOW)) and not vllm"

@@ -40,6 +40,15 @@ TINY = [
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips tests marked `gpu` where there is none."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(scope="session")
 def tiny() -> list[str]:
     """Overrides that make `recipes/demo.yaml` tiny, without captions, interests and LoRA."""
