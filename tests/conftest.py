@@ -14,7 +14,12 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from PIL import Image
+
+# One thread for each test process, set before anything loads OpenMP: more would take the other worker's
+# core, and the threads of a tiny model wait more than they work. What the tests start inherits it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TINY = [
     "prepare.source.items=60",
@@ -38,10 +43,37 @@ TINY = [
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips tests marked `gpu` where there is none."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(scope="session")
 def tiny() -> list[str]:
     """Overrides that make `recipes/demo.yaml` tiny, without captions, interests and LoRA."""
     return list(TINY)
+
+
+@pytest.fixture(scope="session")
+def shared_folder(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], AbstractContextManager[Path]]:
+    """Gives a folder that all test processes share, held by one at a time: the first one fills it."""
+    parent = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        parent = parent.parent
+
+    @contextmanager
+    def hold(name: str) -> Iterator[Path]:
+        (parent / name).mkdir(exist_ok=True)
+        with FileLock(parent / f"{name}.lock"):
+            yield parent / name
+
+    return hold
 
 
 @pytest.fixture(scope="session")

@@ -202,6 +202,7 @@ def real(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return grid, folder / "store", sizes
 
 
+@pytest.mark.e2e
 def test_an_ablation_for_real(real: tuple[Path, Path, list[str]]) -> None:
     grid, store, tiny = real
     done = CliRunner().invoke(cli, words(grid, store, tiny, "--seeds", "2"))
@@ -236,6 +237,7 @@ def test_an_ablation_for_real(real: tuple[Path, Path, list[str]]) -> None:
     assert json.loads((folder / "table.json").read_text("utf-8"))["rows"][0] == table["rows"][0]
 
 
+@pytest.mark.e2e
 def test_processes_and_a_kill_change_nothing(
     real: tuple[Path, Path, list[str]], tmp_path: Path
 ) -> None:

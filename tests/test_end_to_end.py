@@ -14,6 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from genrec import Pipeline
 
+pytestmark = pytest.mark.e2e
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -109,10 +111,13 @@ def test_a_second_run_builds_nothing(finished: tuple[Pipeline, str]) -> None:
         "probe",
     ],
 )
-def test_show_every_stage(finished: tuple[Pipeline, str], stage: str) -> None:
+def test_show_every_stage(
+    finished: tuple[Pipeline, str], stage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     from genrec.show import show
 
     show(finished[0], stage, rows=2)
+    assert capsys.readouterr().out.strip()
 
 
 def contents(pipeline: Pipeline, key: str) -> dict[str, str]:

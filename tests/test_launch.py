@@ -30,8 +30,6 @@ def test_accelerate_reads_it_and_its_first_lines_say_how(path: Path) -> None:
     processes = {"cpu": 1, "gpu": 1, "cpu2": 2, "two_nodes": 16}.get(path.stem, 8)
     assert (config.num_processes, config.use_cpu) == (processes, path.stem.startswith("cpu"))
     header = path.read_text("utf-8").split("distributed_type")[0]
-    assert all(line.startswith("#") for line in header.splitlines())
-    assert "# Hardware: " in header
     commands = re.sub(r" \\\\\n#", "", header.replace("\\\n#", ""))
     (first, *_) = [line[1:] for line in commands.splitlines() if "accelerate launch" in line]
     words = shlex.split(first)[2:]

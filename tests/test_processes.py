@@ -219,6 +219,7 @@ def launch_instead(monkeypatch: pytest.MonkeyPatch, script: Path) -> None:
     monkeypatch.setattr("genrec.launch.subprocess", SimpleNamespace(Popen=popen))
 
 
+@pytest.mark.e2e
 def test_two_processes_go_on_as_one_and_one_as_two(
     alone: tuple[Pipeline, list[str]],
     tmp_path: Path,

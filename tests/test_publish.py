@@ -19,6 +19,8 @@ from genrec.lm.rows import stack
 from genrec.sid.quantizer import load_codebooks
 from genrec.weights import find_weights
 
+pytestmark = pytest.mark.e2e
+
 SECRETS = (str(Path.home()), "/tmp", "/work")
 
 

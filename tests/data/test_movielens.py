@@ -164,6 +164,7 @@ def test_posters(tmp_path: Path) -> None:
     assert raw.dropped == {"unreadable_image": 1}
 
 
+@pytest.mark.e2e
 def test_real_movielens(real_data: Path) -> None:
     folder = real_data / "movielens-posters"
     raw = read_movielens(

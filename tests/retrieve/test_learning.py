@@ -48,6 +48,7 @@ def test_taken_rows_and_their_gradient_are_those_of_indexing(two_threads: None) 
     assert not mine.grad[5:].any()  # type: ignore[index]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LEARNED)
 def test_the_seed_decides_all_on_several_threads(kind: type[Any], two_threads: None) -> None:
     """Large enough that a CPU's threads share the work: a sum in whatever order is another sum."""

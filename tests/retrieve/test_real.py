@@ -16,6 +16,8 @@ import pytest
 
 from genrec.retrieve import Cooccurrence, Popular, Retriever
 
+pytestmark = pytest.mark.e2e
+
 DATA = Path(os.environ.get("GENREC_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SCIENTIFIC = DATA / "scientific" / "Scientific.inter.json"
 

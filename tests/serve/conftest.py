@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -34,12 +35,14 @@ evaluate: {samples: 100}
 
 
 @pytest.fixture(scope="session")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    path = tmp_path_factory.mktemp("shop") / "shop.yaml"
-    path.write_text(RECIPE + f"runtime: {{store: {path.parent / 'store'}, threads: 1}}\n")
-    found = Pipeline.load(path)
-    found.run("fuse")
-    return found
+def pipeline(shared_folder: Callable[[str], AbstractContextManager[Path]]) -> Pipeline:
+    with shared_folder("shop") as folder:
+        path = folder / "shop.yaml"
+        if not path.exists():
+            path.write_text(RECIPE + f"runtime: {{store: {folder / 'store'}, threads: 1}}\n")
+        finished = Pipeline.load(path)
+        finished.run("fuse")  # does nothing where another worker has run it
+    return finished
 
 
 @pytest.fixture(scope="session")

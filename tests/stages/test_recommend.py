@@ -99,6 +99,7 @@ def test_vllm_under_several_processes_is_refused(
         recommend.run(Context(chosen, chosen.recommend, inputs, Path(), nothing, silent))
 
 
+@pytest.mark.vllm
 @pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 def test_vllm_writes_the_table_of_hf(tiny: list[str], tmp_path: Path, vllm_server: Any) -> None:
     args = [*tiny, f"runtime.store={tmp_path}", "embed={text: null, behaviour: {dim: 8}}"]

@@ -201,6 +201,7 @@ def test_images_by_item_id(tmp_path: Path) -> None:
     assert raw.dropped == {"unreadable_image": 1}
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("core", [0, 5])
 def test_real_amazon_data(real_data: Path, core: int) -> None:
     folder = real_data / "scientific"

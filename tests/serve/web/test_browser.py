@@ -13,6 +13,8 @@ from genrec.bundle import Bundle
 from genrec.serve.recommend import Ask, answer
 from genrec.serve.web import look
 
+pytestmark = pytest.mark.browser
+
 CHAT = "**/v1/chat/completions"
 LISTS = "**/v1/recommendations"
 Opens = Callable[..., Any]
