@@ -11,8 +11,7 @@ import polars as pl
 
 from genrec import schema
 from genrec.bundle import LLM, Bundle
-from genrec.recommender import to_table
-from genrec.retrieve import to_recommendations
+from genrec.ranking import RankedLists, top_k
 from genrec.retrieve.fusion import reciprocal_rank
 
 Bools = npt.NDArray[np.bool_]
@@ -127,8 +126,8 @@ def _of_system(shop: Bundle, name: str, asks: Mapping[int, Ask]) -> pl.DataFrame
                 k=min(len(shop), depth if plain else _WHOLE),
                 exclude_seen=plain,
             )
-            kept = ranked if plain else _filtered(shop, *ranked, list(own.values()), depth)
-            parts.append(to_recommendations(np.array(list(own)), *kept))
+            kept = ranked if plain else _filtered(shop, ranked, list(own.values()), depth)
+            parts.append(RankedLists(kept.items, kept.scores).to_table(list(own)))
     return pl.concat(parts).sort("user", "rank")
 
 
@@ -153,7 +152,7 @@ def _of_llm(shop: Bundle, asks: Mapping[int, Ask], *, in_words: bool) -> pl.Data
         # A session's histories begin alike, and chat asks again for the same one.
         keys=[ask.history[:2] for ask in asks.values()] if shop.keeps_prompts else None,
     )
-    return to_table(list(asks), lists)
+    return lists.to_table(list(asks))
 
 
 def _search(shop: Bundle, asks: Mapping[int, Ask]) -> pl.DataFrame:
@@ -162,31 +161,24 @@ def _search(shop: Bundle, asks: Mapping[int, Ask]) -> pl.DataFrame:
     searcher: Any = next((r for r in shop.retrievers.values() if hasattr(r, "search")), None)
     queries = shop.encode([ask.text or "" for ask in asks.values()])
     if searcher is not None and "text" in searcher.dims_:
-        items, scores = searcher.search(queries, k=min(len(shop), _WHOLE))
+        ranked = searcher.search(queries, k=min(len(shop), _WHOLE))
     else:
-        near = queries @ shop.views["text"].T
-        items = np.argsort(-near, axis=1, kind="stable")[:, :_WHOLE]
-        scores = np.take_along_axis(near, items, axis=1)
-    kept = _filtered(shop, items, scores, list(asks.values()), _WISHED)
-    return to_recommendations(np.array(list(asks)), *kept)
+        ranked = top_k(queries @ shop.views["text"].T, min(len(shop), _WHOLE))
+    return _filtered(shop, ranked, list(asks.values()), _WISHED).to_table(list(asks))
 
 
 def _filtered(
-    shop: Bundle,
-    items: npt.NDArray[np.integer],
-    scores: npt.NDArray[np.floating],
-    asks: Sequence[Ask],
-    depth: int,
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """Takes each row's first `depth` items that its request allows, [B, k] to [B, depth]."""
-    kept = np.full((len(asks), depth), -1, dtype=np.int32)
-    values = np.full(kept.shape, -np.inf, dtype=np.float32)
-    for row, ask in enumerate(asks):
+    shop: Bundle, ranked: RankedLists, asks: Sequence[Ask], depth: int
+) -> RankedLists:
+    """Takes each list's first `depth` items that its request allows, [B, k] to [B, depth]."""
+    kept = RankedLists.empty(len(asks), depth)
+    for row, (ask, items, scores) in enumerate(zip(asks, ranked.items, ranked.scores, strict=True)):
         may = np.ones(len(shop), dtype=bool) if ask.allowed is None else ask.allowed.copy()
         may[_banned(ask)] = False
-        found = np.flatnonzero((items[row] >= 0) & may[items[row]])[:depth]
-        kept[row, : len(found)], values[row, : len(found)] = items[row, found], scores[row, found]
-    return kept, values
+        allowed = np.flatnonzero((items >= 0) & may[items])[:depth]
+        kept.items[row, : len(allowed)] = items[allowed]
+        kept.scores[row, : len(allowed)] = scores[allowed]
+    return kept
 
 
 def _is_plain(ask: Ask) -> bool:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from genrec.bundle import Bundle
+from genrec.ranking import top_k
 
 
 class Near(NamedTuple):
@@ -33,10 +34,9 @@ def _of_one(shop: Bundle, near: Near) -> list[tuple[int, float]]:
         return []
     cosine = vectors @ vectors[near.number]
     cosine[near.number] = -np.inf
-    count = min(near.k, len(vectors) - 1)
-    best = np.argpartition(-cosine, count - 1)[:count] if count else np.empty(0, dtype=np.int64)
-    # All that are as good as the last one, so that a tie does not depend on the partition.
-    best = np.flatnonzero(cosine >= cosine[best].min()) if count else best
-    best = best[np.lexsort((best, -cosine[best]))][:count]
-    known = vectors[best].any(axis=1)
-    return [(int(n), float(cosine[n])) for n in best[known]]
+    best = top_k(cosine[None], min(near.k, len(vectors)))
+    return [
+        (item, score)
+        for item, score in zip(best.items[0].tolist(), best.scores[0].tolist(), strict=True)
+        if item >= 0 and vectors[item].any()
+    ]
