@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from genrec import Pipeline
 from genrec.bundle import Bundle
 from genrec.serve.app import create_app
-from genrec.serve.live import Live
+from genrec.serve.models import ModelRegistry
 from genrec.serve.settings import Settings
 
 RECIPE = """
@@ -43,15 +43,15 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
 
 
 @pytest.fixture(scope="session")
-def shop(pipeline: Pipeline) -> Bundle:
+def bundle(pipeline: Pipeline) -> Bundle:
     return pipeline.bundle().open()
 
 
 @pytest.fixture(scope="session")
-def client(shop: Bundle) -> Iterator[TestClient]:
+def client(bundle: Bundle) -> Iterator[TestClient]:
     """A started application without a key."""
     settings = Settings()
-    with TestClient(create_app(Live(lambda: shop, settings), settings)) as found:
+    with TestClient(create_app(ModelRegistry(lambda: bundle, settings), settings)) as found:
         yield found
 
 

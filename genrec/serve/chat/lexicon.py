@@ -17,6 +17,8 @@ from genrec.prompts import TemplateError
 from genrec.resources import find
 
 _TOKEN = re.compile(r"[^\W_]+(?:[.'-][^\W_]+)*|[€$£#,-]")
+_GROUPS = re.compile(r"(?<![\w.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")  # 1,299
+_DECIMALS = re.compile(r"(?<![\w.,])(\d+),(\d\d)(?![\d,])")  # 39,99
 _STEMMER = snowballstemmer.stemmer("english")
 _STEMMING = threading.Lock()  # a stemmer works on a buffer of its own
 MAX_TEXT = 2000  # characters of a message that are read
@@ -161,8 +163,13 @@ def clean(text: str, limit: int = MAX_TEXT) -> str:
 
 
 def tokens(text: str, limit: int = MAX_TEXT) -> list[Token]:
-    """Returns the words of a text, its commas, currency signs and number signs, in order."""
+    """Returns the words of a text, its commas, currency signs and number signs, in order.
+
+    A comma within a number is no comma of the text: `1,299` is 1299, and `39,99` is 39.99.
+    """
     plain = unicodedata.normalize("NFKC", clean(text, limit)).lower().replace("’", "'")
+    plain = _GROUPS.sub(lambda found: found[0].replace(",", ""), plain)
+    plain = _DECIMALS.sub(r"\1.\2", plain)
     return [Token(word, stem(word)) for word in _TOKEN.findall(plain)]
 
 
