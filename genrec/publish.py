@@ -35,7 +35,7 @@ def publish(
     Args:
         pipeline: whose store to read; its train stage has run.
         out: a new or empty folder.
-        what: `model` is whole, its adapter beside it; `adapter` is that alone, on its base.
+        what: `model` is whole, with its adapter; `adapter` is that alone, on its base.
         push_to: a name on the hub, `owner/name`; without it nothing leaves this machine.
         private: whether a repository that is made there is.
 
@@ -149,10 +149,10 @@ def _copy_model(pipeline: Pipeline, out: Path, what: str) -> None:
 
 def _sids(pipeline: Pipeline) -> dict[str, list[str]]:
     """Returns each item's tokens by its own id, as in LC-Rec's index files: `{"i7": ["<a_1>", ..]}`."""
-    ids = pipeline["prepare"].load("items.parquet")["item_id"].to_list()
-    sids = pipeline["quantize"].load()
-    tokens = (format_sid(sid).replace("><", "> <").split(" ") for sid in sids)
-    return dict(zip(ids, tokens, strict=True))
+    bundle = pipeline.bundle()
+    assert bundle.sids is not None, "train has been run"
+    tokens = (format_sid(sid).replace("><", "> <").split(" ") for sid in bundle.sids)
+    return dict(zip(bundle.items["item_id"], tokens, strict=True))
 
 
 def _settings(pipeline: Pipeline) -> dict[str, Any]:
