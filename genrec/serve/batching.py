@@ -40,7 +40,7 @@ class Batcher(Generic[Request, Answer]):
         max_wait: seconds; an idle worker begins when nobody has come for so long, or after 6 times
             that. Who gets answers together asks again together: their next requests are one batch.
         max_queue: requests that may wait.
-        watch: told the size and the seconds of each batch.
+        watch: called with the size and the seconds of each batch.
         worker: the one thread that `handle` runs in, where what it uses was made in that thread;
             `close` ends it.
     """

@@ -217,8 +217,8 @@ def _unknown(scope: Scope) -> ASGIApp:
     """
     if scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", ""):
         query = scope.get("query_string", b"").decode("latin-1")
-        wanted = scope["path"] + (f"?{query}" if query else "")
-        return RedirectResponse("/login?" + urlencode({"next": wanted}), status_code=303)
+        address = scope["path"] + (f"?{query}" if query else "")
+        return RedirectResponse("/login?" + urlencode({"next": address}), status_code=303)
     text = "this server wants its API key, as in `Authorization: Bearer KEY`"
     return problem(401, text, headers={"WWW-Authenticate": "Bearer"})
 

@@ -58,7 +58,7 @@ class ModelVersion:
         self._free.set()
 
     async def recommend(self, request: ListRequest) -> list[Recommended]:
-        """Returns one list, computed together with whatever else is asked at the moment.
+        """Returns one list, computed in one batch with other requests of the moment.
 
         Raises:
             Overloaded: the queue is full.
@@ -87,7 +87,7 @@ class ModelRegistry:
         settings: of the queue.
 
     Attributes:
-        watch: told the size and the seconds of each batch.
+        watch: called with the size and the seconds of each batch.
         warm: given each bundle before it is served, to read what requests would else wait for.
     """
 

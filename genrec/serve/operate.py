@@ -60,7 +60,7 @@ class JsonLines(logging.Formatter):
     """One JSON object per record: time, level, event, request id, and the record's `fields`.
 
     Args:
-        text: exceptions may show their messages, which can hold words of a request.
+        text: exceptions may show their messages, which can hold texts of a request.
     """
 
     def __init__(self, *, text: bool = False) -> None:
@@ -81,8 +81,8 @@ class JsonLines(logging.Formatter):
 
 def _error_fields(error: BaseException, *, text: bool) -> dict[str, Any]:
     frames = traceback.extract_tb(error.__traceback__)
-    places = [f"{frame.name} {frame.filename}:{frame.lineno}" for frame in frames]
-    fields: dict[str, Any] = {"error": type(error).__name__, "trace": places}
+    trace = [f"{frame.name} {frame.filename}:{frame.lineno}" for frame in frames]
+    fields: dict[str, Any] = {"error": type(error).__name__, "trace": trace}
     return fields | {"message": str(error)} if text else fields
 
 

@@ -18,12 +18,14 @@ from genrec.ranking import RankedLists, top_k
 from genrec.retrieve.fusion import reciprocal_rank
 
 Bools = npt.NDArray[np.bool_]
-MAX_INFLUENCES = 20  # newest items whose influence is told: each costs one more prompt in the batch
+MAX_INFLUENCES = (
+    20  # newest items whose influence is computed: each costs one more prompt in the batch
+)
 _WHOLE = 20_000  # up to so many items a filtered retriever ranks, from which the filter then takes
-# The systems that answer a request in words: a search, and the LLM's decoding after the words.
+# The systems that answer a request in words: a search, and the LLM's decoding of a text prompt.
 SEARCH, WRITTEN = "search", f"{LLM}-search"
-# The words count as much as all that is known of the user, and as much again; ours. What the LLM makes
-# of them counts little: recipes/bench/chat.py has the numbers of the demo's.
+# The search counts twice as much as the history's list (our choice), the LLM's decoding little:
+# recipes/bench/chat.py measures both on the demo.
 _TEXT_WEIGHTS = {SEARCH: 2.0, WRITTEN: 0.25, "fused": 1.0}
 _SEARCHED, _FUSED = 100, 20  # ranks of a search, and of a fusion at least, that are looked at
 
@@ -130,7 +132,7 @@ def _needed(bundle: Bundle, request: ListRequest) -> frozenset[str]:
 
 
 def _of_system(bundle: Bundle, name: str, requests: Mapping[int, ListRequest]) -> pl.DataFrame:
-    """One system's lists, filtered; `user` is the place in the batch."""
+    """One system's lists, filtered; `user` is the position in the batch."""
     if name in (LLM, WRITTEN):
         return _of_llm(bundle, requests, in_words=name == WRITTEN)
     if name == SEARCH:
@@ -179,7 +181,7 @@ def _of_llm(bundle: Bundle, requests: Mapping[int, ListRequest], *, in_words: bo
 
 
 def _search(bundle: Bundle, requests: Mapping[int, ListRequest]) -> pl.DataFrame:
-    """Items by words: the magnitude retriever's query side, or cosine of the text view without one."""
+    """Items by a text: the magnitude retriever's query side, or cosine of the text view without one."""
     assert bundle.encode is not None, "checked by `_needed`"
     searcher: Any = next((r for r in bundle.retrievers.values() if hasattr(r, "search")), None)
     queries = bundle.encode([request.text or "" for request in requests.values()])

@@ -1,4 +1,4 @@
-"""A small finished shop with pictures, an LLM, two retrievers and a fusion."""
+"""A small finished recipe with images, an LLM, three retrievers and a fusion."""
 
 import threading
 import time
@@ -37,9 +37,9 @@ evaluate: {samples: 100}
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     path = tmp_path_factory.mktemp("shop") / "shop.yaml"
     path.write_text(RECIPE + f"runtime: {{store: {path.parent / 'store'}, threads: 1}}\n")
-    found = Pipeline.load(path)
-    found.run("fuse")
-    return found
+    pipeline = Pipeline.load(path)
+    pipeline.run("fuse")
+    return pipeline
 
 
 @pytest.fixture(scope="session")
@@ -51,8 +51,8 @@ def bundle(pipeline: Pipeline) -> Bundle:
 def client(bundle: Bundle) -> Iterator[TestClient]:
     """A started application without a key."""
     settings = Settings()
-    with TestClient(create_app(ModelRegistry(lambda: bundle, settings), settings)) as found:
-        yield found
+    with TestClient(create_app(ModelRegistry(lambda: bundle, settings), settings)) as client:
+        yield client
 
 
 @contextmanager

@@ -32,15 +32,17 @@ def listed(client: TestClient, **body: object) -> list[str]:
 
 
 def test_a_list_is_the_core_s(client: TestClient, bundle: Bundle) -> None:
-    found = recommend(bundle, [ListRequest((3, 17), 5)])[0]
+    expected = recommend(bundle, [ListRequest((3, 17), 5)])[0]
     answered = client.post(URL, json={"history": ids(bundle, [3, 17]), "k": 5}).json()
-    for place, (one, told) in enumerate(zip(found, answered["recommendations"], strict=True), 1):
-        assert told["place"] == place
-        assert told["item"]["id"] == bundle.items["item_id"][one.item]
-        assert told["item"]["sid"] == bundle.sids[one.item].tolist()  # type: ignore[index]
-        assert told["score"] == pytest.approx(one.score)
-        assert told["systems"] == dict(one.ranks)
-        assert told["reasons"] is None
+    for rank, (entry, card) in enumerate(
+        zip(expected, answered["recommendations"], strict=True), 1
+    ):
+        assert card["place"] == rank
+        assert card["item"]["id"] == bundle.items["item_id"][entry.item]
+        assert card["item"]["sid"] == bundle.sids[entry.item].tolist()  # type: ignore[index]
+        assert card["score"] == pytest.approx(entry.score)
+        assert card["systems"] == dict(entry.ranks)
+        assert card["reasons"] is None
     assert (answered["model"], answered["version"]) == (bundle.name, bundle.version)
 
 
@@ -170,13 +172,13 @@ def test_a_path_is_no_id(client: TestClient, wanted: str) -> None:
 
 
 def test_only_pictures_are_shown(bundle: Bundle, tmp_path: Path) -> None:
-    text, picture = tmp_path / "a.png", tmp_path / "b"
+    text, image = tmp_path / "a.png", tmp_path / "b"
     text.write_text("root:x:0:0")
-    Image.new("RGB", (2, 2)).save(picture, "WEBP")
+    Image.new("RGB", (2, 2)).save(image, "WEBP")
     svg, riff = tmp_path / "c.svg", tmp_path / "d.webp"
     svg.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     riff.write_bytes(b"RIFF\x00\x00\x00\x00WAVE")
-    names = [str(text), str(picture), str(svg), str(riff), str(tmp_path / "gone.png"), "..", None]
+    names = [str(text), str(image), str(svg), str(riff), str(tmp_path / "gone.png"), "..", None]
     other = bundle.replace(
         items=bundle.items.head(len(names)).with_columns(image=pl.Series(names, dtype=pl.String)),
     )

@@ -28,7 +28,7 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 class Opener:
-    """Opens versions of a shop one after another; the engine of each waits at its gate."""
+    """Opens versions of a bundle one after another; the engine of each waits at its gate."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle, self.version, self.fails = bundle, "1", False
@@ -138,7 +138,7 @@ def test_kinds_share_a_batch_and_faults_do_not(bundle: Bundle) -> None:
 
 
 def test_a_lost_connection_is_not_tried_again_for_each(bundle: Bundle) -> None:
-    """Where another server runs the LLM: all are told at once, and it is asked once."""
+    """Where another server runs the LLM: all fail at once, and it is asked once."""
 
     class Gone:
         asked = 0

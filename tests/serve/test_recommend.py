@@ -19,15 +19,17 @@ def histories(pipeline: Pipeline, count: int = 12) -> list[tuple[int, ...]]:
 
 def test_the_list_of_a_test_user_is_that_of_the_stages(pipeline: Pipeline, bundle: Bundle) -> None:
     users = pipeline["prepare"].load("test.parquet").head(12)["user"]
-    asked = histories(pipeline)
+    requested = histories(pipeline)
     for system, key in ((None, "fuse"), (LLM, "recommend"), ("magnitude", "retrieve.magnitude")):
-        lists = recommend(bundle, [ListRequest(history, 10, system=system) for history in asked])
+        lists = recommend(
+            bundle, [ListRequest(history, 10, system=system) for history in requested]
+        )
         table = pipeline[key].load().filter(pl.col("rank") <= 10)
-        for user, found in zip(users, lists, strict=True):
+        for user, listed in zip(users, lists, strict=True):
             own = table.filter(pl.col("user") == user)
-            assert [one.item for one in found] == own["item"].to_list()[:10]
+            assert [entry.item for entry in listed] == own["item"].to_list()[:10]
             np.testing.assert_allclose(
-                [one.score for one in found], own["score"].to_list()[:10], rtol=1e-4, atol=1e-5
+                [entry.score for entry in listed], own["score"].to_list()[:10], rtol=1e-4, atol=1e-5
             )
 
 
@@ -43,10 +45,10 @@ def test_the_batch_does_not_matter(pipeline: Pipeline, bundle: Bundle) -> None:
         ListRequest(others[3], 7, system="popular"),
     ]
     together = recommend(bundle, requests)
-    for ask, found in zip(requests, together, strict=True):
-        (alone,) = recommend(bundle, [ask])
-        assert [one.item for one in found] == [one.item for one in alone]
-        assert len(found) == ask.k
+    for request, listed in zip(requests, together, strict=True):
+        (alone,) = recommend(bundle, [request])
+        assert [entry.item for entry in listed] == [entry.item for entry in alone]
+        assert len(listed) == request.k
     assert recommend(bundle, []) == []
 
 
@@ -54,18 +56,18 @@ def test_filters_hold_whatever_answers(pipeline: Pipeline, bundle: Bundle) -> No
     allowed = np.arange(len(bundle)) % 3 == 0
     history = histories(pipeline)[0]
     for system in (None, *bundle.systems, SEARCH):
-        ask = ListRequest(
+        request = ListRequest(
             history, 60, allowed=allowed, exclude=(0, 3), text="a tent", system=system
         )
-        found = [one.item for one in recommend(bundle, [ask])[0]]
-        assert len(found) == len(set(found)) > 5
-        assert set(found) <= set(np.flatnonzero(allowed)) - {0, 3} - set(history)
+        listed = [entry.item for entry in recommend(bundle, [request])[0]]
+        assert len(listed) == len(set(listed)) > 5
+        assert set(listed) <= set(np.flatnonzero(allowed)) - {0, 3} - set(history)
 
 
 def test_items_of_the_history_come_back_if_asked_for(pipeline: Pipeline, bundle: Bundle) -> None:
     history = histories(pipeline)[0]
     seen = recommend(bundle, [ListRequest(history, 60, keep_seen=True, system="popular")])[0]
-    assert set(history) <= {one.item for one in seen}
+    assert set(history) <= {entry.item for entry in seen}
 
 
 def test_places_say_who_listed_an_item(pipeline: Pipeline, bundle: Bundle) -> None:
@@ -80,7 +82,7 @@ def test_places_say_who_listed_an_item(pipeline: Pipeline, bundle: Bundle) -> No
 def test_a_title_finds_its_item(bundle: Bundle) -> None:
     titles = bundle.items["title"].to_list()
     lists = recommend(bundle, [ListRequest((), 10, text=title) for title in titles])
-    hits = [row in [one.item for one in found] for row, found in enumerate(lists)]
+    hits = [row in [entry.item for entry in listed] for row, listed in enumerate(lists)]
     assert np.mean(hits) > 2 * 10 / len(titles)
 
 
@@ -98,20 +100,20 @@ def test_what_was_not_built_is_named(pipeline: Pipeline, tmp_path: Path) -> None
 def log_probability(bundle: Bundle, history: list[int], item: int) -> float:
     """Of one item, by a search that may write nothing else."""
     assert bundle.llm is not None
-    found = bundle.llm.recommend([bundle.prompt(history)], k=1, num_beams=60, allowed=[[item]])
-    assert found.items[0, 0] == item
-    return float(found.scores[0, 0])
+    lists = bundle.llm.recommend([bundle.prompt(history)], k=1, num_beams=60, allowed=[[item]])
+    assert lists.items[0, 0] == item
+    return float(lists.scores[0, 0])
 
 
 def test_it_is_what_the_log_probability_loses(bundle: Bundle) -> None:
     history, items = [3, 17, 29, 3], [40, 5, 11]
-    found = influence(bundle, history, items)
-    assert found is not None
-    for item, ratios in zip(items, found, strict=True):
+    influences = influence(bundle, history, items)
+    assert influences is not None
+    for item, ratios in zip(items, influences, strict=True):
         whole = log_probability(bundle, history, item)
-        assert list(ratios) == [3, 17, 29]  # a repeated item goes as one
+        assert list(ratios) == [3, 17, 29]  # a repeated item is left out as one
         for other, ratio in ratios.items():
-            without = log_probability(bundle, [one for one in history if one != other], item)
+            without = log_probability(bundle, [seen for seen in history if seen != other], item)
             assert ratio == pytest.approx(whole - without, abs=1e-4)
 
 
@@ -121,16 +123,16 @@ def test_items_that_share_a_sid_share_their_influence(bundle: Bundle) -> None:
     _, first, counts = np.unique(twin, axis=0, return_index=True, return_counts=True)
     for item in first[counts > 1][:2]:
         twins = np.flatnonzero((twin == twin[item]).all(axis=1)).tolist()
-        found = influence(bundle, [1, 2], twins)
-        assert found is not None
-        for other in found[1:]:
-            assert other == pytest.approx(found[0], abs=1e-6)
+        influences = influence(bundle, [1, 2], twins)
+        assert influences is not None
+        for other in influences[1:]:
+            assert other == pytest.approx(influences[0], abs=1e-6)
 
 
 def test_the_newest_of_a_long_history(bundle: Bundle) -> None:
     history = list(range(30))
-    (found,) = influence(bundle, history, [45]) or []
-    assert list(found) == history[-MAX_INFLUENCES:]
+    (influences,) = influence(bundle, history, [45]) or []
+    assert list(influences) == history[-MAX_INFLUENCES:]
 
 
 def test_where_there_is_nothing_to_say(bundle: Bundle) -> None:

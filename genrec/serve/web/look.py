@@ -41,7 +41,7 @@ class Compared(Address):
 
 
 class Branching(Address):
-    """The address of a place in the code tree.
+    """The address of a node of the code tree.
 
     Attributes:
         prefix: codes, joined by commas; none for the root.
