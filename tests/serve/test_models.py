@@ -74,7 +74,7 @@ def test_running_requests_end_on_what_they_began_with(bundle: Bundle) -> None:
     run(main())
 
 
-def test_the_old_edition_is_closed_when_nobody_uses_it(bundle: Bundle) -> None:
+def test_the_old_version_is_closed_when_nobody_uses_it(bundle: Bundle) -> None:
     async def main() -> None:
         opener = Opener(bundle)
         registry = ModelRegistry(opener, Settings())
