@@ -38,32 +38,32 @@ def find_config(name: str) -> Path:
     own, shipped = Path(name), folder("recipes") / "accelerate"
     inside = own.parent in (Path(), Path("accelerate"), Path("recipes/accelerate"))
     candidates = [own, *((shipped / own.name, shipped / f"{own.name}.yaml") if inside else ())]
-    found = next((path for path in candidates if path.is_file()), None)
-    if found is None:
+    config = next((path for path in candidates if path.is_file()), None)
+    if config is None:
         known = ", ".join(sorted(path.stem for path in shipped.glob("*.yaml")))
         raise FileNotFoundError(
             f"runtime.launcher={name}: no such file, nor among those that ship: {known}"
         )
-    settings: Any = yaml.safe_load(found.read_text("utf-8"))
+    settings: Any = yaml.safe_load(config.read_text("utf-8"))
     if not isinstance(settings, dict) or "distributed_type" not in settings:
         raise ValueError(
-            f"runtime.launcher={name}: {found} is no configuration of accelerate (it has no "
+            f"runtime.launcher={name}: {config} is no configuration of accelerate (it has no "
             "distributed_type); `accelerate config --config_file FILE` writes one"
         )
     if int(settings.get("num_machines") or 1) > 1:
         raise ValueError(
-            f"runtime.launcher={name}: {found} is for {settings['num_machines']} machines, and a "
+            f"runtime.launcher={name}: {config} is for {settings['num_machines']} machines, and a "
             "run starts processes on its own only; give the command at the top of that file on each"
         )
-    return found
+    return config
 
 
-def launch(stage: str, words: Sequence[str], *, config: Path, force: bool = False) -> None:
+def launch(stage: str, arguments: Sequence[str], *, config: Path, force: bool = False) -> None:
     """Runs a stage under `accelerate launch`; what it prints passes through.
 
     Args:
         stage: `train` or `recommend`.
-        words: the recipe and its overrides, as on the command line.
+        arguments: the recipe and its overrides, as on the command line.
         config: accelerate's configuration file.
         force: build it anew.
 
@@ -71,16 +71,8 @@ def launch(stage: str, words: Sequence[str], *, config: Path, force: bool = Fals
         RuntimeError: it ended with an error.
     """
     command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
-    command += [
-        "--config_file",
-        str(config),
-        "-m",
-        "genrec",
-        stage,
-        *words,
-        "runtime.launcher=null",
-    ]
-    command += ["--force"] if force else []
+    command += ["--config_file", str(config), "-m", "genrec", stage, *arguments]
+    command += ["runtime.launcher=null", *(["--force"] if force else [])]
     process = subprocess.Popen(command, env={**os.environ, _LAUNCHED: "1"})
     guard = Guard([process.pid])
     try:
@@ -93,7 +85,7 @@ def launch(stage: str, words: Sequence[str], *, config: Path, force: bool = Fals
         guard.release()
     if code:
         raise RuntimeError(
-            f"{stage} under {config} ended with exit code {code}; its own message stands above. "
+            f"{stage} under {config} ended with exit code {code}; its own message is above. "
             "The same command again goes on from the last checkpoint"
         )
 

@@ -39,7 +39,7 @@ def publish(
     Args:
         pipeline: whose store to read; its train stage has run.
         out: a new or empty folder.
-        what: `model` is whole, its adapter beside it; `adapter` is that alone, on its base.
+        what: `model` is whole, with its adapter; `adapter` is that alone, on its base.
         push_to: a name on the hub, `owner/name`; without it nothing leaves this machine.
         private: whether a repository that is made there is.
 

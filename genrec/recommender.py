@@ -1,26 +1,26 @@
 """A trained LLM, its tokenizer and the catalogue's SIDs as one thing: prompts in, ranked items out.
 
 `lm` and `decode` do not know each other; this is where they meet. Validation during training, the
-recommend stage and, later, serving all go through here, so they cannot differ.
+recommend stage and serving all go through here, so they cannot differ.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from genrec import schema
 from genrec.decode import BeamEngine, VLLMServerEngine
 from genrec.lm.batch import code_token_ids, encode_prompts
 from genrec.lm.quiet import quiet
 from genrec.processes import ALONE, Processes
 from genrec.progress import Progress, silent
+from genrec.ranking import RankedLists, tied_ranks
 from genrec.schema import Segment
 from genrec.sid import SIDTrie
 
@@ -28,20 +28,24 @@ Prompts = Sequence[tuple[Segment, ...]]
 Histories = Sequence[Sequence[int]]
 
 
-class Lists(NamedTuple):
-    """Ranked items of U users.
+@dataclass(frozen=True)
+class RecommendedLists(RankedLists):
+    """Ranked items of U users; a score is the log-probability of the item's SID.
 
     Attributes:
-        items: int64 [U, k], best first; -1 where there is none.
-        scores: float32 [U, k], log-probability of the item's SID; -inf where there is none.
-        ranks: int32 [U, k], from 1; items that share a SID share a rank (1, 2, 2, 4).
+        items: int64 [U, K], best first; -1 where there is none.
+        scores: float32 [U, K]; -inf where there is none.
+        tied: bool [U, K - 1], the item on place i + 1 has the SID of the one on place i.
         exact: bool [U], the list is proven to be the top of the whole catalogue.
     """
 
-    items: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float32]
-    ranks: npt.NDArray[np.int32]
+    tied: npt.NDArray[np.bool_]
     exact: npt.NDArray[np.bool_]
+
+    @property
+    def ranks(self) -> npt.NDArray[np.int32]:
+        """Ranks from 1; items that share a SID share a rank (1, 2, 2, 4). int32 [U, K], 0 for none."""
+        return tied_ranks(self.items, self.tied)
 
 
 class Recommender:
@@ -114,7 +118,7 @@ class Recommender:
         keys: Sequence[Hashable] | None = None,
         processes: Processes = ALONE,
         progress: Progress = silent,
-    ) -> Lists:
+    ) -> RecommendedLists:
         """Returns the k best items of each user, and with them all that tie with the last one.
 
         Args:
@@ -155,10 +159,10 @@ class Recommender:
             parts = processes.merge(parts)
             progress("decode users", len(prompts), len(prompts))
         items, scores, exact = (np.concatenate(part) for part in zip(*parts, strict=True))
-        ranks = tied_ranks(items, self.sids)
-        beyond = ranks > k
-        items[beyond], scores[beyond], ranks[beyond] = -1, -np.inf, 0
-        return Lists(items, scores.astype(np.float32), ranks, exact)
+        tied = (self.sids[items[:, 1:]] == self.sids[items[:, :-1]]).all(axis=-1)
+        beyond = tied_ranks(items, tied) > k
+        items[beyond], scores[beyond] = -1, -np.inf
+        return RecommendedLists(items, scores.astype(np.float32), tied, exact)
 
     def _search(
         self, prompts: Prompts, filters: Mapping[str, Any], options: Mapping[str, Any]
@@ -217,35 +221,3 @@ ENGINES: Mapping[str, Callable[..., Any]] = {
     "vllm": load_vllm,
     "vllm-serve": load_vllm_server,
 }
-
-
-def tied_ranks(items: np.ndarray, sids: np.ndarray) -> npt.NDArray[np.int32]:
-    """Returns ranks from 1 in which items that share a SID share a rank.
-
-    Args:
-        items: int [U, k], best first, -1 where there is none; items of one SID stand together.
-        sids: int [N, L].
-
-    Returns:
-        int32 [U, k]; 0 where there is no item.
-    """
-    place = np.broadcast_to(np.arange(1, items.shape[1] + 1), items.shape).copy()
-    if items.shape[1] > 1:
-        same = (sids[items[:, 1:]] == sids[items[:, :-1]]).all(axis=-1) & (items[:, 1:] >= 0)
-        place[:, 1:][same] = 0
-        place = np.maximum.accumulate(place, axis=1)
-    return np.where(items >= 0, place, 0).astype(np.int32)
-
-
-def to_table(users: Sequence[int], lists: Lists) -> pl.DataFrame:
-    """Returns lists as a table of schema `RECOMMENDATIONS`, sorted by user, rank, item."""
-    rows, places = np.nonzero(lists.items >= 0)
-    return pl.DataFrame(
-        {
-            "user": np.asarray(users, dtype=np.int32)[rows],
-            "item": lists.items[rows, places].astype(np.int32),
-            "score": lists.scores[rows, places],
-            "rank": lists.ranks[rows, places],
-        },
-        schema=dict(schema.RECOMMENDATIONS),
-    ).sort("user", "rank", "item")

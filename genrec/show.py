@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import rich.console
+from rich.table import Table
 from rich.text import Text
 
 from genrec import recipe, registry, resources
@@ -16,8 +20,12 @@ from genrec.enrich.settings import Caption, Late
 from genrec.lm.settings import Tasks, Train
 from genrec.pipeline import STAGES, Pipeline
 from genrec.settings import Section
-from genrec.show_train import show_curves
 from genrec.store import Artifact
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_WIDTH = 48  # characters of a curve
+_SPEED = ("tokens_per_second", "padding", "memory_gb", "gpu_memory_gb")
+Line = Mapping[str, Any]  # of a `log.jsonl`
 
 
 def show(pipeline: Pipeline, stage: str, *, rows: int) -> None:
@@ -44,9 +52,9 @@ def registries() -> dict[str, dict[str, str]]:
     """Returns what can be listed: kind of thing -> name -> one line about it."""
 
     def union(section: type[Section], field: str) -> dict[str, str]:
-        return told(recipe.kinds(typing.get_type_hints(section, include_extras=True)[field]))
+        return summaries(recipe.kinds(typing.get_type_hints(section, include_extras=True)[field]))
 
-    def told(members: Mapping[str, Any]) -> dict[str, str]:
+    def summaries(members: Mapping[str, Any]) -> dict[str, str]:
         return {name: _first_line(member.__doc__) for name, member in sorted(members.items())}
 
     shipped = resources.folder("recipes")
@@ -66,15 +74,15 @@ def registries() -> dict[str, dict[str, str]]:
             for p in sorted((shipped / "accelerate").glob("*.yaml"))
         },
         "stages": {s.name: f"reads {', '.join(s.reads) or 'raw files'}" for s in STAGES},
-        "sources": told(registry.parts("sources")),
+        "sources": summaries(registry.parts("sources")),
         "engines": union(Caption, "engine"),
         "embeddings": union(recipe.Recipe, "embed"),
         "splits": union(recipe.Prepare, "split"),
         "images": union(Late, "image"),
-        "quantizers": told(registry.parts("quantizers")),
+        "quantizers": summaries(registry.parts("quantizers")),
         "tasks": {name: field.description or "" for name, field in Tasks.model_fields.items()},
         "models": union(Train, "model"),
-        "retrievers": told(registry.parts("retrievers")),
+        "retrievers": summaries(registry.parts("retrievers")),
         "decoders": union(recipe.Recommend, "engine"),
         "formats": {name: format_.about for name, format_ in FORMATS.items()},
     }
@@ -137,7 +145,7 @@ def _annotated(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact
     for row in table.filter(table["error"].is_null()).head(n).iter_rows(named=True):
         out.print(Text(f"  - {row['item']}  {_short(titles[row['item']])}", style="bold"))
         if "caption" in row:
-            out.print(Text(f"    {_short(row['caption'] or '(no picture)')}"))
+            out.print(Text(f"    {_short(row['caption'] or '(no image)')}"))
             continue
         out.print(Text(f"    {_short(row['reasoning'])}", style="dim"))
         for parts in zip(row["confidence"], row["interests"], row["evidence"], strict=True):
@@ -186,6 +194,76 @@ def _train(out: rich.console.Console, _: Pipeline, artifact: Artifact, rows: int
     show_curves(out, artifact.path)
 
 
+def show_curves(out: rich.console.Console, folder: Path) -> None:
+    """Prints each curve of a `log.jsonl` with its first, lowest, highest and last value.
+
+    Args:
+        out: where to.
+        folder: of the train stage's artifact.
+    """
+    text = (folder / "log.jsonl").read_text("utf-8")
+    lines: list[Line] = [json.loads(line) for line in text.splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    if not steps:
+        return
+    last = max(line["step"] for line in lines)
+    table = Table(box=None, pad_edge=False, title=f"steps {steps[0]['step']} to {last}")
+    for name in ("", "curve", "first", "lowest", "highest", "last"):
+        table.add_column(name, justify="left" if name in ("", "curve") else "right", no_wrap=True)
+    for name, points in curves(lines).items():
+        values = [value for _, value in points]
+        row = [values[0], min(values), max(values), values[-1]]
+        table.add_row(name, sparkline(points, end=last), *(f"{value:.4g}" for value in row))
+    out.print(table)
+    out.print(Text(f"  image: {folder / 'losses.png'}"), soft_wrap=True)
+
+
+def curves(lines: Sequence[Line]) -> dict[str, list[tuple[int, float]]]:
+    """Returns (step, value) of everything that was measured, by name: losses first.
+
+    Args:
+        lines: of a `log.jsonl`.
+    """
+    steps = [line for line in lines if "loss" in line]
+    valid = [{"step": line["step"], **line["valid"]} for line in lines if "valid" in line]
+    tasks = sorted({task for line in steps for task in line.get("tasks", {})})
+    points = {"loss": _points(steps, "loss")}
+    for task in tasks:
+        parts = [{"step": line["step"], **line.get("tasks", {})} for line in steps]
+        points[f"  {task}"] = _points(parts, task)
+    for name in sorted({name for line in valid for name in line} - {"step"}):
+        points[f"validation {name}"] = _points(valid, name)
+    for name in ("lr", "grad_norm", *_SPEED):
+        points[name] = _points(steps, name)
+    return {name: measured for name, measured in points.items() if measured}
+
+
+def sparkline(points: Sequence[tuple[int, float]], *, end: int, width: int = _WIDTH) -> str:
+    """Draws a curve in one line, blank before its first point, level where it has none.
+
+    Args:
+        points: (step, value), steps from 1 and ascending; where several share a column, their mean.
+        end: the step of the right edge.
+        width: columns.
+    """
+    columns: list[list[float]] = [[] for _ in range(width)]
+    for step, value in points:
+        if math.isfinite(value):
+            columns[min(width - 1, (step - 1) * width // max(end, 1))].append(value)
+    heights: list[float | None] = []
+    for column in columns:
+        before = heights[-1] if heights else None
+        heights.append(sum(column) / len(column) if column else before)
+    known = [height for height in heights if height is not None]
+    low, high = min(known, default=0.0), max(known, default=0.0)
+    scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(" " if h is None else _BLOCKS[round((h - low) * scale)] for h in heights)
+
+
+def _points(lines: Sequence[Line], name: str) -> list[tuple[int, float]]:
+    return [(line["step"], line[name]) for line in lines if name in line]
+
+
 def _lists(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact, rows: int) -> None:
     titles = pipeline["prepare"].load()["title"].to_list()
     for (user,), group in artifact.load().group_by(["user"], maintain_order=True):
@@ -211,7 +289,7 @@ def _probe(out: rich.console.Console, _: Pipeline, artifact: Artifact, rows: int
 
 
 def _measures(out: rich.console.Console, probes: Mapping[str, Any]) -> None:
-    """Shows every measure beside its chance level, then what is absent, and why."""
+    """Shows every measure with its chance level, then what is absent, and why."""
     from genrec.evaluate.probes import absences, measures
 
     for m in measures(probes):

@@ -26,7 +26,7 @@ LAYERS = [
     {"recommender"},
     {"bundle"},
     {"stages"},
-    {"pipeline", "launch", "show", "show_train", "export", "publish", "ablate"},
+    {"pipeline", "launch", "show", "export", "publish", "ablate"},
     {"cli", "serve", "__main__", "__init__"},
 ]
 DOMAIN = {

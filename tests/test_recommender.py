@@ -16,32 +16,25 @@ from genrec.decode import BeamEngine
 from genrec.lm.batch import code_token_ids
 from genrec.lm.model import build_scratch, save_merged
 from genrec.processes import Processes
-from genrec.recommender import Lists, Recommender, tied_ranks, to_table
+from genrec.recommender import RecommendedLists, Recommender
 from genrec.schema import Segment
 from genrec.sid import SIDTrie
 
 SIDS = np.array([[0, 0], [0, 1], [0, 1], [1, 0], [1, 1], [1, 1]])
 
 
-def test_ranks_of_shared_sids_are_shared() -> None:
-    items = np.array([[3, 1, 2, 0, -1], [0, 4, 5, 3, 1], [-1, -1, -1, -1, -1]])
-    assert tied_ranks(items, SIDS).tolist() == [
-        [1, 2, 2, 4, 0],  # items 1 and 2 share (0, 1)
-        [1, 2, 2, 4, 5],
-        [0, 0, 0, 0, 0],
-    ]
-
-
-def test_table_is_sorted_and_has_only_what_is_there() -> None:
-    lists = Lists(
-        np.array([[3, 2, 1], [0, -1, -1]]),
-        np.array([[-1.0, -2.0, -2.0], [-3.0, -np.inf, -np.inf]], dtype=np.float32),
-        np.array([[1, 2, 2], [1, 0, 0]], dtype=np.int32),
+def test_items_that_share_a_sid_share_a_rank_in_the_table() -> None:
+    lists = RecommendedLists(
+        np.array([[3, 2, 1, 0], [0, -1, -1, -1]]),
+        np.array([[-1, -2, -2, -3], [-3, -np.inf, -np.inf, -np.inf]], dtype=np.float32),
+        np.array([[False, True, False], [False, False, False]]),
         np.array([True, True]),
     )
-    table = to_table([7, 8], lists)
+    assert lists.ranks.tolist() == [[1, 2, 2, 4], [1, 0, 0, 0]]
+    table = lists.to_table([7, 8])
     schema.check(table, schema.RECOMMENDATIONS, "test")
-    assert table.rows() == [(7, 3, -1.0, 1), (7, 1, -2.0, 2), (7, 2, -2.0, 2), (8, 0, -3.0, 1)]
+    rows = [(7, 3, -1.0, 1), (7, 1, -2.0, 2), (7, 2, -2.0, 2), (7, 0, -3.0, 4), (8, 0, -3.0, 1)]
+    assert table.rows() == rows
 
 
 @pytest.fixture(scope="module")
@@ -143,11 +136,11 @@ def test_any_number_of_processes_makes_the_same_lists(
         return list(pile)
 
     monkeypatch.setattr(accelerate.utils, "gather_object", gather)
-    found: dict[int, Lists] = {}
+    lists: dict[int, RecommendedLists] = {}
     steps: dict[int, list[tuple[int, int]]] = {rank: [] for rank in range(count)}
 
     def work(rank: int) -> None:
-        found[rank] = recorded.recommend(
+        lists[rank] = recorded.recommend(
             asked,
             k=3,
             num_beams=4,
@@ -163,8 +156,8 @@ def test_any_number_of_processes_makes_the_same_lists(
         thread.join()
     assert len(recorded.engine.asked) == 4  # every batch was decoded once
     for rank in range(count):
-        for ours, theirs in zip(found[rank], alone, strict=True):
-            np.testing.assert_array_equal(ours, theirs)
+        for array in ("items", "scores", "ranks", "exact"):
+            np.testing.assert_array_equal(getattr(lists[rank], array), getattr(alone, array))
         assert steps[rank] == sorted(steps[rank])
         assert steps[rank][-1] == (11, 11)
 

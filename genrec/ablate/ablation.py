@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from genrec.ablate.grid import Grid, load_grid
-from genrec.ablate.results import collect, long_table
 from genrec.ablate.runs import QuietConsole, Run, run_apart, run_here
 from genrec.ablate.show import markdown
-from genrec.ablate.table import compare
+from genrec.ablate.table import collect, compare, long_table
 from genrec.pipeline import Pipeline
 from genrec.recipe import RecipeError
 from genrec.resources import find

@@ -154,6 +154,6 @@ def _explain(problem: Any) -> str:
         return f"{name}: unknown key; {hint}"
     if problem["type"] == "missing":
         return f"{name}: missing; a value is needed here"
-    found = problem["input"]
-    shown = "" if isinstance(found, dict | BaseModel) else f", found {found!r}"
+    given = problem["input"]
+    shown = "" if isinstance(given, dict | BaseModel) else f", found {given!r}"
     return f"{name}: {problem['msg']}{shown}"

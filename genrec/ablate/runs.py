@@ -94,7 +94,7 @@ def run_apart(runs: Sequence[Run], say: Say, *, recipe: Path, processes: int, lo
 
     Args:
         runs: what to run; a run that fails is marked.
-        say: told of every beginning and end.
+        say: called at every beginning and end.
         recipe: the recipe's file, which must stay as it is while this runs.
         processes: how many at once.
         logs: folder for one log file per run.
@@ -136,7 +136,7 @@ def _build(run: Run, to: str | None, say: Say) -> None:
     try:
         run.pipeline.run(to)
     except Exception as error:  # whatever one run meets, the others go on
-        run.error = _first_words(error)
+        run.error = _message(error)
         say(f"{run.name} failed: {run.error}")
     else:
         if to == run.to:
@@ -147,7 +147,7 @@ def _build(run: Run, to: str | None, say: Say) -> None:
 def _build_shared(runs: Sequence[Run], say: Say) -> None:
     """Builds what several runs need; a failure is that of all of them."""
     missing = {id(run): run.missing() for run in runs}
-    wanted = Counter(made for found in missing.values() for made in found.values())
+    wanted = Counter(made for artifacts in missing.values() for made in artifacts.values())
     shared = {made for made, times in wanted.items() if times > 1}
     if shared:
         say(f"{len(shared)} artifacts that several runs share come first")
@@ -192,14 +192,14 @@ def _stop(signum: int, frame: object) -> None:
 
 def _last_error(log: Path, code: int) -> str:
     text = "\n" + log.read_text(encoding="utf-8", errors="replace")
-    _, found, error = text.rpartition("\nerror: ")
-    if not found:
+    _, marker, error = text.rpartition("\nerror: ")
+    if not marker:
         lines = text.strip().splitlines() or ["nothing was printed"]
         return f"exit status {code}: {lines[-1]}; see {log}"
     return error.partition("\n(GENREC_TRACEBACK")[0].strip()
 
 
-def _first_words(error: Exception) -> str:
+def _message(error: Exception) -> str:
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     known = isinstance(error, ValueError | KeyError | OSError | RuntimeError | ImportError)
     return str(text) if known else f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""The table of an ablation in words: Markdown for the file, and what the console shows."""
+"""The table of an ablation as text: Markdown for the file, and what the console shows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def notes(table: Mapping[str, Any]) -> list[str]:
     wanted, reference = table["seeds"], table["reference"]
     if not any(row["seeds"] for row in table["rows"] if row["variant"] == reference):
         return [f"There is no finished run of `{reference}`, so there is nothing to compare with."]
-    found = [
+    sentences = [
         f"Values are means over seeds ± their sample standard deviation ({wanted} seeds per variant "
         "unless the column seeds says otherwise). Baselines have no seed.",
         f"Δ is the paired difference to `{reference}`, over the seeds that both have.",
@@ -30,14 +30,14 @@ def notes(table: Mapping[str, Any]) -> list[str]:
         "fewer than two seeds, nor where the differences do not vary.",
     ]
     if _ranked(table):
-        found += [
+        sentences += [
             "The interval behind Δ is a 95 % percentile bootstrap over users "
             f"({table['samples']} resamples, the same for every row) of each user's difference, "
             "averaged over seeds: it says how far the result hangs on who the users are.",
             "Neither test covers the other's source of chance: trust a difference that passes both.",
         ]
     collisions = "share of items that share their whole SID with another one, before resolution."
-    return [*found, f"collisions: {collisions}"]
+    return [*sentences, f"collisions: {collisions}"]
 
 
 def markdown(table: Mapping[str, Any]) -> str:
@@ -68,11 +68,11 @@ Section = tuple[str, list[str], list[list[Sequence[str]]]]  # title, header, row
 
 
 def _sections(table: Mapping[str, Any]) -> list[Section]:
-    k, found = table["k"], []
+    k, sections = table["k"], list[Section]()
     ranked = _ranked(table)
     if ranked:
         for group in (None, *table["groups"]):
-            found.append(_ranking(table, group, k))
+            sections.append(_ranking(table, group, k))
     if not ranked or any(_metric(row, COLLISIONS, None) for row in table["rows"]):
         header = ["variant", "seeds", "collisions", "Δ collisions, p (Holm)"]
         rows = [
@@ -80,8 +80,8 @@ def _sections(table: Mapping[str, Any]) -> list[Section]:
             for row in table["rows"]
             if not row["baseline"]
         ]
-        found.append(("SID collisions before resolution", header, rows))
-    return found
+        sections.append(("SID collisions before resolution", header, rows))
+    return sections
 
 
 def _ranked(table: Mapping[str, Any]) -> bool:
@@ -114,9 +114,9 @@ def _by_group(table: Mapping[str, Any]) -> tuple[list[str], list[list[Sequence[s
     for row in table["rows"]:
         cells: list[Sequence[str]] = [[row["variant"]]]
         for group in table["groups"]:
-            found = _metric(row, "ndcg", group)
-            value, difference = _pair(found)
-            gain = found["difference"] if found else None
+            metric = _metric(row, "ndcg", group)
+            value, difference = _pair(metric)
+            gain = metric["difference"] if metric else None
             clear = gain is not None and (gain["low"] > 0 or gain["high"] < 0)
             cells.append([value[0], f"{difference[0]}{'*' if clear else ''}"])
         rows.append(cells)
@@ -131,9 +131,9 @@ def _head(row: Mapping[str, Any]) -> list[Sequence[str]]:
 
 
 def _metric(row: Mapping[str, Any], metric: str, group: str | None) -> Mapping[str, Any] | None:
-    for found in row["metrics"]:
-        if found["metric"] == metric and found["group"] == group:
-            return dict(found)
+    for measured in row["metrics"]:
+        if measured["metric"] == metric and measured["group"] == group:
+            return dict(measured)
     return None
 
 

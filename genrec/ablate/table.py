@@ -1,18 +1,129 @@
-"""Finished runs to one row per variant: mean and deviation over seeds, and tests against one variant."""
+"""Finished runs to one row per variant: mean and deviation over seeds, paired tests of users and seeds.
+
+`collect` reads the runs, `compare` makes the table, `long_table` lists every number of every run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import polars as pl
 
-from genrec.ablate.results import Floats, Key, Measured
-from genrec.ablate.statistics import holm, over_seeds, over_users, spread
+from genrec.ablate.runs import Run
+from genrec.evaluate import group_targets, interval, per_user, resampled_means
+from genrec.pipeline import Pipeline
+from genrec.stages import system_of
 
+Floats = npt.NDArray[np.float64]
+Key = tuple[str | None, str]  # group (None: all users) and metric
+
+METRICS = ("recall", "ndcg")
 COLLISIONS = "collision_rate"
 _DECIMALS = 6
 _BASELINE = "baseline: "  # no variant's name has a colon
+LONG = {
+    "variant": pl.String,
+    "seed": pl.Int64,
+    "system": pl.String,
+    "split": pl.String,
+    "group": pl.String,
+    "metric": pl.String,
+    "k": pl.Int64,
+    "value": pl.Float64,
+    "users": pl.Int64,
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One finished run.
+
+    Attributes:
+        variant, seed: which run.
+        prepared: fingerprint of the data; runs with the same one have the same users.
+        collision_rate: of the SIDs before resolution; None where there are none.
+        k: the cut-off of the metrics.
+        systems: per system and key, every user's value in the order of the test table, float64 [U]:
+            the one that is compared, and the recipe's baselines.
+    """
+
+    variant: str
+    seed: int
+    prepared: str
+    collision_rate: float | None
+    k: int
+    systems: Mapping[str, Mapping[Key, Floats]]
+
+
+def collect(runs: Sequence[Run], *, system: str) -> list[Measured]:
+    """Reads finished runs; the cut-off is 10, or the largest that all of them measured.
+
+    Args:
+        runs: finished ones.
+        system: the one that is compared.
+
+    Raises:
+        ValueError: they have no cut-off in common.
+        DamagedArtifact: a file is not what was written.
+    """
+    cuts = [set(run.pipeline.recipe.evaluate.ks) for run in runs]
+    common = set.intersection(*cuts) if cuts else {10}
+    if not common:
+        raise ValueError("evaluate.ks: the variants have no cut-off in common; give them one")
+    k = 10 if 10 in common else max(common)
+    return [_read(run, k, system) for run in runs]
+
+
+def _read(run: Run, k: int, system: str) -> Measured:
+    pipeline, made = run.pipeline, run.made
+    return Measured(
+        run.variant,
+        run.seed,
+        prepared=made["prepare"][1] if "prepare" in made else "",
+        collision_rate=_collision_rate(pipeline) if "quantize" in made else None,
+        k=k,
+        systems=_systems(pipeline, k, system) if "evaluate" in made else {},
+    )
+
+
+def _collision_rate(pipeline: Pipeline) -> float:
+    rate = pipeline["quantize"].load("stats.json")["collision_rate"]
+    return float(rate["before"] if isinstance(rate, Mapping) else rate)
+
+
+def _systems(pipeline: Pipeline, k: int, system: str) -> dict[str, dict[Key, Floats]]:
+    prepared = pipeline["prepare"]
+    targets, items = prepared.load("test.parquet"), len(prepared.load("items.parquet"))
+    parts: dict[str | None, pl.DataFrame] = {None: targets}
+    if "groups.parquet" in prepared.files():
+        parts.update(group_targets(targets, prepared.load("groups.parquet")))
+    values: dict[str, dict[Key, Floats]] = {}
+    names = {key: name for key in pipeline.nodes if (name := system_of(key))}
+    if system not in names.values():
+        raise ValueError(
+            f"system: '{system}' is none of the recipe's systems {sorted(names.values())}; set it in "
+            "the grid"
+        )
+    wanted = {system, *pipeline.recipe.evaluate.baselines}
+    for key, name in names.items():
+        if name not in wanted:
+            continue
+        users = per_user(pipeline[key].load(), targets, ks=(k,), num_items=items, where=key)
+        values[name] = {
+            (group, metric): _of(users, part, f"{metric}@{k}")
+            for group, part in parts.items()
+            for metric in METRICS
+        }
+    return values
+
+
+def _of(users: pl.DataFrame, part: pl.DataFrame, column: str) -> Floats:
+    chosen = users.join(part.select("user"), on="user", how="semi", maintain_order="left")
+    return chosen[column].to_numpy()
 
 
 def compare(
@@ -45,9 +156,9 @@ def compare(
         seeds; each is None where it cannot be had.
     """
     runs: dict[str, dict[int, Measured]] = {name: {} for name in variants}
-    for one in measured:
-        runs[one.variant][one.seed] = one
-    keys = list(dict.fromkeys(key for one in measured for key in one.systems.get(system, {})))
+    for run in measured:
+        runs[run.variant][run.seed] = run
+    keys = list(dict.fromkeys(key for run in measured for key in run.systems.get(system, {})))
     rows = {name: _row(name, note) for name, note in variants.items()}
     for name, row in rows.items():
         row["seeds"] = sorted(runs[name])
@@ -58,8 +169,8 @@ def compare(
     rows |= {_BASELINE + name: _row(name, "", baseline=True) for name in baselines}
     k = first.k if first else 10
     for key in keys:
-        found = _compared(key, runs, baselines, reference, system, samples)
-        for name, cell in found.items():
+        cells = _compared(key, runs, baselines, reference, system, samples)
+        for name, cell in cells.items():
             rows[name]["metrics"].append({"group": key[0], "metric": key[1], "k": k} | cell)
     for name, cell in _collisions(runs, reference).items():
         head = {"group": None, "metric": COLLISIONS, "k": None, "users": None}
@@ -125,7 +236,7 @@ def _collisions(
         name: {s: r.collision_rate for s, r in by_seed.items() if r.collision_rate is not None}
         for name, by_seed in runs.items()
     }
-    cells = {name: _cell(list(found.values())) for name, found in rates.items() if found}
+    cells = {name: _cell(list(by_seed.values())) for name, by_seed in rates.items() if by_seed}
     theirs, p_values = rates[reference], dict[str, float | None]()
     for name in cells:
         both = [seed for seed in rates[name] if seed in theirs]
@@ -164,9 +275,81 @@ def _difference(
     p: float | None = None,
     p_holm: float | None = None,
 ) -> dict[str, float | None]:
-    found = {"value": value, "low": low, "high": high, "p": p, "p_holm": p_holm}
-    return {name: _rounded(number) for name, number in found.items()}
+    difference = {"value": value, "low": low, "high": high, "p": p, "p_holm": p_holm}
+    return {name: _rounded(number) for name, number in difference.items()}
 
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(float(value), _DECIMALS) + 0.0  # no -0.0
+
+
+def spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Returns mean and sample standard deviation; None for the deviation of one value."""
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return float(np.mean(values)), deviation
+
+
+def over_users(
+    differences: Floats, *, samples: int, seed: int = 0
+) -> tuple[Floats, Floats, Floats]:
+    """Bootstraps users: mean of every column with its 95 % interval, one set of resamples for all.
+
+    Args:
+        differences: float64 [U, C], per user: a paired difference per column, averaged over seeds.
+        samples: resamples.
+        seed: same seed, same resamples.
+
+    Returns:
+        Mean, low and high, float64 [C] each.
+    """
+    low, high = interval(resampled_means(differences, samples=samples, seed=seed))
+    return differences.mean(axis=0), low, high
+
+
+def over_seeds(values: Sequence[float], reference: Sequence[float]) -> float | None:
+    """Returns the two-sided p-value of a paired t-test over seeds.
+
+    None where there is no test: fewer than two seeds, or differences that do not vary.
+
+    Args:
+        values: one value per seed.
+        reference: the reference's values, of the same seeds in the same order.
+    """
+    differences = np.subtract(values, reference)
+    if len(differences) < 2 or np.allclose(differences, differences[0], rtol=1e-9, atol=1e-12):
+        return None
+    from scipy import stats
+
+    return float(stats.ttest_rel(values, reference).pvalue)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Returns p-values corrected for their number (Holm 1979); None stays None and is not counted."""
+    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, i) in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - rank) * p))
+        corrected[i] = largest
+    return corrected
+
+
+def long_table(runs: Sequence[Run]) -> pl.DataFrame:
+    """Returns every number of every finished run: variant, seed, system, split, group, metric ...
+
+    `group` is null for all users. The collision rate before resolution is there too, as system
+    "sids", with null for what it does not have.
+    """
+    rows: list[dict[str, Any]] = []
+    for run in runs:
+        head = {"variant": run.variant, "seed": run.seed}
+        made = run.made
+        if "quantize" in made:
+            rate = _collision_rate(run.pipeline)
+            rows.append(head | {"system": "sids", "metric": COLLISIONS, "value": rate})
+        if "evaluate" in made:
+            metrics = run.pipeline["evaluate"].load()
+            rows += [head | row for part in ("rows", "groups") for row in metrics[part]]
+    return pl.DataFrame(
+        [[row.get(column) for column in LONG] for row in rows], schema=LONG, orient="row"
+    )

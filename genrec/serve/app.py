@@ -14,10 +14,9 @@ from genrec.serve.chat import completions
 from genrec.serve.chat.guide import guide_of
 from genrec.serve.chat.wording import Wording
 from genrec.serve.guard import Guard
-from genrec.serve.live import Live
-from genrec.serve.metrics import Metrics
-from genrec.serve.operate import Watch
-from genrec.serve.problems import documented, handle_problems
+from genrec.serve.http import documented, handle_problems
+from genrec.serve.models import ModelRegistry
+from genrec.serve.operate import Metrics, Watch
 from genrec.serve.settings import Settings
 from genrec.serve.web import pages
 
@@ -30,16 +29,19 @@ _ANYWHERE = (401, 413, 422, 429)  # the statuses of errors that every route has
 _TAGS = [
     {"name": "recommendations", "description": "Lists of items, and why each came."},
     {"name": "chat", "description": "The same in words, in OpenAI's protocol."},
-    {"name": "catalogue", "description": "Items, their pictures and neighbours."},
+    {"name": "catalogue", "description": "Items, their images and neighbours."},
     {"name": "operations", "description": "For who runs the server."},
 ]
 
 
-def create_app(live: Live, settings: Settings, *, wording: Wording | None = None) -> FastAPI:
+def create_app(
+    registry: ModelRegistry, settings: Settings, *, wording: Wording | None = None
+) -> FastAPI:
     """Makes the application.
 
     Args:
-        live: the shop; opened when the server starts, if it is not yet, and closed when it ends.
+        registry: what is served; opened when the server starts, if it is not yet, and closed when it
+            ends.
         settings: limits.
         wording: a model that introduces the chat's items; None leaves that to a template.
     """
@@ -53,9 +55,9 @@ def create_app(live: Live, settings: Settings, *, wording: Wording | None = None
         redoc_url=None,
         generate_unique_id_function=_operation,
     )
-    app.state.live, app.state.settings, app.state.wording = live, settings, wording
-    live.warm = guide_of  # else the first who chats would wait for it
-    app.state.metrics = metrics = Metrics(live)
+    app.state.registry, app.state.settings, app.state.wording = registry, settings, wording
+    registry.warm = guide_of  # else the first who chats would wait for it
+    app.state.metrics = metrics = Metrics(registry)
     for router in (api.router, operate.router):
         app.include_router(router, responses=documented(*_ANYWHERE))
     app.include_router(completions.router, responses=documented(400, 404, *_ANYWHERE, 503, 504))
@@ -68,13 +70,13 @@ def create_app(live: Live, settings: Settings, *, wording: Wording | None = None
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    live: Live = app.state.live
+    registry: ModelRegistry = app.state.registry
     wording: Wording | None = app.state.wording
-    await live.start()
+    await registry.start()
     try:
         yield
     finally:
-        await live.close()
+        await registry.close()
         if wording is not None:
             await wording.close()
 

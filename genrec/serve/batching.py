@@ -1,4 +1,4 @@
-"""Requests of the moment in one batch: the engine is asked rarely, for many at once.
+"""Requests that come together in one batch: the engine is asked rarely, for many at once.
 
 One worker thread computes; while it does, what arrives waits and makes the next batch. The queue is
 bounded: who comes when it is full is told so at once, and when to come again.
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-Ask = TypeVar("Ask")
+Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 _PATIENCE = 6  # times max_wait that the first request of a batch waits at most
 
@@ -30,7 +30,7 @@ class Closed(Exception):
     """The batcher takes no more requests."""
 
 
-class Batcher(Generic[Ask, Answer]):
+class Batcher(Generic[Request, Answer]):
     """Collects requests and hands them to one function in batches. Belongs to one event loop.
 
     Args:
@@ -40,14 +40,14 @@ class Batcher(Generic[Ask, Answer]):
         max_wait: seconds; an idle worker begins when nobody has come for so long, or after 6 times
             that. Who gets answers together asks again together: their next requests are one batch.
         max_queue: requests that may wait.
-        watch: told the size and the seconds of each batch.
+        watch: called with the size and the seconds of each batch.
         worker: the one thread that `handle` runs in, where what it uses was made in that thread;
             `close` ends it.
     """
 
     def __init__(
         self,
-        handle: Callable[[Sequence[Ask]], Sequence[Answer | Exception]],
+        handle: Callable[[Sequence[Request]], Sequence[Answer | Exception]],
         *,
         max_batch: int = 32,
         max_wait: float = 0.005,
@@ -62,7 +62,7 @@ class Batcher(Generic[Ask, Answer]):
             )
         self._handle, self._watch = handle, watch
         self.max_batch, self.max_wait, self.max_queue = max_batch, max_wait, max_queue
-        self._waiting: deque[tuple[Ask, asyncio.Future[Answer]]] = deque()
+        self._waiting: deque[tuple[Request, asyncio.Future[Answer]]] = deque()
         self._wake = asyncio.Event()
         self._worker = worker or ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._task: asyncio.Task[None] | None = None
@@ -70,7 +70,7 @@ class Batcher(Generic[Ask, Answer]):
         self._seconds = 0.05  # of a batch, smoothed
         self.batches = self.answered = 0
 
-    async def ask(self, request: Ask, *, timeout: float | None = None) -> Answer:
+    async def ask(self, request: Request, *, timeout: float | None = None) -> Answer:
         """Returns the answer to one request.
 
         A caller that is cancelled, or whose time is over, leaves the queue; a batch that is already
@@ -124,9 +124,9 @@ class Batcher(Generic[Ask, Answer]):
                 self._wake.clear()
             if batch:
                 begun = time.monotonic()
-                asked = [request for request, _ in batch]
+                waited = [request for request, _ in batch]
                 try:
-                    answers = await loop.run_in_executor(self._worker, self._handle, asked)
+                    answers = await loop.run_in_executor(self._worker, self._handle, waited)
                 except Exception as error:  # whatever the engine raises is its askers' to see
                     answers = [error] * len(batch)
                 took = time.monotonic() - begun
@@ -148,7 +148,7 @@ class Batcher(Generic[Ask, Answer]):
 
     def _deliver(
         self,
-        batch: Sequence[tuple[Ask, asyncio.Future[Answer]]],
+        batch: Sequence[tuple[Request, asyncio.Future[Answer]]],
         answers: Sequence[Answer | Exception],
     ) -> None:
         self.batches += 1

@@ -151,15 +151,17 @@ def opener(
 
     from genrec.pipeline import Pipeline
 
-    wanted = {}
+    engine_options = {}
     for option in options:
         name, equals, value = option.partition("=")
         if not equals:
             raise ValueError(f"--engine-option {option}: expected KEY=VALUE")
-        wanted[name] = yaml.safe_load(value)
+        engine_options[name] = yaml.safe_load(value)
 
     def opened() -> Bundle:
-        return Pipeline.load(recipe, *overrides).bundle(engine=engine, options=wanted).open()
+        return (
+            Pipeline.load(recipe, *overrides).bundle(engine=engine, options=engine_options).open()
+        )
 
     return opened
 

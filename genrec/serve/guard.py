@@ -19,13 +19,14 @@ from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from genrec.serve.problems import problem
+from genrec.serve.http import problem
 from genrec.serve.settings import Settings
-from genrec.serve.web import cookie
 
-OPEN = ("/healthz", "/login", "/static/")  # answered without a key; the door is drawn with files
+OPEN = ("/healthz", "/login", "/static/")  # answered without a key; the login page needs files
 _UNCOUNTED = ("/healthz", "/metrics", "/static/")  # a page has many small parts
 _CALLERS = 10_000  # whose rates are remembered; who was away longest is forgotten
+COOKIE = "genrec_key"  # the page's proof that its visitor knew the key
+COOKIE_LIFETIME = 12 * 3600  # seconds
 LEFT = 499  # the status, in logs and metrics, of a request whose client did not wait
 
 
@@ -169,27 +170,55 @@ class Guard:
             work.result()
 
 
+def issue_cookie(key: str, *, now: float | None = None) -> str:
+    """Returns the cookie's value for somebody who gave the key: an expiry time, signed with the key.
+
+    Nothing is stored: a new key, or the end of the time, makes every cookie worthless.
+
+    Args:
+        key: the server's.
+        now: seconds since 1970; the clock's by default.
+    """
+    expires = str(int(time.time() if now is None else now) + COOKIE_LIFETIME)
+    return f"{expires}.{_sign(key, expires)}"
+
+
+def cookie_is_valid(key: str, value: str, *, now: float | None = None) -> bool:
+    """Says whether `issue_cookie` made this value with this key, less than `COOKIE_LIFETIME` ago.
+
+    Takes the same time wherever a wrong value differs from the right one.
+    """
+    expires, _, signature = value.partition(".")
+    if not hmac.compare_digest(signature.encode(), _sign(key, expires).encode()):
+        return False
+    return int(expires) > (time.time() if now is None else now)
+
+
+def _sign(key: str, expires: str) -> str:
+    return hmac.new(key.encode(), f"{COOKIE} until {expires}".encode(), "sha256").hexdigest()
+
+
 def _knows(headers: Headers, key: str) -> bool:
     """Compared by digest and in constant time, so that time tells nothing of the key."""
     kind, _, given = headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":
         return hmac.compare_digest(_digest(given.strip()), _digest(key))
-    return cookie.valid(key, cookie_parser(headers.get("cookie", "")).get(cookie.NAME, ""))
+    return cookie_is_valid(key, cookie_parser(headers.get("cookie", "")).get(COOKIE, ""))
 
 
 def _open(path: str) -> bool:
-    return any(path == one or (one.endswith("/") and path.startswith(one)) for one in OPEN)
+    return any(path == free or (free.endswith("/") and path.startswith(free)) for free in OPEN)
 
 
 def _unknown(scope: Scope) -> ASGIApp:
-    """The way to the page's door for who came to read, else 401.
+    """The way to the login page for who came to read, else 401.
 
     Without a Basic challenge: browsers would show a window of their own over the page's.
     """
     if scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", ""):
         query = scope.get("query_string", b"").decode("latin-1")
-        wanted = scope["path"] + (f"?{query}" if query else "")
-        return RedirectResponse("/login?" + urlencode({"next": wanted}), status_code=303)
+        address = scope["path"] + (f"?{query}" if query else "")
+        return RedirectResponse("/login?" + urlencode({"next": address}), status_code=303)
     text = "this server wants its API key, as in `Authorization: Bearer KEY`"
     return problem(401, text, headers={"WWW-Authenticate": "Bearer"})
 

@@ -13,15 +13,23 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from genrec.pipeline import MissingArtifact
 from genrec.serve.guard import LEFT
-from genrec.serve.metrics import Metrics
-from genrec.serve.parts import TheLive, TheSettings
-from genrec.serve.problems import documented, problem
+from genrec.serve.http import TheRegistry, TheSettings, documented, problem
+from genrec.serve.models import ModelRegistry
 from genrec.serve.schemas import Health, Reloaded
 from genrec.serve.settings import Settings
 from genrec.store import DamagedArtifact
@@ -31,7 +39,7 @@ router = APIRouter(tags=["operations"])
 _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 HEADERS = {
-    # The page brings its scripts, styles and pictures itself; nothing else is ever loaded.
+    # The page brings its scripts, styles and images itself; nothing else is ever loaded.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'",
@@ -43,12 +51,16 @@ HEADERS = {
     "Cache-Control": "no-store",  # unless the answer says otherwise
 }
 
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+_REFUSED = {401: "key", 408: "slow", 413: "size", 421: "host", 429: "overload", 504: "timeout"}
+
 
 class JsonLines(logging.Formatter):
     """One JSON object per record: time, level, event, request id, and the record's `fields`.
 
     Args:
-        text: exceptions may show their messages, which can hold words of a request.
+        text: exceptions may show their messages, which can hold texts of a request.
     """
 
     def __init__(self, *, text: bool = False) -> None:
@@ -63,21 +75,71 @@ class JsonLines(logging.Formatter):
             line["request_id"] = request_id
         line |= getattr(record, "fields", {})
         if record.exc_info and record.exc_info[1] is not None:
-            line |= _told(record.exc_info[1], text=self._text)
+            line |= _error_fields(record.exc_info[1], text=self._text)
         return json.dumps(line, default=str)
 
 
-def _told(error: BaseException, *, text: bool) -> dict[str, Any]:
+def _error_fields(error: BaseException, *, text: bool) -> dict[str, Any]:
     frames = traceback.extract_tb(error.__traceback__)
-    places = [f"{frame.name} {frame.filename}:{frame.lineno}" for frame in frames]
-    found: dict[str, Any] = {"error": type(error).__name__, "trace": places}
-    return found | {"message": str(error)} if text else found
+    trace = [f"{frame.name} {frame.filename}:{frame.lineno}" for frame in frames]
+    fields: dict[str, Any] = {"error": type(error).__name__, "trace": trace}
+    return fields | {"message": str(error)} if text else fields
 
 
 def note(request: Request, **fields: str | None) -> None:
-    """Adds words of a request (a user id, a wish) to its line in the log, if the server may log them."""
+    """Adds a request's texts (a user id, a query) to its line in the log, if the server may log them."""
     if request.app.state.settings.log_text:
         request.scope.setdefault("genrec.noted", {}).update(fields)
+
+
+class Metrics:
+    """The server's counters, for Prometheus; each application has its own.
+
+    Args:
+        registry: whose queue is measured, and whose batches.
+    """
+
+    def __init__(self, registry: ModelRegistry) -> None:
+        self.collectors = collectors = CollectorRegistry()
+        ProcessCollector(registry=collectors)
+        PlatformCollector(registry=collectors)
+        self.requests = Counter(
+            "genrec_requests", "Requests answered.", ["route", "status"], registry=collectors
+        )
+        self.seconds = Histogram(
+            "genrec_request_seconds",
+            "From the request's first byte to the answer's last.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=collectors,
+        )
+        self.running = Gauge("genrec_requests_running", "Requests now.", registry=collectors)
+        self.rejected = Counter(
+            "genrec_rejected", "Requests turned away.", ["reason"], registry=collectors
+        )
+        self.batch_size = Histogram(
+            "genrec_batch_size", "Requests per batch.", buckets=_SIZES, registry=collectors
+        )
+        self.batch_seconds = Histogram(
+            "genrec_batch_seconds", "Time per batch.", buckets=_SECONDS, registry=collectors
+        )
+        queue = Gauge("genrec_queue_depth", "Requests that wait for a batch.", registry=collectors)
+        queue.set_function(lambda: registry.waiting)
+        kept = Gauge("genrec_prompt_cache_bytes", "Prompts kept computed.", registry=collectors)
+        kept.set_function(lambda: registry.prompt_bytes)
+        registry.watch = self.batch
+
+    def request(self, route: str, status: int, seconds: float) -> None:
+        """Counts an answered request; `route` is a path of the API, never what a client wrote."""
+        self.requests.labels(route, status).inc()
+        self.seconds.labels(route).observe(seconds)
+        if status in _REFUSED:
+            self.rejected.labels(_REFUSED[status]).inc()
+
+    def batch(self, size: int, seconds: float) -> None:
+        """Counts a computed batch."""
+        self.batch_size.observe(size)
+        self.batch_seconds.observe(seconds)
 
 
 class Watch:
@@ -136,11 +198,16 @@ class Watch:
 
 
 @router.get("/healthz", summary="Is the server able to answer?", response_model=Health)
-async def healthz(live: TheLive) -> Health:
+async def healthz(registry: TheRegistry) -> Health:
     """Needs no key. The port opens when the artifacts are loaded, so a refused connection is no."""
-    async with live.edition() as edition:
-        waiting = edition.batcher.waiting
-        return Health(status="ok", model=live.shop.name, version=live.shop.version, waiting=waiting)
+    async with registry.current() as served:
+        waiting = served.batcher.waiting
+        return Health(
+            status="ok",
+            model=registry.bundle.name,
+            version=registry.bundle.version,
+            waiting=waiting,
+        )
 
 
 @router.get(
@@ -151,8 +218,10 @@ async def healthz(live: TheLive) -> Health:
 )
 async def metrics(request: Request) -> Response:
     """Requests by route and status, their times, the queue, batches, what was turned away."""
-    found: Metrics = request.app.state.metrics
-    return Response(generate_latest(found.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    counted: Metrics = request.app.state.metrics
+    return Response(
+        generate_latest(counted.collectors), headers={"Content-Type": CONTENT_TYPE_LATEST}
+    )
 
 
 @router.post(
@@ -160,7 +229,7 @@ async def metrics(request: Request) -> Response:
     summary="Serve the newest artifacts",
     responses=documented(401, 403, 409),
 )
-async def reload(live: TheLive, settings: TheSettings) -> Reloaded:
+async def reload(registry: TheRegistry, settings: TheSettings) -> Reloaded:
     """Reads the recipe again and opens what it names; running requests end on what they began with.
 
     Only on a server with a key. If the artifacts cannot be opened, the old ones stay.
@@ -168,9 +237,9 @@ async def reload(live: TheLive, settings: TheSettings) -> Reloaded:
     if settings.key is None:
         raise HTTPException(403, "start the server with an API key to be able to reload it")
     try:
-        changed = await live.reload()
+        changed = await registry.reload()
     except (MissingArtifact, DamagedArtifact, ValueError, OSError) as error:
         log.warning("reload failed", exc_info=error)
         raise HTTPException(409, f"nothing was changed: {error}") from error
-    log.info("reloaded", extra={"fields": {"changed": changed, "version": live.shop.version}})
-    return Reloaded(changed=changed, model=live.shop.name, version=live.shop.version)
+    log.info("reloaded", extra={"fields": {"changed": changed, "version": registry.bundle.version}})
+    return Reloaded(changed=changed, model=registry.bundle.name, version=registry.bundle.version)

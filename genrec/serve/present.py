@@ -1,20 +1,30 @@
-"""Numbers to words: items, lists and reasons as the API shows them."""
+"""Item numbers to what the API shows: items with their image files, lists, reasons."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from genrec.bundle import Bundle
+from genrec.serve.columns import columns_of
 from genrec.serve.recommend import Recommended
 from genrec.serve.schemas import Influence, Item, Reasons, Recommendation
 
-_OWN = ("item", "item_id", "title", "description", "image", "caption", "interests")
+# By the file's first bytes: a row that names anything else than an image shows nothing. No SVG, which
+# can hold scripts.
+_MAGIC = {
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"GIF8": "image/gif",
+    b"RIFF": "image/webp",
+}
 
 
-def item(shop: Bundle, number: int) -> Item:
-    """Returns item `number` with all that the catalogue and the annotations tell of it."""
-    row = shop.items.row(number, named=True)
+def item(bundle: Bundle, number: int) -> Item:
+    """Returns item `number` with all that the catalogue and the annotations say of it."""
+    row = bundle.items.row(number, named=True)
     return Item(
         id=row["item_id"],
         title=row["title"],
@@ -22,45 +32,71 @@ def item(shop: Bundle, number: int) -> Item:
         image=f"/v1/items/{quote(row['item_id'], safe='')}/image" if row.get("image") else None,
         caption=row.get("caption"),
         interests=row.get("interests") or [],
-        sid=None if shop.sids is None else shop.sids[number].tolist(),
-        attributes={k: v for k, v in row.items() if k not in _OWN and v is not None},
+        sid=None if bundle.sids is None else bundle.sids[number].tolist(),
+        attributes={
+            name: row[name] for name in columns_of(bundle).attributes if row[name] is not None
+        },
     )
 
 
+class ImageFile(NamedTuple):
+    """A file that can be sent."""
+
+    path: Path
+    media_type: str
+    etag: str
+
+
+def image_of(bundle: Bundle, number: int) -> ImageFile | None:
+    """Returns the image file of item `number`; None where it has none that can be shown."""
+    name = bundle.items["image"][number] if "image" in bundle.items.columns else None
+    if name is None:
+        return None
+    path = bundle.images / name
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(16)
+        stat = path.stat()
+    except OSError:
+        return None
+    kind = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
+    if kind is None or (kind == "image/webp" and start[8:12] != b"WEBP"):
+        return None
+    return ImageFile(path, kind, f'"{stat.st_mtime_ns:x}-{stat.st_size:x}"')
+
+
 def recommendations(
-    shop: Bundle, found: Sequence[Recommended], reasons: Sequence[Reasons] | None = None
+    bundle: Bundle, listed: Sequence[Recommended], reasons: Sequence[Reasons] | None = None
 ) -> list[Recommendation]:
-    """Returns a list as the API shows it; `reasons` beside it, one per item."""
+    """Returns a list as the API shows it, with `reasons` where they are given, one per item."""
     return [
         Recommendation(
-            place=place,
-            score=one.score,
-            item=item(shop, one.item),
-            systems=dict(one.places),
-            reasons=reasons[place - 1] if reasons is not None else None,
+            place=rank,
+            score=entry.score,
+            item=item(bundle, entry.item),
+            systems=dict(entry.ranks),
+            reasons=reasons[rank - 1] if reasons is not None else None,
         )
-        for place, one in enumerate(found, 1)
+        for rank, entry in enumerate(listed, 1)
     ]
 
 
 def reasons(
-    shop: Bundle, items: Sequence[int], influences: Sequence[Mapping[int, float]] | None
+    bundle: Bundle, items: Sequence[int], influences: Sequence[Mapping[int, float]] | None
 ) -> list[Reasons]:
-    """Returns why each item came: the history's items, strongest first, and the item's own words."""
-    found = []
-    for place, number in enumerate(items):
-        row = shop.items.row(number, named=True)
-        found.append(
-            Reasons(
-                influence=None if influences is None else _influence(shop, influences[place]),
-                interests=row.get("interests") or [],
-                caption=row.get("caption"),
-            )
+    """Returns why each item came: the history's items, strongest first, and the item's own texts."""
+    rows = [bundle.items.row(number, named=True) for number in items]
+    return [
+        Reasons(
+            influence=None if influences is None else _influence(bundle, influences[position]),
+            interests=row.get("interests") or [],
+            caption=row.get("caption"),
         )
-    return found
+        for position, row in enumerate(rows)
+    ]
 
 
-def _influence(shop: Bundle, ratios: Mapping[int, float]) -> list[Influence]:
-    ids, titles = shop.items["item_id"], shop.items["title"]
+def _influence(bundle: Bundle, ratios: Mapping[int, float]) -> list[Influence]:
+    ids, titles = bundle.items["item_id"], bundle.items["title"]
     ordered = sorted(ratios.items(), key=lambda pair: (-pair[1], pair[0]))
     return [Influence(id=ids[n], title=titles[n], log_ratio=ratio) for n, ratio in ordered]

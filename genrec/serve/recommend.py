@@ -1,4 +1,7 @@
-"""A batch of requests to lists: every system asked once for all of them, then fused user by user."""
+"""A batch of requests to answers: lists, the influence of a history, neighbours.
+
+Every system is asked once for all lists of a batch; then they are fused user by user.
+"""
 
 from __future__ import annotations
 
@@ -12,30 +15,31 @@ import polars as pl
 from genrec import schema
 from genrec.bundle import LLM, Bundle
 from genrec.ranking import RankedLists, top_k
-from genrec.recommender import to_table
 from genrec.retrieve.fusion import reciprocal_rank
 
 Bools = npt.NDArray[np.bool_]
+MAX_INFLUENCES = (
+    20  # newest items whose influence is computed: each costs one more prompt in the batch
+)
 _WHOLE = 20_000  # up to so many items a filtered retriever ranks, from which the filter then takes
-# The systems that answer a wish in words: a search, and the LLM's decoding after the wish.
+# The systems that answer a request in words: a search, and the LLM's decoding of a text prompt.
 SEARCH, WRITTEN = "search", f"{LLM}-search"
-# A wish counts as much as all that is known of its asker, and as much again; ours. What the LLM makes
-# of it counts little: recipes/bench/chat.py has the numbers of the demo's.
-_WISH = {SEARCH: 2.0, WRITTEN: 0.25, "fused": 1.0}
-_WISHED, _FUSED = 100, 20  # places of a search, and of a fusion at least, that are looked at
-_PLACE = ("user", "item", "system", "rank")
+# The search counts twice as much as the history's list (our choice), the LLM's decoding little:
+# recipes/bench/chat.py measures both on the demo.
+_TEXT_WEIGHTS = {SEARCH: 2.0, WRITTEN: 0.25, "fused": 1.0}
+_SEARCHED, _FUSED = 100, 20  # ranks of a search, and of a fusion at least, that are looked at
 
 
-class Ask(NamedTuple):
-    """One request.
+class ListRequest(NamedTuple):
+    """Asks for a list.
 
     Attributes:
         history: item numbers, oldest first; may be empty.
         k: items wanted.
         allowed: bool [N], the items that may come; None allows all.
-        exclude: item numbers that may not, beside those of the history.
+        exclude: item numbers that may not, in addition to those of the history.
         keep_seen: items of the history may come again.
-        text: a wish in words, in place of or beside the history.
+        text: a request in words, instead of the history or in addition to it.
         system: one system's list alone; None fuses.
     """
 
@@ -48,8 +52,23 @@ class Ask(NamedTuple):
     system: str | None = None
 
 
+class InfluenceRequest(NamedTuple):
+    """Asks what each item of the history adds to each of `items`."""
+
+    history: tuple[int, ...]
+    items: tuple[int, ...]
+
+
+class SimilarRequest(NamedTuple):
+    """Asks for the `k` items most like item `number` in a view."""
+
+    number: int
+    view: str
+    k: int
+
+
 class Unanswerable(ValueError):
-    """A request that this shop cannot answer; the message says what it could."""
+    """A request that this bundle cannot answer; the message says what it could."""
 
 
 class Recommended(NamedTuple):
@@ -58,174 +77,189 @@ class Recommended(NamedTuple):
     Attributes:
         item: its number.
         score: of the fusion, or of the one system.
-        places: its place in each system's list that holds it, from 1.
+        ranks: its rank in each system's list that holds it, from 1.
     """
 
     item: int
     score: float
-    places: Mapping[str, int]
+    ranks: Mapping[str, int]
 
 
-def answer(shop: Bundle, asks: Sequence[Ask]) -> list[list[Recommended]]:
+def recommend(bundle: Bundle, requests: Sequence[ListRequest]) -> list[list[Recommended]]:
     """Answers a batch; each list is the same whatever else is in the batch.
 
     A history is ranked by every system, and their lists are fused as the recipe's `fuse` stage does
-    it: for a test user's history the list is that user's. A wish in words is searched for and fused
+    it: for a test user's history the list is that user's. A request in words is searched for and fused
     with the list of the history, if there is one, by reciprocal rank.
 
     Raises:
-        Unanswerable: a request names an unknown system, or words where nothing reads them.
+        Unanswerable: a request names an unknown system, or has words where nothing reads them.
     """
-    needed = [_needed(shop, ask) for ask in asks]
+    needed = [_needed(bundle, request) for request in requests]
     tables = {}
-    for name in known_systems(shop):
-        askers = {user: ask for user, ask in enumerate(asks) if name in needed[user]}
-        if askers:
-            tables[name] = _of_system(shop, name, askers)
+    for name in known_systems(bundle):
+        own = {user: request for user, request in enumerate(requests) if name in needed[user]}
+        if own:
+            tables[name] = _of_system(bundle, name, own)
     if not tables:
-        return [[] for _ in asks]
-    chosen = _chosen(shop, asks, tables)
-    places = pl.concat([t.with_columns(system=pl.lit(n)) for n, t in tables.items()])
-    return _lists(len(asks), chosen, places)
+        return [[] for _ in requests]
+    chosen = _chosen(bundle, requests, tables)
+    ranks = pl.concat([t.with_columns(system=pl.lit(n)) for n, t in tables.items()])
+    return _lists(len(requests), chosen, ranks)
 
 
-def known_systems(shop: Bundle) -> tuple[str, ...]:
+def known_systems(bundle: Bundle) -> tuple[str, ...]:
     """Returns the names that `Ask.system` may have."""
-    return (*shop.systems, SEARCH, *(() if shop.text_prompt is None else (WRITTEN,)))
+    return (*bundle.systems, SEARCH, *(() if bundle.text_prompt is None else (WRITTEN,)))
 
 
-def _needed(shop: Bundle, ask: Ask) -> frozenset[str]:
+def _needed(bundle: Bundle, request: ListRequest) -> frozenset[str]:
     """The systems that a request's answer needs."""
-    known = known_systems(shop)
-    if ask.system is not None and ask.system not in known:
-        raise Unanswerable(f"system '{ask.system}' is unknown; expected one of {list(known)}")
-    if ask.system in (SEARCH, WRITTEN) and not ask.text:
-        raise Unanswerable(f"system '{ask.system}' searches for words; give a query")
-    if ask.text and ask.system in (None, SEARCH) and shop.encode is None:
-        raise Unanswerable("this shop cannot read a wish: its recipe's embedding has no text view")
-    if ask.system is not None:
-        return frozenset({ask.system})
-    joined = shop.fusion.sources if shop.fusion is not None else shop.systems[:1]
-    words = {SEARCH, WRITTEN} & set(known) if ask.text else set()
-    return frozenset(words | (set(joined) if ask.history or not ask.text else set()))
+    known = known_systems(bundle)
+    if request.system is not None and request.system not in known:
+        raise Unanswerable(f"system '{request.system}' is unknown; expected one of {list(known)}")
+    if request.system in (SEARCH, WRITTEN) and not request.text:
+        raise Unanswerable(f"system '{request.system}' searches for words; give a query")
+    if request.text and request.system in (None, SEARCH) and bundle.encode is None:
+        raise Unanswerable(
+            "this bundle cannot read a query: its recipe's embedding has no text view"
+        )
+    if request.system is not None:
+        return frozenset({request.system})
+    joined = bundle.fusion.sources if bundle.fusion is not None else bundle.systems[:1]
+    words = {SEARCH, WRITTEN} & set(known) if request.text else set()
+    return frozenset(words | (set(joined) if request.history or not request.text else set()))
 
 
-def _of_system(shop: Bundle, name: str, asks: Mapping[int, Ask]) -> pl.DataFrame:
-    """One system's lists, filtered; `user` is the place in the batch."""
+def _of_system(bundle: Bundle, name: str, requests: Mapping[int, ListRequest]) -> pl.DataFrame:
+    """One system's lists, filtered; `user` is the position in the batch."""
     if name in (LLM, WRITTEN):
-        return _of_llm(shop, asks, in_words=name == WRITTEN)
+        return _of_llm(bundle, requests, in_words=name == WRITTEN)
     if name == SEARCH:
-        return _search(shop, asks)
+        return _search(bundle, requests)
     # One call for those that need no more than the list itself, one for those that filter it.
     parts = []
     for plain in (True, False):
-        own = {user: ask for user, ask in asks.items() if _is_plain(ask) == plain}
+        own = {user: request for user, request in requests.items() if _is_plain(request) == plain}
         if own:
-            depth = shop.depths[name]
-            ranked = shop.retrievers[name].recommend(
-                [np.array(ask.history, dtype=np.int64) for ask in own.values()],
-                k=min(len(shop), depth if plain else _WHOLE),
+            depth = bundle.depths[name]
+            ranked = bundle.retrievers[name].recommend(
+                [np.array(request.history, dtype=np.int64) for request in own.values()],
+                k=min(len(bundle), depth if plain else _WHOLE),
                 exclude_seen=plain,
             )
             if not plain:
-                ranked = _filtered(shop, ranked, list(own.values()), depth)
+                ranked = _filtered(bundle, ranked, list(own.values()), depth)
             parts.append(ranked.to_table(list(own)))
     return pl.concat(parts).sort("user", "rank")
 
 
-def _of_llm(shop: Bundle, asks: Mapping[int, Ask], *, in_words: bool) -> pl.DataFrame:
-    assert shop.llm is not None, "asked for by `systems`, which names it only where it is"
+def _of_llm(bundle: Bundle, requests: Mapping[int, ListRequest], *, in_words: bool) -> pl.DataFrame:
+    assert bundle.llm is not None, "`systems` names it only where it is"
     allowed = None
-    if any(ask.allowed is not None for ask in asks.values()):
-        everything = np.ones(len(shop), dtype=bool)
-        masks = (ask.allowed for ask in asks.values())
+    if any(request.allowed is not None for request in requests.values()):
+        everything = np.ones(len(bundle), dtype=bool)
+        masks = (request.allowed for request in requests.values())
         allowed = np.stack([everything if mask is None else mask for mask in masks])
     if in_words:
-        assert shop.text_prompt is not None, "as above"
-        prompts = [shop.text_prompt(ask.text or "") for ask in asks.values()]
+        assert bundle.text_prompt is not None, "as above"
+        prompts = [bundle.text_prompt(request.text or "") for request in requests.values()]
     else:
-        prompts = [shop.prompt(ask.history) for ask in asks.values()]
-    lists = shop.llm.recommend(
+        prompts = [bundle.prompt(request.history) for request in requests.values()]
+    lists = bundle.llm.recommend(
         prompts,
-        k=shop.depths[LLM],
-        num_beams=shop.num_beams,
-        exclude=[_banned(ask) for ask in asks.values()],
+        k=bundle.depths[LLM],
+        num_beams=bundle.num_beams,
+        exclude=[_banned(request) for request in requests.values()],
         allowed=allowed,
-        # A session's histories begin alike, and chat asks again for the same one.
-        keys=[ask.history[:2] for ask in asks.values()] if shop.keeps_prompts else None,
+        # A session's histories begin alike, and chat requests again for the same one.
+        keys=[request.history[:2] for request in requests.values()]
+        if bundle.keeps_prompts
+        else None,
     )
-    return to_table(list(asks), lists)
+    return lists.to_table(list(requests))
 
 
-def _search(shop: Bundle, asks: Mapping[int, Ask]) -> pl.DataFrame:
-    """Items by words: the magnitude retriever's query side, or cosine of the text view without one."""
-    assert shop.encode is not None, "checked by `_needed`"
-    searcher: Any = next((r for r in shop.retrievers.values() if hasattr(r, "search")), None)
-    queries = shop.encode([ask.text or "" for ask in asks.values()])
+def _search(bundle: Bundle, requests: Mapping[int, ListRequest]) -> pl.DataFrame:
+    """Items by a text: the magnitude retriever's query side, or cosine of the text view without one."""
+    assert bundle.encode is not None, "checked by `_needed`"
+    searcher: Any = next((r for r in bundle.retrievers.values() if hasattr(r, "search")), None)
+    queries = bundle.encode([request.text or "" for request in requests.values()])
     if searcher is not None and "text" in searcher.dims_:
-        lists = searcher.search(queries, k=min(len(shop), _WHOLE))
+        ranked = searcher.search(queries, k=min(len(bundle), _WHOLE))
     else:
-        lists = top_k(queries @ shop.views["text"].T, min(len(shop), _WHOLE))
-    return _filtered(shop, lists, list(asks.values()), _WISHED).to_table(list(asks))
+        ranked = top_k(queries @ bundle.views["text"].T, min(len(bundle), _WHOLE))
+    return _filtered(bundle, ranked, list(requests.values()), _SEARCHED).to_table(list(requests))
 
 
-def _filtered(shop: Bundle, lists: RankedLists, asks: Sequence[Ask], depth: int) -> RankedLists:
-    """Takes each row's first `depth` items that its request allows, [B, k] to [B, depth]."""
-    kept = RankedLists.empty(len(asks), depth)
-    for row, ask in enumerate(asks):
-        may = np.ones(len(shop), dtype=bool) if ask.allowed is None else ask.allowed.copy()
-        may[_banned(ask)] = False
-        left = np.flatnonzero(lists.valid[row] & may[lists.items[row]])[:depth]
-        kept.items[row, : len(left)] = lists.items[row, left]
-        kept.scores[row, : len(left)] = lists.scores[row, left]
+def _filtered(
+    bundle: Bundle, ranked: RankedLists, requests: Sequence[ListRequest], depth: int
+) -> RankedLists:
+    """Takes each list's first `depth` items that its request allows, [B, k] to [B, depth]."""
+    kept = RankedLists.empty(len(requests), depth)
+    for row, (request, items, scores) in enumerate(
+        zip(requests, ranked.items, ranked.scores, strict=True)
+    ):
+        may = (
+            np.ones(len(bundle), dtype=bool) if request.allowed is None else request.allowed.copy()
+        )
+        may[_banned(request)] = False
+        allowed = np.flatnonzero((items >= 0) & may[items])[:depth]
+        kept.items[row, : len(allowed)] = items[allowed]
+        kept.scores[row, : len(allowed)] = scores[allowed]
     return kept
 
 
-def _is_plain(ask: Ask) -> bool:
+def _is_plain(request: ListRequest) -> bool:
     """Whether nothing but the history is left out."""
-    return ask.allowed is None and not ask.exclude and not ask.keep_seen
+    return request.allowed is None and not request.exclude and not request.keep_seen
 
 
-def _banned(ask: Ask) -> list[int]:
-    return [*(() if ask.keep_seen else ask.history), *ask.exclude]
+def _banned(request: ListRequest) -> list[int]:
+    return [*(() if request.keep_seen else request.history), *request.exclude]
 
 
-def _chosen(shop: Bundle, asks: Sequence[Ask], tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+def _chosen(
+    bundle: Bundle, requests: Sequence[ListRequest], tables: Mapping[str, pl.DataFrame]
+) -> pl.DataFrame:
     """All answers in one table of user, item, score; each user's best first."""
-    whole = {user: ask for user, ask in enumerate(asks) if ask.system is None}
-    alone = [user for user in range(len(asks)) if user not in whole]
+    whole = {user: request for user, request in enumerate(requests) if request.system is None}
+    alone = [user for user in range(len(requests)) if user not in whole]
     parts = [
-        _of_users(tables[system], [user for user in alone if asks[user].system == system])
-        for system in sorted({str(asks[user].system) for user in alone})
+        _of_users(tables[system], [user for user in alone if requests[user].system == system])
+        for system in sorted({str(requests[user].system) for user in alone})
     ]
-    fused = _fused(shop, whole, tables)
-    wishes = [user for user, ask in whole.items() if ask.text]
-    if wishes:
+    fused = _fused(bundle, whole, tables)
+    with_text = [user for user, request in whole.items() if request.text]
+    if with_text:
         both = {name: tables[name] for name in (SEARCH, WRITTEN) if name in tables}
         both["fused"] = fused
-        both = {name: _of_users(table, wishes) for name, table in both.items()}
-        weights = {name: _WISH[name] for name in both}
-        parts.append(reciprocal_rank(both, weights, k=max(_WISHED, *(a.k for a in asks))))
-        fused = _of_users(fused, [user for user in whole if user not in wishes])
+        both = {name: _of_users(table, with_text) for name, table in both.items()}
+        weights = {name: _TEXT_WEIGHTS[name] for name in both}
+        parts.append(reciprocal_rank(both, weights, k=max(_SEARCHED, *(a.k for a in requests))))
+        fused = _of_users(fused, [user for user in whole if user not in with_text])
     parts.append(fused)
-    return _cut(pl.concat(parts), {user: ask.k for user, ask in enumerate(asks)})
+    return _cut(pl.concat(parts), {user: request.k for user, request in enumerate(requests)})
 
 
 def _fused(
-    shop: Bundle, asks: Mapping[int, Ask], tables: Mapping[str, pl.DataFrame]
+    bundle: Bundle, requests: Mapping[int, ListRequest], tables: Mapping[str, pl.DataFrame]
 ) -> pl.DataFrame:
     """The recipe's fusion of the systems' lists, or the one system's where it has no fusion."""
     nothing = pl.DataFrame(schema=dict(schema.RECOMMENDATIONS))
-    sources = shop.fusion.sources if shop.fusion is not None else shop.systems[:1]
-    given = {name: _of_users(tables.get(name, nothing), list(asks)) for name in sources}
+    sources = bundle.fusion.sources if bundle.fusion is not None else bundle.systems[:1]
+    given = {name: _of_users(tables.get(name, nothing), list(requests)) for name in sources}
     if not any(len(table) for table in given.values()):
         return nothing
-    if shop.fusion is None:
+    if bundle.fusion is None:
         return next(iter(given.values()))
-    depths = {user: max(ask.k, _FUSED) for user, ask in asks.items()}
-    columns = {"user": list(asks), "history": [list(ask.history) for ask in asks.values()]}
+    depths = {user: max(request.k, _FUSED) for user, request in requests.items()}
+    columns = {
+        "user": list(requests),
+        "history": [list(request.history) for request in requests.values()],
+    }
     users = pl.DataFrame(columns, schema={"user": pl.Int32, "history": pl.List(pl.Int32)})
-    return _cut(shop.fusion.fuse(given, users, k=max(depths.values())), depths)
+    return _cut(bundle.fusion.fuse(given, users, k=max(depths.values())), depths)
 
 
 def _of_users(table: pl.DataFrame, users: Sequence[int]) -> pl.DataFrame:
@@ -238,13 +272,71 @@ def _cut(table: pl.DataFrame, most: Mapping[int, int]) -> pl.DataFrame:
     return table.filter(pl.int_range(pl.len()).over("user") < limit)
 
 
-def _lists(count: int, chosen: pl.DataFrame, places: pl.DataFrame) -> list[list[Recommended]]:
-    """Rows to lists, each item with its place in every system's list."""
-    own = chosen.select("user", "item").join(places, on=["user", "item"])
-    ranks: dict[tuple[int, int], dict[str, int]] = {}
-    for user, item, system, rank in own.sort("rank", "system").select(_PLACE).iter_rows():
-        ranks.setdefault((user, item), {})[system] = rank
+def _lists(count: int, chosen: pl.DataFrame, ranks: pl.DataFrame) -> list[list[Recommended]]:
+    """Rows to lists, each item with its rank in every system's list."""
+    own = chosen.select("user", "item").join(ranks, on=["user", "item"]).sort("rank", "system")
+    by_item: dict[tuple[int, int], dict[str, int]] = {}
+    for user, item, system, rank in own.select("user", "item", "system", "rank").iter_rows():
+        by_item.setdefault((user, item), {})[system] = rank
     lists: list[list[Recommended]] = [[] for _ in range(count)]
     for user, item, score in chosen.select("user", "item", "score").iter_rows():
-        lists[user].append(Recommended(item, score, ranks.get((user, item), {})))
+        lists[user].append(Recommended(item, score, by_item.get((user, item), {})))
     return lists
+
+
+def influence(
+    bundle: Bundle, history: Sequence[int], items: Sequence[int]
+) -> list[dict[int, float]] | None:
+    """Returns for each item what the history's items add to its log-probability.
+
+    log p(item | history) - log p(item | history without that item), by the LLM, over its newest
+    `MAX_INFLUENCES` items; all prompts in one search that may write only `items`, so that the scores
+    are exact. Above 0: the item made the recommendation likelier.
+
+    Args:
+        bundle: with an LLM, else there is nothing to say.
+        history: item numbers, oldest first.
+        items: the recommended items' numbers, each once.
+
+    Returns:
+        Per item, by item number of the history; None without an LLM.
+    """
+    if bundle.llm is None:
+        return None
+    newest = list(dict.fromkeys(history[-MAX_INFLUENCES:]))
+    if not items or not newest:
+        return [{} for _ in items]
+    without = [[other for other in history if other != item] for item in newest]
+    histories = [list(history), *without]
+    lists = bundle.llm.recommend(
+        [bundle.prompt(items_seen) for items_seen in histories],
+        k=len(items),
+        num_beams=max(bundle.depths[LLM], len(items)),
+        allowed=[list(items)] * len(histories),
+    )
+    column = np.full(len(bundle), -1)
+    column[list(items)] = np.arange(len(items))
+    scores = np.full((len(histories), len(items)), -np.inf)
+    row, rank = np.nonzero(lists.valid)
+    scores[row, column[lists.items[row, rank]]] = lists.scores[row, rank]
+    added = scores[0] - scores[1:]  # [history, items]
+    return [dict(zip(newest, ratios, strict=True)) for ratios in added.T.tolist()]
+
+
+def neighbours(bundle: Bundle, requests: Sequence[SimilarRequest]) -> list[list[tuple[int, float]]]:
+    """Returns for each request item numbers and cosines, best first; equal ones by number.
+
+    Vectors have unit length, or are zero where the view knows nothing of the item: such an item has
+    no neighbours, and is nobody's.
+    """
+    return [_neighbours(bundle.views[r.view], r.number, r.k) for r in requests]
+
+
+def _neighbours(vectors: npt.NDArray[np.float32], number: int, k: int) -> list[tuple[int, float]]:
+    if not vectors[number].any():
+        return []
+    cosine = vectors @ vectors[number]
+    cosine[number] = -np.inf
+    best = top_k(cosine[None], min(k, len(vectors)))
+    pairs = zip(best.items[0].tolist(), best.scores[0].tolist(), strict=True)
+    return [(item, score) for item, score in pairs if item >= 0 and vectors[item].any()]

@@ -1,4 +1,4 @@
-"""The API's words: what a request may say, and what an answer holds."""
+"""The API's schemas: what a request may say, and what an answer holds."""
 
 from __future__ import annotations
 
@@ -6,10 +6,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from genrec.serve.filters import Filter
-
 MAX_K, MAX_HISTORY, MAX_QUERY, MAX_ID = 100, 500, 1000, 200
 Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID)]
+Scalar = str | float | bool
+
+
+class Filter(BaseModel):
+    """Conditions on one column, all of which must hold; an item without a value meets none of them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    any: list[Scalar] | None = Field(None, max_length=200, description="one of these, case ignored")
+    none: list[Scalar] | None = Field(
+        None, max_length=200, description="none of these, case ignored"
+    )
+    contains: str | None = Field(None, max_length=200, description="these letters, case ignored")
+    min: float | None = Field(None, description="a number of at least this")
+    max: float | None = Field(None, description="a number of at most this")
 
 
 class Request(BaseModel):
@@ -37,7 +50,7 @@ class RecommendationsRequest(Request):
         None, max_length=MAX_HISTORY, description="item ids, oldest first; instead of a user"
     )
     query: str | None = Field(
-        None, min_length=1, max_length=MAX_QUERY, description="a wish in words"
+        None, min_length=1, max_length=MAX_QUERY, description="a request in words"
     )
     k: int = Field(10, ge=1, le=MAX_K)
     filters: dict[str, Filter] = Field({}, max_length=20, description="by attribute of the items")
@@ -61,7 +74,7 @@ class Item(BaseModel):
     id: str
     title: str
     description: str = ""
-    image: str | None = Field(None, description="path of the picture on this server")
+    image: str | None = Field(None, description="path of the image on this server")
     caption: str | None = None
     interests: list[str] = []
     sid: list[int] | None = Field(None, description="semantic ID, one code per level")
@@ -92,7 +105,7 @@ class Recommendation(BaseModel):
     place: int
     score: float
     item: Item
-    systems: dict[str, int] = Field(description="its place in each system's list that holds it")
+    systems: dict[str, int] = Field(description="its rank in each system's list that holds it")
     reasons: Reasons | None = None
 
 
@@ -150,7 +163,7 @@ class Reloaded(BaseModel):
 
 
 class Problem(BaseModel):
-    """An error: what is wrong, and how to mend it."""
+    """An error: what is wrong, and how to fix it."""
 
     message: str
     type: str

@@ -17,7 +17,7 @@ import uvicorn
 from genrec.bundle import Bundle
 from genrec.serve.app import create_app
 from genrec.serve.chat.wording import Wording
-from genrec.serve.live import Live
+from genrec.serve.models import ModelRegistry
 from genrec.serve.operate import JsonLines, log
 from genrec.serve.settings import Settings
 
@@ -42,7 +42,7 @@ def allowed_hosts(host: str, key: str | None) -> frozenset[str] | None:
 
 
 def run(
-    open_shop: Callable[[], Bundle],
+    open_bundle: Callable[[], Bundle],
     settings: Settings,
     *,
     host: str,
@@ -53,7 +53,7 @@ def run(
     """Serves until SIGTERM or SIGINT, then finishes what it has begun.
 
     Args:
-        open_shop: opens the artifacts, at the start and on every reload.
+        open_bundle: opens the artifacts, at the start and on every reload.
         settings: limits.
         host: to listen on.
         port: to listen on; 0 takes a free one.
@@ -67,9 +67,9 @@ def run(
     _log_json(settings)
     begun = time.monotonic()
     with _bound(host, port) as listener:
-        live = Live(open_shop, settings)
+        registry = ModelRegistry(open_bundle, settings)
         config = uvicorn.Config(
-            create_app(live, settings, wording=wording),
+            create_app(registry, settings, wording=wording),
             log_config=None,
             access_log=False,
             server_header=False,
@@ -78,7 +78,7 @@ def run(
             limit_concurrency=_CONNECTIONS,
             timeout_graceful_shutdown=round(settings.timeout) + 5,
         )
-        asyncio.run(_serve(_Server(config, begun), live, listener))
+        asyncio.run(_serve(_Server(config, begun), registry, listener))
 
 
 class _Server(uvicorn.Server):
@@ -97,8 +97,10 @@ class _Server(uvicorn.Server):
         print(f"genrec listens on http://{name}:{port} (ready in {seconds:.1f} s)", flush=True)
 
 
-async def _serve(server: uvicorn.Server, live: Live, listener: socket.socket) -> None:
-    await live.start()  # before the server: what is missing is then one message, not a traceback
+async def _serve(server: uvicorn.Server, registry: ModelRegistry, listener: socket.socket) -> None:
+    await (
+        registry.start()
+    )  # before the server: what is missing is then one message, not a traceback
     # uvicorn ends in order and then raises its signal once more; that one shall not kill us.
     for ending in (signal.SIGTERM, signal.SIGINT):
         signal.signal(ending, lambda *_: None)

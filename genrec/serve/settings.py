@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that `genrec serve` can be told.
+    """The limits of `genrec serve`, its key, and what it logs.
 
     Attributes:
         key: callers must send it as `Authorization: Bearer KEY`; None lets everyone in.

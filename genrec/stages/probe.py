@@ -19,7 +19,7 @@ from genrec.lm.batch import encode_texts as tokenize
 from genrec.lm.compose import questions
 from genrec.lm.tasks import Corpus, shorten
 from genrec.lm.write import Writer
-from genrec.recommender import Recommender, to_table
+from genrec.recommender import Recommender
 from genrec.sid import load_quantizer
 from genrec.stages import Context
 
@@ -134,7 +134,7 @@ class _Probe:
             {"user": range(len(asked)), "history": [[]] * len(asked), "target": asked},
             schema=dict(schema.SPLIT),
         )
-        table = to_table(range(len(asked)), lists)
+        table = lists.to_table(range(len(asked)))
         each = per_user(table, targets, num_items=len(self.items), ks=fidelity.KS, where=task)
         right = {f"recall@{k}": float(each[f"recall@{k}"].mean()) for k in fidelity.KS}  # type: ignore[arg-type]
         chance = {f"recall@{k}": min(1.0, k / len(self.items)) for k in fidelity.KS}

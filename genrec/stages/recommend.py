@@ -8,7 +8,7 @@ import polars as pl
 from genrec import schema
 from genrec.bundle import Bundle
 from genrec.processes import Processes
-from genrec.recommender import Lists, Recommender, to_table
+from genrec.recommender import RecommendedLists, Recommender
 from genrec.retrieve.fusion import pooled
 from genrec.stages import EVALUATED, Context, lists_of
 
@@ -31,7 +31,7 @@ def run(context: Context) -> None:
         lists = _lists(context, recommender, split, targets, processes)
         if not processes.first:
             continue
-        table = to_table(targets["user"].to_list(), lists)
+        table = lists.to_table(targets["user"])
         schema.write(
             context.out / schema.recommendations_file(split), table, schema.RECOMMENDATIONS
         )
@@ -46,7 +46,7 @@ def _lists(
     split: str,
     targets: pl.DataFrame,
     processes: Processes,
-) -> Lists:
+) -> RecommendedLists:
     section = context.section
     examples = schema.read_examples(context.inputs["compose"] / f"{split}.parquet")
     return recommender.recommend(

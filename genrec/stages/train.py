@@ -29,7 +29,7 @@ from genrec.lm.model import (
 from genrec.lm.packing import masked_attention
 from genrec.lm.train import train
 from genrec.processes import Processes
-from genrec.recommender import Recommender, to_table
+from genrec.recommender import Recommender
 from genrec.sid import SIDTrie
 from genrec.sid.quantizer import load_codebooks
 from genrec.stages import Context
@@ -153,7 +153,7 @@ def _validation(
                 num_beams=20,
                 exclude=sample["history"].to_list(),  # one way to select, whatever `mask_seen` says
             )
-        table = to_table(sample["user"].to_list(), lists)
+        table = lists.to_table(sample["user"])
         found = per_user(table, sample, ks=(10,), num_items=len(sids), where="valid")
         return {name: float(found[name].to_numpy().mean()) for name in ("recall@10", METRIC)}
 

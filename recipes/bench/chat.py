@@ -23,14 +23,13 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from genrec.serve.shop import open_shop
 
 from genrec.pipeline import Pipeline
 from genrec.serve.chat.listing import Asker
 from genrec.serve.chat.messages import Message
 from genrec.serve.chat.reply import Reply, respond
-from genrec.serve.live import Edition, Live
-from genrec.serve.recommend import SEARCH, WRITTEN, Ask, known_systems
+from genrec.serve.models import ModelRegistry, ModelVersion
+from genrec.serve.recommend import SEARCH, WRITTEN, ListRequest, known_systems
 from genrec.serve.settings import Settings
 from recipes.bench.chat_wishes import NOUNS, SAID, Wish, make_wishes
 
@@ -67,39 +66,39 @@ def main() -> None:
 async def measure(pipeline: Pipeline, *, count: int, seed: int) -> dict[str, list[Row]]:
     """Returns the tables `wishes` and `refinements`."""
     limits = Settings(max_queue=100_000, timeout=600)
-    live = Live(lambda: open_shop(pipeline), limits)
-    await live.start()
-    async with live.edition() as edition:
-        truth = true_items(pipeline, edition)
+    registry = ModelRegistry(lambda: pipeline.bundle().open(), limits)
+    await registry.start()
+    async with registry.current() as served:
+        truth = true_items(pipeline, served)
         wishes = make_wishes(truth, count=count, seed=seed)
         measured = {
-            "wishes": await wished(edition, wishes),
-            "refinements": await refined(edition, truth, wishes, seed=seed),
+            "wishes": await wished(served, wishes),
+            "refinements": await refined(served, truth, wishes, seed=seed),
         }
-    await live.close()
+    await registry.close()
     return measured
 
 
-def true_items(pipeline: Pipeline, edition: Edition) -> pl.DataFrame:
+def true_items(pipeline: Pipeline, served: ModelVersion) -> pl.DataFrame:
     """Returns the truth of the served items, row i is item i, with their prices."""
-    served = edition.shop.items.select("item_id", pl.col("price").cast(pl.Float64))
+    items = served.bundle.items.select("item_id", pl.col("price").cast(pl.Float64))
     truth = pl.read_parquet(pipeline["prepare"] / "truth" / "items.parquet")
-    return served.join(truth, on="item_id", how="left", maintain_order="left")
+    return items.join(truth, on="item_id", how="left", maintain_order="left")
 
 
-async def wished(edition: Edition, wishes: Sequence[Wish]) -> list[Row]:
+async def wished(served: ModelVersion, wishes: Sequence[Wish]) -> list[Row]:
     """Returns hit@5 and found@5 by system, alone and in the chat."""
     systems: list[str | None] = ["popular", SEARCH, WRITTEN, None]
     rows = []
     for system in systems:
-        if system is not None and system not in known_systems(edition.shop):
+        if system is not None and system not in known_systems(served.bundle):
             continue
-        asks = [Ask((), K, text=wish.text, system=system) for wish in wishes]
-        alone = await asyncio.gather(*(edition.recommend(ask) for ask in asks))
+        requests = [ListRequest((), K, text=wish.text, system=system) for wish in wishes]
+        alone = await asyncio.gather(*(served.recommend(ask) for ask in requests))
         rows.append(_scored(system, "alone", [[r.item for r in one] for one in alone], wishes))
         asker = Asker(k=K, system=system)
         said = [[Message(role="user", content=wish.text)] for wish in wishes]
-        answers = await asyncio.gather(*(respond(edition, one, asker) for one in said))
+        answers = await asyncio.gather(*(respond(served, one, asker) for one in said))
         lists = [[r.item for r in answer.found] for answer in answers]
         rows.append(_scored(system, "in the chat", lists, wishes))
     return rows
@@ -126,15 +125,12 @@ def _scored(
 
 
 async def refined(
-    edition: Edition, truth: pl.DataFrame, wishes: Sequence[Wish], *, seed: int
+    served: ModelVersion, truth: pl.DataFrame, wishes: Sequence[Wish], *, seed: int
 ) -> list[Row]:
     """Returns how far each kind of refinement is respected."""
     rng = np.random.default_rng([seed, 7])
     first = await asyncio.gather(
-        *(
-            respond(edition, [Message(role="user", content=wish.text)], Asker(k=K))
-            for wish in wishes
-        )
+        *(respond(served, [Message(role="user", content=wish.text)], Asker(k=K)) for wish in wishes)
     )
     found: dict[str, list[Row]] = {}
     for wish, answer in zip(wishes, first, strict=True):
@@ -144,7 +140,7 @@ async def refined(
                 Message(role="assistant", content=answer.text),
                 Message(role="user", content=text),
             ]
-            second = await respond(edition, messages, Asker(k=K))
+            second = await respond(served, messages, Asker(k=K))
             shown = [truth.row(one.item, named=True) for one in second.found]
             found.setdefault(name, []).append(
                 {

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from genrec.ablate.statistics import holm, spread
+from genrec.ablate.table import holm, spread
 from genrec.evaluate import interval, resampled_means
 
 # What is asked, and which of the three kinds of validation queries stands for it.

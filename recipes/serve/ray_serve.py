@@ -33,11 +33,11 @@ def app(args: dict[str, str]) -> Application:
     def build() -> FastAPI:  # runs in the replica
         from genrec.serve.app import create_app
         from genrec.serve.command import opener, read_key
-        from genrec.serve.live import Live
+        from genrec.serve.models import ModelRegistry
         from genrec.serve.settings import Settings
 
         settings = Settings(key=read_key(None))
-        return create_app(Live(opener(recipe, overrides, engine, ()), settings), settings)
+        return create_app(ModelRegistry(opener(recipe, overrides, engine, ()), settings), settings)
 
     deployment = serve.deployment(
         serve.ingress(build)(),

@@ -3,7 +3,7 @@
     python recipes/vllm/serve.py recipes/demo.yaml
     python recipes/vllm/serve.py recipes/demo.yaml seed=3 -- --port 8001 --gpu-memory-utilization 0.5
 
-The recipe must have been run up to `train`. What stands after `--` goes to vLLM as it is.
+The recipe must have been run up to `train`. What follows `--` goes to vLLM as it is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from genrec.bundle import served_name
 from genrec.decode.vllm_constraint import save_constraint
 from genrec.decode.vllm_start import PROCESSOR
 from genrec.lm.batch import code_token_ids
-from genrec.sid.trie import SIDTrie
 
 
 def main() -> None:
@@ -36,13 +35,14 @@ def main() -> None:
     parser.add_argument("--constraint", type=Path, default=Path("sid_constraint.safetensors"))
     args = parser.parse_args(sys.argv[1:split])
     pipeline = genrec.Pipeline.load(args.recipe, *args.overrides)
-    folder = pipeline["train"].path / "merged"
-    trie = SIDTrie(pipeline["quantize"].load())
+    trained, trie = pipeline["train"], pipeline.bundle().trie
+    assert trie is not None, "train has been run"
+    folder = trained / "merged"
     tokens = code_token_ids(AutoTokenizer.from_pretrained(folder), trie.num_codes)
     save_constraint(args.constraint, trie, tokens)
     settings = {"genrec": {"constraint": str(args.constraint.resolve()), "default": "constrain"}}
     # Clients ask for the second name: it is found only where catalogue and weights are theirs.
-    names = ["genrec", served_name(pipeline["train"])]
+    names = ["genrec", served_name(trained)]
     command = [*_server(str(folder)), "--served-model-name", *names]
     command += ["--logits-processors", PROCESSOR, "--logprobs-mode", "processed_logits"]
     command += ["--max-logprobs", "-1", "--generation-config", "vllm"]

@@ -10,10 +10,8 @@ from rich.console import Console
 from scipy import stats
 
 from genrec.ablate import console_tables
-from genrec.ablate.results import Measured
 from genrec.ablate.show import markdown
-from genrec.ablate.statistics import holm, over_seeds, over_users, spread
-from genrec.ablate.table import compare
+from genrec.ablate.table import Measured, compare, holm, over_seeds, over_users, spread
 
 
 def test_spread_is_mean_and_sample_deviation() -> None:

@@ -1,4 +1,4 @@
-"""A small finished shop with pictures, an LLM, two retrievers and a fusion."""
+"""A small finished recipe with images, an LLM, three retrievers and a fusion."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from genrec import Pipeline
 from genrec.bundle import Bundle
 from genrec.serve.app import create_app
-from genrec.serve.live import Live
+from genrec.serve.models import ModelRegistry
 from genrec.serve.settings import Settings
 
 RECIPE = """
@@ -46,16 +46,16 @@ def pipeline(shared_folder: Callable[[str], AbstractContextManager[Path]]) -> Pi
 
 
 @pytest.fixture(scope="session")
-def shop(pipeline: Pipeline) -> Bundle:
+def bundle(pipeline: Pipeline) -> Bundle:
     return pipeline.bundle().open()
 
 
 @pytest.fixture(scope="session")
-def client(shop: Bundle) -> Iterator[TestClient]:
+def client(bundle: Bundle) -> Iterator[TestClient]:
     """A started application without a key."""
     settings = Settings()
-    with TestClient(create_app(Live(lambda: shop, settings), settings)) as found:
-        yield found
+    with TestClient(create_app(ModelRegistry(lambda: bundle, settings), settings)) as client:
+        yield client
 
 
 @contextmanager

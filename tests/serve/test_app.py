@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from genrec.bundle import Bundle
 from genrec.serve.app import create_app
 from genrec.serve.chat.guide import guide_of
-from genrec.serve.live import Live
+from genrec.serve.models import ModelRegistry
 from genrec.serve.schemas import RecommendationsRequest
 from genrec.serve.settings import Settings
 
@@ -27,9 +27,9 @@ def operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def test_the_catalogue_is_read_before_anybody_chats(shop: Bundle) -> None:
-    other, settings = shop.replace(), Settings()
-    with TestClient(create_app(Live(lambda: other, settings), settings)):
+def test_the_catalogue_is_read_before_anybody_chats(bundle: Bundle) -> None:
+    other, settings = bundle.replace(), Settings()
+    with TestClient(create_app(ModelRegistry(lambda: other, settings), settings)):
         assert id(other) in guide_of._of
 
 
@@ -116,13 +116,15 @@ def test_one_shape_for_errors(
     assert answered.json()["error"]["type"] == kind
 
 
-def test_a_bug_is_a_500_that_tells_nothing(shop: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bug_is_a_500_that_tells_nothing(
+    bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
     def broken(history: object) -> None:
         raise RuntimeError("the secret of u0042")
 
-    settings, other = Settings(), shop.replace(prompt=broken)
-    with TestClient(create_app(Live(lambda: other, settings), settings)) as client:
-        body = {"history": [shop.items["item_id"][0]]}
+    settings, other = Settings(), bundle.replace(prompt=broken)
+    with TestClient(create_app(ModelRegistry(lambda: other, settings), settings)) as client:
+        body = {"history": [bundle.items["item_id"][0]]}
         found = client.post("/v1/recommendations", json=body, headers={"x-request-id": "r1"})
         assert client.get("/healthz").status_code == 200
         metrics = client.get("/metrics").text

@@ -6,9 +6,15 @@ from typing import Any
 
 import pytest
 
-from genrec.serve.guard import Buckets, Guard
+from genrec.serve.guard import (
+    COOKIE,
+    COOKIE_LIFETIME,
+    Buckets,
+    Guard,
+    cookie_is_valid,
+    issue_cookie,
+)
 from genrec.serve.settings import Settings
-from genrec.serve.web import cookie
 
 KEY = "correct-horse-battery"
 Reply = tuple[int, dict[str, str], bytes]
@@ -109,15 +115,15 @@ def test_without_a_header_and_what_needs_no_key() -> None:
     assert ask(Guard(Echo(), Settings()))[0] == 200
 
 
-def test_a_browser_is_sent_to_the_door_and_comes_back_with_a_cookie() -> None:
+def test_a_browser_is_sent_to_the_login_and_comes_back_with_a_cookie() -> None:
     guard = Guard(Echo(), Settings(key=KEY))
     status, headers, _ = ask(guard, path="/items/a&b=?", method="GET", accept="text/html,*/*")
     assert (status, headers["location"]) == (303, "/login?next=%2Fitems%2Fa%26b%3D%3F")
     assert ask(guard, path="/", method="POST", accept="text/html")[0] == 401
-    named = f"theme=dark; {cookie.NAME}="
-    assert ask(guard, path="/", cookie=named + cookie.issue(KEY))[0] == 200
-    assert ask(guard, path="/", cookie=named + cookie.issue(KEY + "x"))[0] == 401
-    assert ask(guard, path="/", cookie=named + cookie.issue(KEY, now=0))[0] == 401
+    named = f"theme=dark; {COOKIE}="
+    assert ask(guard, path="/", cookie=named + issue_cookie(KEY))[0] == 200
+    assert ask(guard, path="/", cookie=named + issue_cookie(KEY + "x"))[0] == 401
+    assert ask(guard, path="/", cookie=named + issue_cookie(KEY, now=0))[0] == 401
     assert ask(guard, path="/", cookie=named)[0] == 401
 
 
@@ -228,3 +234,26 @@ def test_other_sites_pages_cannot_post(headers: dict[str, str], status: int) -> 
     guard: Callable[..., Any] = Guard(Echo(), Settings())
     assert ask(guard, **headers)[0] == status
     assert ask(guard, method="GET", **headers)[0] == 200
+
+
+def test_a_cookie_is_valid_until_its_time_is_over() -> None:
+    value = issue_cookie(KEY, now=1000)
+    assert cookie_is_valid(KEY, value, now=1000)
+    assert cookie_is_valid(KEY, value, now=999 + COOKIE_LIFETIME)
+    assert not cookie_is_valid(KEY, value, now=1000 + COOKIE_LIFETIME)
+    assert cookie_is_valid(KEY, issue_cookie(KEY))
+    assert KEY not in value
+
+
+def test_another_key_makes_a_cookie_worthless() -> None:
+    assert not cookie_is_valid("another key", issue_cookie(KEY))
+
+
+@pytest.mark.parametrize("forged", ["", ".", "x", "9999999999", "9999999999.", "é.ü", ".." * 50])
+def test_a_cookie_that_was_not_issued(forged: str) -> None:
+    assert not cookie_is_valid(KEY, forged)
+
+
+def test_a_longer_time_needs_the_key() -> None:
+    expires, _, signature = issue_cookie(KEY, now=1000).partition(".")
+    assert not cookie_is_valid(KEY, f"{int(expires) + 1}.{signature}", now=1000)

@@ -7,8 +7,9 @@ from hypothesis import given, strategies as st
 
 from genrec.serve.chat.facets import Facets, Range
 from genrec.serve.chat.lexicon import load_lexicon
-from genrec.serve.filters import Filter, mask
+from genrec.serve.columns import Columns
 from genrec.serve.numbers import numbers_of
+from genrec.serve.schemas import Filter
 
 
 @pytest.mark.parametrize(
@@ -110,10 +111,16 @@ def test_chat_and_filters_agree() -> None:
             "price": CELLS,
         }
     )
-    facets = Facets(items, load_lexicon())
+    facets = Facets(Columns(items), load_lexicon())
     for low, high in ((-np.inf, 40), (40, np.inf), (39.99, 39.99), (1000, 1300)):
         bounds = {"min": low} if np.isfinite(low) else {}
         bounds |= {"max": high} if np.isfinite(high) else {}
-        found = mask(items, {"price": Filter(**bounds)})
+        found = Columns(items).mask({"price": Filter(**bounds)})
         assert found.tolist() == facets.within(Range("price", low, high)).tolist()
-    assert np.flatnonzero(mask(items, {"price": Filter(max=40)})).tolist() == [0, 2, 3, 7, 9]
+    assert np.flatnonzero(Columns(items).mask({"price": Filter(max=40)})).tolist() == [
+        0,
+        2,
+        3,
+        7,
+        9,
+    ]

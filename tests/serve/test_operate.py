@@ -3,14 +3,13 @@
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 from fastapi.testclient import TestClient
 
 from genrec.bundle import Bundle
 from genrec.serve.app import create_app
-from genrec.serve.live import Live
+from genrec.serve.models import ModelRegistry
 from genrec.serve.operate import JsonLines, log
 from genrec.serve.settings import Settings
 
@@ -37,8 +36,8 @@ def lines() -> Iterator[Lines]:
     log.removeHandler(handler)
 
 
-def serving(shop: Bundle, settings: Settings) -> TestClient:
-    return TestClient(create_app(Live(lambda: shop, settings), settings))
+def serving(bundle: Bundle, settings: Settings) -> TestClient:
+    return TestClient(create_app(ModelRegistry(lambda: bundle, settings), settings))
 
 
 def value(metrics: str, line: str) -> float:
@@ -46,9 +45,9 @@ def value(metrics: str, line: str) -> float:
     return found
 
 
-def test_a_request_is_one_line_without_its_words(shop: Bundle, lines: Lines) -> None:
-    user = next(iter(shop.histories))
-    with serving(shop, Settings()) as client:
+def test_a_request_is_one_line_without_its_words(bundle: Bundle, lines: Lines) -> None:
+    user = next(iter(bundle.histories))
+    with serving(bundle, Settings()) as client:
         client.post("/v1/recommendations", json={"query": SECRET, "user": user})
         client.get(f"/v1/items/{user}?{user}", headers={"x-request-id": "r7"})
         client.get(f"/{user}")
@@ -64,9 +63,9 @@ def test_a_request_is_one_line_without_its_words(shop: Bundle, lines: Lines) -> 
     assert not any(user in line or "surprise" in line for line in lines.lines)
 
 
-def test_words_are_logged_if_asked_for(shop: Bundle, lines: Lines) -> None:
-    user = next(iter(shop.histories))
-    with serving(shop, Settings(log_text=True)) as client:
+def test_words_are_logged_if_asked_for(bundle: Bundle, lines: Lines) -> None:
+    user = next(iter(bundle.histories))
+    with serving(bundle, Settings(log_text=True)) as client:
         client.post("/v1/recommendations", json={"query": SECRET, "user": user})
         said = [{"role": "user", "content": SECRET}]
         client.post("/v1/chat/completions", json={"messages": said, "user": user})
@@ -75,12 +74,12 @@ def test_words_are_logged_if_asked_for(shop: Bundle, lines: Lines) -> None:
         assert (found["query"], found["user"], found["path"]) == (SECRET, user, path)
 
 
-def test_a_bug_s_line_says_where_and_not_what(shop: Bundle, lines: Lines) -> None:
+def test_a_bug_s_line_says_where_and_not_what(bundle: Bundle, lines: Lines) -> None:
     def broken(history: object) -> None:
         raise RuntimeError(SECRET)
 
-    with serving(replace(shop, prompt=broken), Settings()) as client:
-        client.post("/v1/recommendations", json={"history": [shop.items["item_id"][0]]})
+    with serving(bundle.replace(prompt=broken), Settings()) as client:
+        client.post("/v1/recommendations", json={"history": [bundle.items["item_id"][0]]})
     error = json.loads(lines.lines[0])
     assert (error["level"], error["error"]) == ("error", "RuntimeError")
     assert any("broken" in place for place in error["trace"])
@@ -90,8 +89,8 @@ def test_a_bug_s_line_says_where_and_not_what(shop: Bundle, lines: Lines) -> Non
     assert SECRET in JsonLines(text=True).format(record)
 
 
-def test_metrics_count(shop: Bundle) -> None:
-    with serving(shop, Settings(rate=0.01, burst=8)) as client:
+def test_metrics_count(bundle: Bundle) -> None:
+    with serving(bundle, Settings(rate=0.01, burst=8)) as client:
         for _ in range(3):
             assert client.post("/v1/recommendations", json={"history": []}).status_code == 200
         client.post("/v1/recommendations", json={})
@@ -114,27 +113,32 @@ def test_metrics_count(shop: Bundle) -> None:
     assert "xxx" not in text
 
 
-def test_health(shop: Bundle) -> None:
-    with serving(shop, Settings(key=KEY)) as client:
+def test_health(bundle: Bundle) -> None:
+    with serving(bundle, Settings(key=KEY)) as client:
         assert client.get("/healthz").json() == {
             "status": "ok",
-            "model": shop.name,
-            "version": shop.version,
+            "model": bundle.name,
+            "version": bundle.version,
             "waiting": 0,
         }
 
 
-def test_reload(shop: Bundle, lines: Lines) -> None:
-    shops: list[Bundle | Exception] = [shop, shop, replace(shop, version="2"), ValueError("half")]
+def test_reload(bundle: Bundle, lines: Lines) -> None:
+    bundles: list[Bundle | Exception] = [
+        bundle,
+        bundle,
+        bundle.replace(version="2"),
+        ValueError("half"),
+    ]
 
     def opened() -> Bundle:
-        found = shops.pop(0)
+        found = bundles.pop(0)
         if isinstance(found, Exception):
             raise found
         return found
 
     settings = Settings(key=KEY)
-    with TestClient(create_app(Live(opened, settings), settings)) as client:
+    with TestClient(create_app(ModelRegistry(opened, settings), settings)) as client:
         assert client.post("/admin/reload").status_code == 401
         client.headers["authorization"] = f"Bearer {KEY}"
         assert client.post("/admin/reload").json()["changed"] is False

@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from genrec.bundle import Bundle
 from genrec.serve.app import create_app
-from genrec.serve.live import Live
-from genrec.serve.recommend import Ask, answer
+from genrec.serve.models import ModelRegistry
+from genrec.serve.recommend import ListRequest, recommend
 from genrec.serve.settings import Settings
 
 Listening = Callable[[FastAPI], AbstractContextManager[str]]
@@ -39,12 +39,14 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("words", HOSTILE)
-def test_a_wish_finds_items_whatever_it_says(client: TestClient, shop: Bundle, words: str) -> None:
+def test_a_wish_finds_items_whatever_it_says(
+    client: TestClient, bundle: Bundle, words: str
+) -> None:
     answered = client.post("/v1/recommendations", json={"query": words, "k": 5})
     assert answered.status_code == 200, answered.text
     assert answered.headers["content-type"] == "application/json"
     for one in answered.json()["recommendations"]:
-        assert one["item"]["id"] in shop.rows
+        assert one["item"]["id"] in bundle.rows
 
 
 @pytest.mark.parametrize("words", HOSTILE)
@@ -67,17 +69,17 @@ def test_a_megabyte(client: TestClient) -> None:
     assert (answered.status_code, answered.json()["error"]["type"]) == (413, "too_large")
 
 
-def test_words_in_the_catalogue_are_words(shop: Bundle) -> None:
+def test_words_in_the_catalogue_are_words(bundle: Bundle) -> None:
     """A title that spells SIDs and markup changes no list, and comes back as the text that it is."""
-    titles = [INJECTION, *shop.items["title"].to_list()[1:]]
-    other = shop.replace(items=shop.items.with_columns(title=pl.Series(titles)))
-    plain = answer(shop, [Ask((0, 3), 60)])
-    assert [one.item for one in answer(other, [Ask((0, 3), 60)])[0]] == [
+    titles = [INJECTION, *bundle.items["title"].to_list()[1:]]
+    other = bundle.replace(items=bundle.items.with_columns(title=pl.Series(titles)))
+    plain = recommend(bundle, [ListRequest((0, 3), 60)])
+    assert [one.item for one in recommend(other, [ListRequest((0, 3), 60)])[0]] == [
         one.item for one in plain[0]
     ]
     limits = Settings()
-    with TestClient(create_app(Live(lambda: other, limits), limits)) as client:
-        found = client.get(f"/v1/items/{shop.items['item_id'][0]}")
+    with TestClient(create_app(ModelRegistry(lambda: other, limits), limits)) as client:
+        found = client.get(f"/v1/items/{bundle.items['item_id'][0]}")
     assert found.json()["title"] == INJECTION
 
 
@@ -103,9 +105,9 @@ def test_any_json_is_answered(client: TestClient, body: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def url(shop: Bundle, listening: Listening) -> Iterator[str]:
+def url(bundle: Bundle, listening: Listening) -> Iterator[str]:
     limits = Settings(timeout=10)
-    with listening(create_app(Live(lambda: shop, limits), limits)) as found:
+    with listening(create_app(ModelRegistry(lambda: bundle, limits), limits)) as found:
         yield found
 
 
@@ -142,7 +144,7 @@ def test_the_document_is_true(url: str) -> None:
     assert len(asked) > 50
 
 
-def test_who_leaves_frees_their_place(shop: Bundle, listening: Listening) -> None:
+def test_who_leaves_frees_their_place(bundle: Bundle, listening: Listening) -> None:
     """The engine is held; a client that closes its socket is neither queued nor computed for."""
     held = threading.Event()
     asked: list[int] = []
@@ -150,11 +152,11 @@ def test_who_leaves_frees_their_place(shop: Bundle, listening: Listening) -> Non
     def prompt(history: Any) -> Any:
         asked.append(len(history))
         held.wait(10)
-        return shop.prompt(history)
+        return bundle.prompt(history)
 
     limits = Settings(max_batch=1, max_queue=2)
-    live = Live(lambda: shop.replace(prompt=prompt), limits)
-    ids = shop.items["item_id"].to_list()
+    registry = ModelRegistry(lambda: bundle.replace(prompt=prompt), limits)
+    ids = bundle.items["item_id"].to_list()
 
     async def main(url: str) -> list[Any]:
         async with httpx.AsyncClient(base_url=url, timeout=20) as http:
@@ -177,7 +179,7 @@ def test_who_leaves_frees_their_place(shop: Bundle, listening: Listening) -> Non
             held.set()
             return [full, await first, await late]
 
-    with listening(create_app(live, limits)) as url:
+    with listening(create_app(registry, limits)) as url:
         full, first, late = asyncio.run(main(url))
         left = httpx.get(f"{url}/metrics").text
     assert (full.status_code, first.status_code, late.status_code) == (429, 200, 200)
@@ -186,12 +188,14 @@ def test_who_leaves_frees_their_place(shop: Bundle, listening: Listening) -> Non
     assert re.search(r'route="/v1/recommendations",status="499"} 2\.0', left)
 
 
-def test_it_is_too_late(shop: Bundle) -> None:
+def test_it_is_too_late(bundle: Bundle) -> None:
     def slow(history: Any) -> Any:
         time.sleep(0.6)
-        return shop.prompt(history)
+        return bundle.prompt(history)
 
     limits = Settings(timeout=0.2)
-    with TestClient(create_app(Live(lambda: shop.replace(prompt=slow), limits), limits)) as client:
+    with TestClient(
+        create_app(ModelRegistry(lambda: bundle.replace(prompt=slow), limits), limits)
+    ) as client:
         answered = client.post("/v1/recommendations", json={"history": []})
     assert (answered.status_code, answered.json()["error"]["type"]) == (504, "timeout")

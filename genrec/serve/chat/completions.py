@@ -32,10 +32,10 @@ from genrec.serve.chat.messages import (
     Usage,
 )
 from genrec.serve.chat.reply import Reply, respond
-from genrec.serve.filters import mask
-from genrec.serve.live import Edition
+from genrec.serve.columns import columns_of
+from genrec.serve.http import TheRegistry, TheWording
+from genrec.serve.models import ModelVersion
 from genrec.serve.operate import note
-from genrec.serve.parts import TheLive, TheWording
 from genrec.serve.recommend import Unanswerable
 from genrec.serve.resolve import history_of
 from genrec.serve.schemas import Recommendation
@@ -56,7 +56,7 @@ _WORD = re.compile(r"\s*\S+")
     },
 )
 async def create_chat_completion(
-    body: ChatRequest, request: Request, live: TheLive, wording: TheWording
+    body: ChatRequest, request: Request, registry: TheRegistry, wording: TheWording
 ) -> Any:
     """Goes on with a conversation about the shop's items.
 
@@ -70,17 +70,17 @@ async def create_chat_completion(
     """
     check(body)
     note(request, user=body.user, query=body.messages[-1].text)
-    async with live.edition() as edition, asyncio.timeout(edition.timeout):
-        if body.model not in ("", edition.shop.name):
-            raise HTTPException(404, f"no model of this name; there is {edition.shop.name!r}")
-        asker = await asyncio.to_thread(_asker, edition.shop, body)
+    async with registry.current() as served, asyncio.timeout(served.timeout):
+        if body.model not in ("", served.bundle.name):
+            raise HTTPException(404, f"no model of this name; there is {served.bundle.name!r}")
+        asker = await asyncio.to_thread(_asker, served.bundle, body)
         try:
-            reply = await respond(edition, body.messages, asker, wording=wording)
+            reply = await respond(served, body.messages, asker, wording=wording)
         except Unanswerable as error:
             raise HTTPException(400, str(error)) from error
-        found = await _recommendations(edition, reply, asker, explain=body.explain)
-        shop = edition.shop
-    answer = _Completion(shop, body, reply, found)
+        found = await _recommendations(served, reply, asker, explain=body.explain)
+        bundle = served.bundle
+    answer = _Completion(bundle, body, reply, found)
     if body.stream:
         return StreamingResponse(answer.events(), media_type="text/event-stream")
     return answer.whole()
@@ -97,37 +97,37 @@ def check(body: ChatRequest) -> None:
             raise HTTPException(400, why)
 
 
-def _asker(shop: Bundle, body: ChatRequest) -> Asker:
+def _asker(bundle: Bundle, body: ChatRequest) -> Asker:
     # OpenAI's `user` is any word that tells callers apart, so one that we do not know is no error.
-    user = body.user if body.history is None and body.user in shop.histories else None
+    user = body.user if body.history is None and body.user in bundle.histories else None
     try:
-        history = history_of(shop, user=user, history=body.history)
-        allowed = mask(shop.items, body.filters) if body.filters else None
+        history = history_of(bundle, user=user, history=body.history)
+        allowed = columns_of(bundle).mask(body.filters) if body.filters else None
     except ValueError as error:
         raise HTTPException(400, str(error)) from error
     return Asker(tuple(history), body.k, allowed)
 
 
 async def _recommendations(
-    edition: Edition, reply: Reply, asker: Asker, *, explain: bool
+    served: ModelVersion, reply: Reply, asker: Asker, *, explain: bool
 ) -> list[Recommendation]:
     items = [one.item for one in reply.found]
     if not explain or not items:
-        return present.recommendations(edition.shop, reply.found)
-    influences = await edition.influence((*asker.history, *reply.state.liked), items)
-    reasons = present.reasons(edition.shop, items, influences)
-    return present.recommendations(edition.shop, reply.found, reasons)
+        return present.recommendations(served.bundle, reply.found)
+    influences = await served.influence((*asker.history, *reply.state.liked), items)
+    reasons = present.reasons(served.bundle, items, influences)
+    return present.recommendations(served.bundle, reply.found, reasons)
 
 
 class _Completion:
     """One answer in the protocol's words."""
 
     def __init__(
-        self, shop: Bundle, body: ChatRequest, reply: Reply, found: Sequence[Recommendation]
+        self, bundle: Bundle, body: ChatRequest, reply: Reply, found: Sequence[Recommendation]
     ) -> None:
         self._body, self._reply, self._found = body, reply, list(found)
         self._id, self._created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
-        self._name, self._version = shop.name, shop.version[:16]
+        self._name, self._version = bundle.name, bundle.version[:16]
         words = _WORD.findall(reply.text)
         self._calls: list[MadeCall] | None = None
         self._finish: Finish = "stop"
@@ -137,7 +137,7 @@ class _Completion:
             words = words[: body.limit]
             self._finish = "length" if self._calls is None else self._finish
         self._words = words
-        self._liked = [present.item(shop, number) for number in reply.liked]
+        self._liked = [present.item(bundle, number) for number in reply.liked]
         self._listed = [Listed(id=one.item.id, title=one.item.title) for one in self._found]
 
     @property

@@ -18,15 +18,13 @@ from scipy.sparse import csc_matrix
 
 from genrec.serve.chat.calling import Callings
 from genrec.serve.chat.lexicon import Lexicon, Token, clean, stem, tokens
-from genrec.serve.numbers import numbers_of
+from genrec.serve.columns import Columns
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.integer[Any]]
-_NOT_FACETS = ("item", "item_id", "title", "description", "image", "caption", "interests")
 _PARTS = re.compile(r"\s*[,|>;]\s*")  # "Kitchen > Cups", "Tools, Tapes"
 _LONG = 20_000  # characters of an item's text that are read
 _LONGEST = 5  # words of a column's value that a message may name
-_NUMERIC = 0.8  # a column of numbers: so many of its values are some
 _COMMON = 0.5  # a caption's word that more items share tells them not apart
 
 
@@ -64,21 +62,20 @@ class Facets:
     """The facets of one catalogue.
 
     Args:
-        items: the catalogue, with `caption` and `interests` where they were made.
+        typed: the catalogue's columns.
         lexicon: related words and the names of columns.
     """
 
-    def __init__(self, items: pl.DataFrame, lexicon: Lexicon) -> None:
+    def __init__(self, typed: Columns, lexicon: Lexicon) -> None:
+        items = typed.table
         self.lexicon, self.size = lexicon, len(items)
         self.callings = Callings(items, lexicon)
         self.numbers = {
-            name: numbers
-            for name in items.columns
-            if (numbers := _numbers(items, name)) is not None
+            name: typed[name].numbers.fill_null(np.nan).to_numpy() for name in typed.numeric
         }
         self._rows: dict[Trait, Ints] = {}  # of the columns' values
         self._phrases: dict[tuple[str, ...], list[Trait]] = {}
-        columns = [c for c in items.columns if c not in (*_NOT_FACETS, *self.numbers)]
+        columns = [name for name in typed.attributes if name not in self.numbers]
         for name in columns:
             self._add_column(name, items[name])
         self.kind = next((c for c in lexicon.kinds if c in columns), None)
@@ -221,14 +218,3 @@ def _split(value: Any) -> list[str]:
         return []
     parts = value if isinstance(value, list) else _PARTS.split(str(value))
     return [str(part).strip() for part in parts if str(part).strip()]
-
-
-def _numbers(items: pl.DataFrame, name: str) -> npt.NDArray[np.float64] | None:
-    """A column as numbers, NaN where there is none; None if it is not one of numbers."""
-    column = items[name]
-    if name in _NOT_FACETS or isinstance(column.dtype, pl.List) or not column.count():
-        return None
-    numbers = numbers_of(column)
-    if numbers.count() < _NUMERIC * column.count():
-        return None
-    return numbers.fill_null(np.nan).to_numpy()

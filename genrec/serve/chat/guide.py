@@ -1,4 +1,4 @@
-"""What chat needs to know of a shop, made once for each that is opened."""
+"""What chat needs to know of a bundle, made once for each that is opened."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from genrec.serve.chat.facets import Facets
 from genrec.serve.chat.lexicon import load_lexicon
 from genrec.serve.chat.names import Names
 from genrec.serve.chat.titles import Titles
+from genrec.serve.columns import columns_of
 
 
 class Guide:
-    """What a shop's catalogue can be asked for, and how its items are named.
+    """What a catalogue can be asked for, and how its items are named.
 
     Args:
-        shop: whose catalogue.
+        bundle: whose catalogue.
     """
 
-    def __init__(self, shop: Bundle) -> None:
-        self._items = shop.items
-        self.facets = Facets(shop.items, load_lexicon())
-        self.titles = Titles(shop.items)
+    def __init__(self, bundle: Bundle) -> None:
+        self._items = bundle.items
+        self.facets = Facets(columns_of(bundle), load_lexicon())
+        self.titles = Titles(bundle.items)
 
     @cached_property
     def names(self) -> Names:
@@ -32,20 +33,20 @@ class Guide:
 
 
 class _Guides:
-    """One per shop; gone when the shop is."""
+    """One per bundle; gone when the bundle is."""
 
     def __init__(self) -> None:
         self._of: dict[int, Guide] = {}
         self._making = threading.Lock()
 
-    def __call__(self, shop: Bundle) -> Guide:
-        """Returns the shop's guide; the first call reads the catalogue's words."""
+    def __call__(self, bundle: Bundle) -> Guide:
+        """Returns the bundle's guide; the first call reads the catalogue's words."""
         with self._making:
-            found = self._of.get(id(shop))
+            found = self._of.get(id(bundle))
             if found is None:
-                found = Guide(shop)
-                self._of[id(shop)] = found
-                weakref.finalize(shop, self._of.pop, id(shop), None)
+                found = Guide(bundle)
+                self._of[id(bundle)] = found
+                weakref.finalize(bundle, self._of.pop, id(bundle), None)
             return found
 
 

@@ -16,8 +16,8 @@ from genrec.serve.chat.facets import Bools, Facets
 from genrec.serve.chat.guide import Guide
 from genrec.serve.chat.lexicon import clean
 from genrec.serve.chat.messages import MAX_LISTED
-from genrec.serve.live import Edition
-from genrec.serve.recommend import Ask, Recommended
+from genrec.serve.models import ModelVersion
+from genrec.serve.recommend import ListRequest, Recommended
 
 _SEEN = 1000  # what was shown before comes after everything else
 _GROUPS = 3  # lists that are asked for at once
@@ -26,7 +26,7 @@ _POOL = 4  # so many times the items of a list are put in order by a number
 
 @dataclass(frozen=True)
 class Asker:
-    """Who asks, beside what the messages say.
+    """Who requests, beside what the messages say.
 
     Attributes:
         history: item numbers, oldest first.
@@ -42,7 +42,7 @@ class Asker:
 
 
 async def listed(
-    edition: Edition,
+    served: ModelVersion,
     guide: Guide,
     state: State,
     asker: Asker,
@@ -55,10 +55,10 @@ async def listed(
     and the history rank highest. No item breaks a limit.
 
     Args:
-        edition: the shop of the moment.
-        guide: of the shop.
+        served: the model version that answers.
+        guide: of its bundle.
         state: of the conversation.
-        asker: who asks.
+        asker: who requests.
         seen: what was shown already is as good as anything, comes last, or does not come.
     """
     facets = guide.facets
@@ -74,13 +74,15 @@ async def listed(
     history = (*asker.history, *(item for item in state.liked if item not in asker.history))
     may[list(history)] = False
     # A shop whose embedding reads no words still has the traits that they name.
-    text = wish_text(state, edition.shop) if edition.shop.encode is not None else None
+    text = wish_text(state, served.bundle) if served.bundle.encode is not None else None
     k = length(state, asker)
-    asks = [
-        Ask(history, *_ahead(state, facets, group, k), text=text or None, system=asker.system)
+    requests = [
+        ListRequest(
+            history, *_ahead(state, facets, group, k), text=text or None, system=asker.system
+        )
         for group in groups(may, lacks, k)
     ]
-    lists = await asyncio.gather(*(edition.recommend(ask) for ask in asks))
+    lists = await asyncio.gather(*(served.recommend(request) for request in requests))
     if state.order is not None:
         key = facets.sort_key(state.order)
         lists = [sorted(found, key=lambda one: key[one.item]) for found in lists]
@@ -112,7 +114,7 @@ def holds(state: State, facets: Facets) -> Bools:
     """Returns which items break no limit. bool [N].
 
     The kind of thing that is wished for is a limit too, if there is such a thing within the others:
-    who asks for a jacket is not helped by an umbrella of the right colour.
+    who requests for a jacket is not helped by an umbrella of the right colour.
     """
     may = np.ones(facets.size, dtype=bool)
     for trait in state.firm:
@@ -147,14 +149,14 @@ def groups(may: Bools, lacks: npt.NDArray[np.int64], k: int) -> Iterator[Bools]:
         yield may & np.isin(lacks, needed[_GROUPS - 1 :])
 
 
-def wish_text(state: State, shop: Bundle) -> str:
+def wish_text(state: State, bundle: Bundle) -> str:
     """Returns the words to search for: the wish's, and those of the items that others should be like."""
-    like = [_words_of(shop, item) for item in state.alike]
+    like = [_words_of(bundle, item) for item in state.alike]
     return clean(" ".join([*like, state.text]), 1000)
 
 
-def _words_of(shop: Bundle, item: int) -> str:
-    row = shop.items.row(item, named=True)
+def _words_of(bundle: Bundle, item: int) -> str:
+    row = bundle.items.row(item, named=True)
     return clean(f"{row['title']}. {row.get('caption') or row['description'] or ''}", 400)
 
 

@@ -12,8 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
-from genrec.serve.filters import Filter
-from genrec.serve.schemas import MAX_HISTORY, Id, Item, Recommendation
+from genrec.serve.schemas import MAX_HISTORY, Filter, Id, Item, Recommendation
 
 MAX_MESSAGES, MAX_CHARS, MAX_SHOWN, MAX_TOOLS = 200, 32_000, 50, 64
 MAX_LISTED = 20  # items in a list

@@ -20,18 +20,18 @@ _MOST = 5  # items that one question is answered for
 LONG = 300  # characters of one fact
 
 
-def answered(shop: Bundle, guide: Guide, say: Sayings, turn: Turn) -> str:
+def answered(bundle: Bundle, guide: Guide, say: Sayings, turn: Turn) -> str:
     """Returns the answer to a question about items of the last list.
 
     Args:
-        shop: whose items.
-        guide: of the shop.
+        bundle: whose items.
+        guide: of the bundle.
         say: the sentences.
         turn: a question.
     """
     if turn.topic and "." in turn.topic:
         return _extreme(guide, say, turn)
-    lines = [_about(shop, guide, say, turn, item) for item in turn.items[:_MOST]]
+    lines = [_about(bundle, guide, say, turn, item) for item in turn.items[:_MOST]]
     return "\n".join(lines) if lines else say("which_one")
 
 
@@ -50,8 +50,8 @@ def _extreme(guide: Guide, say: Sayings, turn: Turn) -> str:
     )
 
 
-def _about(shop: Bundle, guide: Guide, say: Sayings, turn: Turn, item: int) -> str:
-    row, name = shop.items.row(item, named=True), guide.titles.names[item]
+def _about(bundle: Bundle, guide: Guide, say: Sayings, turn: Turn, item: int) -> str:
+    row, name = bundle.items.row(item, named=True), guide.titles.names[item]
     if turn.parsed.wanted:  # "is the second one red?"
         having = [trait for trait in turn.parsed.wanted if guide.facets.having(trait)[item]]
         if len(having) == len(turn.parsed.wanted):

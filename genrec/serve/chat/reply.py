@@ -19,7 +19,7 @@ from genrec.serve.chat.sayings import Sayings, load_sayings
 from genrec.serve.chat.titles import SEPARATOR
 from genrec.serve.chat.turns import Kind, Turn
 from genrec.serve.chat.wording import Fact, Worded, Wording
-from genrec.serve.live import Edition
+from genrec.serve.models import ModelVersion
 from genrec.serve.recommend import Recommended
 
 _SHORT = 160  # characters of a caption in a list
@@ -70,7 +70,7 @@ class Reply:
 
 
 async def respond(
-    edition: Edition,
+    served: ModelVersion,
     messages: Sequence[Message],
     asker: Asker,
     *,
@@ -79,34 +79,34 @@ async def respond(
     """Answers a conversation.
 
     Args:
-        edition: the shop of the moment.
+        served: the model version that answers.
         messages: oldest first; the last user's message is answered.
         asker: who asks.
         wording: a model that introduces the items; a template does without it.
 
     Raises:
-        Overloaded, TimeoutError: as `Edition.recommend`.
+        Overloaded, TimeoutError: as `ModelVersion.recommend`.
     """
     begun = time.monotonic()
-    guide = await asyncio.to_thread(guide_of, edition.shop)
+    guide = await asyncio.to_thread(guide_of, served.bundle)
     state, turn = await asyncio.to_thread(converse, messages, guide.facets, guide.titles)
     say = load_sayings()
     if turn is None or turn.kind is Kind.TALK:
         topic = turn.topic if turn is not None and turn.topic else "greeting"
         return Reply(Kind.TALK, say(topic), state=state)
     if turn.kind is Kind.QUESTION:
-        return Reply(turn.kind, answered(edition.shop, guide, say, turn), state=state)
+        return Reply(turn.kind, answered(served.bundle, guide, say, turn), state=state)
     if turn.kind is Kind.WHY:
-        text = await _reasons(edition, guide, say, state, turn, asker)
+        text = await _reasons(served, guide, say, state, turn, asker)
         return Reply(turn.kind, text, state=state)
-    found = await listed(edition, guide, state, asker, seen=_SEEN.get(turn.kind, "as good"))
-    cells = tuple(cells_of(edition.shop, guide, say, state, one.item) for one in found)
+    found = await listed(served, guide, state, asker, seen=_SEEN.get(turn.kind, "as good"))
+    cells = tuple(cells_of(served.bundle, guide, say, state, one.item) for one in found)
     intro = _intro(guide, say, state, turn, found, history=bool(asker.history or state.liked))
     liked = turn.items if turn.kind is Kind.LIKE else ()
     reply = Reply(turn.kind, intro, cells, tuple(found), state, liked)
     if wording is None or not found:
         return reply
-    left = edition.timeout - (time.monotonic() - begun)
+    left = served.timeout - (time.monotonic() - begun)
     words = await _introduced(reply, wording, messages, guide, say, within=left / 2)
     if words.refused is not None:
         return replace(reply, worded_by=f"{TEMPLATE}: the model gave {words.refused}")
@@ -170,9 +170,9 @@ def _intro(
     return say("partly", count=full, sought=words) if full else say("nearest", sought=words)
 
 
-def cells_of(shop: Bundle, guide: Guide, say: Sayings, state: State, item: int) -> Cells:
+def cells_of(bundle: Bundle, guide: Guide, say: Sayings, state: State, item: int) -> Cells:
     """Returns an item's name, its price, what it looks like, and whom it is for."""
-    row = shop.items.row(item, named=True)
+    row = bundle.items.row(item, named=True)
     price = guide.facets.measured("price")
     seen = row.get("caption") or row["description"] or ""
     return Cells(
@@ -192,20 +192,20 @@ def _interest(interests: Sequence[str], state: State) -> str:
 
 
 async def _reasons(
-    edition: Edition, guide: Guide, say: Sayings, state: State, turn: Turn, asker: Asker
+    served: ModelVersion, guide: Guide, say: Sayings, state: State, turn: Turn, asker: Asker
 ) -> str:
     """Why each of the turn's items came: traits, pictures, interests, systems, the history."""
     items = turn.items[: length(state, asker)]
     history = (*asker.history, *state.liked)
     whole = Asker(asker.history, max(50, asker.k), asker.allowed, asker.system)
     found, influences = await asyncio.gather(
-        listed(edition, guide, replace(state, count=None), whole),
-        edition.influence(history, items) if history else _nothing(),
+        listed(served, guide, replace(state, count=None), whole),
+        served.influence(history, items) if history else _nothing(),
     )
-    places = {one.item: one.places for one in found}
+    places = {one.item: one.ranks for one in found}
     titles, lines = guide.titles.names, []
     for number, item in enumerate(items):
-        parts = _why_item(edition.shop, guide, say, state, item)
+        parts = _why_item(served.bundle, guide, say, state, item)
         if ranks := places.get(item):
             by = [say("place", system=system, place=place) for system, place in ranks.items()]
             parts.append(say("why_places", names=say.joined(by)))
@@ -221,8 +221,8 @@ async def _nothing() -> Any:
     return None
 
 
-def _why_item(shop: Bundle, guide: Guide, say: Sayings, state: State, item: int) -> list[str]:
-    row, parts = shop.items.row(item, named=True), []
+def _why_item(bundle: Bundle, guide: Guide, say: Sayings, state: State, item: int) -> list[str]:
+    row, parts = bundle.items.row(item, named=True), []
     traits = [t for t in (*state.wanted, *state.firm) if guide.facets.having(t)[item]]
     if traits:
         parts.append(say("why_has", names=say.traits(traits)))

@@ -26,7 +26,7 @@ from genrec.serve.chat.messages import MAX_CHARS, MAX_MESSAGES, Listed, Message
 from genrec.serve.chat.reply import Reply, respond
 from genrec.serve.chat.sayings import load_sentences
 from genrec.serve.chat.wording import Wording
-from genrec.serve.live import Edition, Live
+from genrec.serve.models import ModelRegistry, ModelVersion
 from genrec.serve.recommend import Unanswerable
 from genrec.serve.resolve import history_of
 from genrec.serve.settings import Settings
@@ -72,21 +72,21 @@ def run(
         Unknown: no such user or item.
     """
     shown = console or Console()
-    live = Live(lambda: pipeline.bundle().open(), Settings())
+    registry = ModelRegistry(lambda: pipeline.bundle().open(), Settings())
     # The loop runs while something is answered. Between, input() has the main thread, which alone
     # gets Ctrl-C.
     with asyncio.Runner() as runner:
         try:
             with shown.status(pipeline.recipe.name):
-                edition = runner.run(_opened(live))
-            begun = history_of(edition.shop, user=user, history=history)
-            session = Session(edition, shown, begun, k=k, wording=wording)
+                served = runner.run(_opened(registry))
+            begun = history_of(served.bundle, user=user, history=history)
+            session = Session(served, shown, begun, k=k, wording=wording)
             session.welcome()
             for line in lines if lines is not None else _typed(shown):
                 if not _heard(runner, session, line):
                     break
         finally:
-            runner.run(_closed(live, wording))
+            runner.run(_closed(registry, wording))
 
 
 def _heard(runner: asyncio.Runner, session: Session, line: str) -> bool:
@@ -98,14 +98,14 @@ def _heard(runner: asyncio.Runner, session: Session, line: str) -> bool:
         return True
 
 
-async def _opened(live: Live) -> Edition:
-    await live.start()
-    async with live.edition() as edition:  # nothing reloads here, so it stays open
-        return edition
+async def _opened(registry: ModelRegistry) -> ModelVersion:
+    await registry.start()
+    async with registry.current() as served:  # nothing reloads here, so it stays open
+        return served
 
 
-async def _closed(live: Live, wording: Wording | None) -> None:
-    await live.close()
+async def _closed(registry: ModelRegistry, wording: Wording | None) -> None:
+    await registry.close()
     if wording is not None:
         await wording.close()
 
@@ -130,7 +130,7 @@ class Session:
     """One conversation in a terminal.
 
     Args:
-        edition: the opened shop.
+        served: the opened model version.
         console: where to write.
         history: item numbers, oldest first.
         k: items in a list.
@@ -139,15 +139,15 @@ class Session:
 
     def __init__(
         self,
-        edition: Edition,
+        served: ModelVersion,
         console: Console,
         history: Sequence[int],
         *,
         k: int,
         wording: Wording | None,
     ) -> None:
-        self._edition, self._console, self._k, self._wording = edition, console, k, wording
-        self._history, self._titles = list(history), guide_of(edition.shop).titles
+        self._edition, self._console, self._k, self._wording = served, console, k, wording
+        self._history, self._titles = list(history), guide_of(served.bundle).titles
         self._messages: list[Message] = []
         self._shown: tuple[int, ...] = ()
         self._say = load_sentences("chat/terminal", _PLACES)
@@ -162,8 +162,8 @@ class Session:
 
     def welcome(self) -> None:
         """Says what this is and what the history holds."""
-        shop = self._edition.shop
-        self._tell("welcome", shop=shop.name, count=len(shop))
+        bundle = self._edition.bundle
+        self._tell("welcome", shop=bundle.name, count=len(bundle))
         self._show_history()
 
     def drop(self) -> None:
@@ -202,9 +202,9 @@ class Session:
             return
         self._stream(reply.intro)
         if reply.found:
-            self._console.print(self._table(self._edition.shop, reply))
+            self._console.print(self._table(self._edition.bundle, reply))
             self._shown = tuple(one.item for one in reply.found)
-        ids = self._edition.shop.items["item_id"]
+        ids = self._edition.bundle.items["item_id"]
         shown = [Listed(id=ids[one.item]) for one in reply.found]
         listed = [one.model_dump() for one in shown] or None
         said = Message(role="assistant", content=reply.text, recommendations=listed)
@@ -220,7 +220,7 @@ class Session:
             time.sleep(_PAUSE)
         self._console.print()
 
-    def _table(self, shop: Bundle, reply: Reply) -> Table:
+    def _table(self, bundle: Bundle, reply: Reply) -> Table:
         """The list; a column only where some item has something in it."""
         rows = [(str(n), *cells) for n, cells in enumerate(reply.cells, 1)]
         table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, expand=False)

@@ -1,1 +1,1 @@
-"""The page: a shop rendered on the server, which a few ES modules make livelier."""
+"""The pages: the shop rendered on the server, which a few ES modules make livelier."""

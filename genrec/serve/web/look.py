@@ -1,4 +1,4 @@
-"""What the pages show of a shop, beside recommendations: a visitor's history and the codes."""
+"""What the pages show in addition to recommendations: a visitor's history and the codes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from genrec.bundle import Bundle
 from genrec.serve import present
-from genrec.serve.recommend import Ask
+from genrec.serve.recommend import ListRequest
 from genrec.serve.schemas import MAX_HISTORY, MAX_K, MAX_QUERY, Id, Item, Recommendation
 
 PAGE = 24  # cards on a page, and how many `more` adds
 CODES = 48  # codes on a page of the tree
-SAMPLE = 4  # pictures that stand for a branch of the code tree
+SAMPLE = 4  # images that stand for a branch of the code tree
 _FIRST = "popular"  # who has shown nothing yet is shown this system's list
 
 
@@ -23,7 +23,7 @@ class Address(BaseModel):
 
     Attributes:
         h: item ids of the history, oldest first.
-        q: a wish in words.
+        q: a request in words.
         n: items wanted.
     """
 
@@ -41,7 +41,7 @@ class Compared(Address):
 
 
 class Branching(Address):
-    """The address of a place in the code tree.
+    """The address of a node of the code tree.
 
     Attributes:
         prefix: codes, joined by commas; none for the root.
@@ -74,7 +74,7 @@ class Step(Address):
 
     def changed(self) -> list[str]:
         """Returns the history after the change of one item."""
-        kept = [one for one in self.h if one not in (self.add, self.drop)]
+        kept = [item_id for item_id in self.h if item_id not in (self.add, self.drop)]
         return [*kept, self.add] if self.add else kept
 
 
@@ -84,8 +84,8 @@ class Visit:
 
     Attributes:
         numbers: of the items, oldest first.
-        items: the same, in words.
-        lost: how many ids of the address are not in the shop (its catalogue may have changed).
+        items: the same, as the API shows them.
+        lost: how many ids of the address are not in the catalogue (which may have changed).
     """
 
     numbers: tuple[int, ...]
@@ -95,31 +95,33 @@ class Visit:
     @property
     def ids(self) -> list[str]:
         """The items' ids."""
-        return [one.id for one in self.items]
+        return [item.id for item in self.items]
 
 
-def visit(shop: Bundle, ids: Iterable[str]) -> Visit:
-    """Returns the history that an address names; what the shop does not have is counted."""
+def visit(bundle: Bundle, ids: Iterable[str]) -> Visit:
+    """Returns the history that an address names; what the bundle does not have is counted."""
     named = list(dict.fromkeys(ids))
-    numbers = tuple(shop.rows[one] for one in named if one in shop.rows)
-    return Visit(numbers, tuple(present.item(shop, n) for n in numbers), len(named) - len(numbers))
+    numbers = tuple(bundle.rows[item_id] for item_id in named if item_id in bundle.rows)
+    return Visit(
+        numbers, tuple(present.item(bundle, n) for n in numbers), len(named) - len(numbers)
+    )
 
 
-def wanted(shop: Bundle, numbers: tuple[int, ...], address: Address) -> Ask:
-    """Returns what the shop's page asks for: the fused list, or where nothing is known the popular."""
-    system = first_system(shop) if not numbers and not address.q else None
-    return Ask(numbers, address.n, text=address.q or None, system=system)
+def request_of(bundle: Bundle, numbers: tuple[int, ...], address: Address) -> ListRequest:
+    """Returns what the shop page asks for: the fused list, or where nothing is known the popular."""
+    system = first_system(bundle) if not numbers and not address.q else None
+    return ListRequest(numbers, address.n, text=address.q or None, system=system)
 
 
-def first_system(shop: Bundle) -> str | None:
+def first_system(bundle: Bundle) -> str | None:
     """Returns the system that answers an empty history; None leaves it to all of them."""
-    return _FIRST if _FIRST in shop.retrievers else None
+    return _FIRST if _FIRST in bundle.retrievers else None
 
 
 def ideas(cards: Sequence[Recommendation], count: int = 3) -> list[str]:
-    """Returns wishes that the shown items would answer, in the words of their interests."""
-    words = (interest for one in cards for interest in one.item.interests[:1])
-    return list(dict.fromkeys(words))[:count]
+    """Returns queries that the shown items would answer: their interests."""
+    interests = (interest for card in cards for interest in card.item.interests[:1])
+    return list(dict.fromkeys(interests))[:count]
 
 
 @dataclass(frozen=True)
@@ -166,21 +168,21 @@ class Level:
         """The pages to offer: the first, the last and those around this one; None is a gap."""
         near = range(self.page - 1, self.page + 2)
         offered = [n for n in range(1, self.pages + 1) if n in (1, self.pages) or n in near]
-        found: list[int | None] = []
+        turns: list[int | None] = []
         for before, number in zip([0, *offered], offered, strict=False):
-            found += [number] if number == before + 1 else [None, number]
-        return found
+            turns += [number] if number == before + 1 else [None, number]
+        return turns
 
 
-def level(shop: Bundle, address: Branching) -> Level | None:
-    """Returns what follows the codes of an address; None in a shop without SIDs.
+def level(bundle: Bundle, address: Branching) -> Level | None:
+    """Returns what follows the codes of an address; None in a bundle without SIDs.
 
     A page beyond the last one is the last one.
 
     Raises:
         KeyError: no item's SID starts so.
     """
-    trie, prefix = shop.trie, address.codes
+    trie, prefix = bundle.trie, address.codes
     if trie is None:
         return None
     codes = trie.children(prefix).tolist()
@@ -189,8 +191,8 @@ def level(shop: Bundle, address: Branching) -> Level | None:
     branches = []
     for code in codes[(page - 1) * CODES : page * CODES]:
         below = trie.below((*prefix, code))
-        sample = tuple(present.item(shop, int(n)) for n in below[:SAMPLE])
+        sample = tuple(present.item(bundle, int(n)) for n in below[:SAMPLE])
         branches.append(Branch((*prefix, code), len(below), sample))
     below = trie.below(prefix)
-    items = tuple(present.item(shop, int(n)) for n in below[: address.n]) if prefix else ()
+    items = tuple(present.item(bundle, int(n)) for n in below[: address.n]) if prefix else ()
     return Level(prefix, trie.levels, len(codes), page, pages, tuple(branches), len(below), items)

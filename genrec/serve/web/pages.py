@@ -1,4 +1,4 @@
-"""The pages: the shop, an item, why it came, the tree of codes, and the door.
+"""The pages: the shop, an item, why it came, the tree of codes, and the login.
 
 They work without JavaScript: a visit's state is in the address, and each change of it is a form or a
 link. Nothing that a request says reaches the file system.
@@ -16,13 +16,13 @@ from fastapi.responses import RedirectResponse
 
 from genrec.bundle import Bundle
 from genrec.serve import present
-from genrec.serve.live import Edition
+from genrec.serve.guard import COOKIE, issue_cookie
+from genrec.serve.http import TheRegistry, TheSettings
+from genrec.serve.models import ModelVersion
 from genrec.serve.operate import note
-from genrec.serve.parts import TheLive, TheSettings
 from genrec.serve.recommend import Recommended
 from genrec.serve.resolve import history_of, view_of
 from genrec.serve.schemas import MAX_K, Reasons, Recommendation
-from genrec.serve.web import cookie
 from genrec.serve.web.look import (
     PAGE,
     Address,
@@ -33,8 +33,8 @@ from genrec.serve.web.look import (
     first_system,
     ideas,
     level,
+    request_of,
     visit,
-    wanted,
 )
 from genrec.serve.web.render import FOLDER, VIEWS, Page, Static, link, render, wants_json
 
@@ -47,91 +47,93 @@ router.mount("/static", Static(directory=FOLDER / "static"), name="static")
 
 
 @router.get("/")
-async def shop_page(request: Request, live: TheLive, step: Annotated[Step, Query()]) -> Response:
-    """The products: for a history, for a wish, or the popular ones."""
-    async with live.edition() as edition:
+async def shop_page(
+    request: Request, registry: TheRegistry, step: Annotated[Step, Query()]
+) -> Response:
+    """The products: for a history, for a request in words, or the popular ones."""
+    async with registry.current() as served:
         if step.user:
-            return _to(history=_newest(edition.shop, step.user))
+            return _to(history=_newest(served.bundle, step.user))
         if step.add or step.drop:
-            return _to(history=step.changed(), wish=step.q)
+            return _to(history=step.changed(), query=step.q)
         note(request, query=step.q or None)
-        own = visit(edition.shop, step.h)
-        found = await edition.recommend(wanted(edition.shop, own.numbers, step))
-        cards = present.recommendations(edition.shop, found)
-        more = min(step.n + PAGE, MAX_K) if len(found) == step.n < MAX_K else None
+        own = visit(served.bundle, step.h)
+        listed = await served.recommend(request_of(served.bundle, own.numbers, step))
+        cards = present.recommendations(served.bundle, listed)
+        more = min(step.n + PAGE, MAX_K) if len(listed) == step.n < MAX_K else None
         return render(
             request,
             "shop.html.j2",
-            **_frame(edition.shop, own, step),
+            **_frame(served.bundle, own, step),
             cards=cards,
             more=more,
             ideas=ideas(cards),
-            first=first_system(edition.shop),
+            first=first_system(served.bundle),
         )
 
 
 @router.get("/items/{item:path}")
 async def item_page(
-    request: Request, live: TheLive, item: str, address: Annotated[Compared, Query()]
+    request: Request, registry: TheRegistry, item: str, address: Annotated[Compared, Query()]
 ) -> Response:
     """One product with all that is known of it, and its neighbours in one view."""
-    async with live.edition() as edition:
-        shop, number = edition.shop, _number(edition.shop, item)
-        view = view_of(shop, address.view or None) if address.view or shop.views else None
+    async with registry.current() as served:
+        bundle, number = served.bundle, _number(served.bundle, item)
+        view = view_of(bundle, address.view or None) if address.view or bundle.views else None
         return render(
             request,
             "item.html.j2",
-            **_frame(shop, visit(shop, address.h), address),
-            item=present.item(shop, number),
+            **_frame(bundle, visit(bundle, address.h), address),
+            item=present.item(bundle, number),
             view=view,
-            offered=sorted(shop.views, key=[*VIEWS, *shop.views].index),
-            near=[] if view is None else await _similar(edition, number, view),
+            offered=sorted(bundle.views, key=[*VIEWS, *bundle.views].index),
+            near=[] if view is None else await _similar(served, number, view),
         )
 
 
 @router.get("/why/{item:path}")
 async def why_page(
-    request: Request, live: TheLive, item: str, address: Annotated[Address, Query()]
+    request: Request, registry: TheRegistry, item: str, address: Annotated[Address, Query()]
 ) -> Response:
     """Why one product: as JSON to the page's script, as a page to who has none."""
-    async with live.edition() as edition:
-        shop, number = edition.shop, _number(edition.shop, item)
-        own = visit(shop, address.h)
-        reasons = await _reasons(edition, own, number)
+    async with registry.current() as served:
+        bundle, number = served.bundle, _number(served.bundle, item)
+        own = visit(bundle, address.h)
+        reasons = await _reasons(served, own, number)
         if wants_json(request):
             return Response(reasons.model_dump_json(), media_type="application/json")
         return render(
             request,
             "why.html.j2",
-            **_frame(shop, own, address),
-            item=present.item(shop, number),
+            **_frame(bundle, own, address),
+            item=present.item(bundle, number),
             reasons=reasons,
         )
 
 
 @router.get("/sids")
 async def tree_page(
-    request: Request, live: TheLive, address: Annotated[Branching, Query()]
+    request: Request, registry: TheRegistry, address: Annotated[Branching, Query()]
 ) -> Response:
     """The tree of semantic IDs: what follows a prefix, page by page, and the items below it."""
     if address.code:
         prefix = ",".join(filter(None, (address.prefix, address.code)))
         return RedirectResponse(link("sids", prefix=prefix, h=address.h), _SEE_OTHER)
-    async with live.edition() as edition:
-        shop = edition.shop
+    async with registry.current() as served:
+        bundle = served.bundle
         try:
-            found = await asyncio.to_thread(level, shop, address)
+            branches = await asyncio.to_thread(level, bundle, address)
         except KeyError as error:
             raise HTTPException(404, "No semantic ID of this shop starts so.") from error
-        if found is None:
+        if branches is None:
             raise HTTPException(404, "This shop has no semantic IDs: its recipe trains no LLM.")
-        own = visit(shop, address.h)
-        return render(request, "sids.html.j2", **_frame(shop, own, address), level=found)
+        own = visit(bundle, address.h)
+        return render(request, "sids.html.j2", **_frame(bundle, own, address), level=branches)
 
 
 @router.get("/login")
 async def login_page(request: Request, settings: TheSettings, next: str = "/") -> Response:
-    """The door: asks for the key, where there is one."""
+    """Asks for the key, where there is one."""
     if settings.key is None:
         return RedirectResponse(_local(next), _SEE_OTHER)
     return render(request, "login.html.j2", after=_local(next), wrong=False)
@@ -145,12 +147,12 @@ async def login(
     next: Annotated[str, Form(max_length=8000)] = "/",
 ) -> Response:
     """Lets in who has the key; the cookie is for this browser session."""
-    asked = settings.key
-    if asked is not None and not hmac.compare_digest(key.encode(), asked.encode()):
+    expected = settings.key
+    if expected is not None and not hmac.compare_digest(key.encode(), expected.encode()):
         return render(request, "login.html.j2", status=401, after=_local(next), wrong=True)
     answer = RedirectResponse(_local(next), _SEE_OTHER)
-    if asked is not None:
-        _set(answer, request, cookie.NAME, cookie.issue(asked), httponly=True)
+    if expected is not None:
+        _set(answer, request, COOKIE, issue_cookie(expected), httponly=True)
     return answer
 
 
@@ -159,7 +161,7 @@ async def logout() -> Response:
     """Forgets the key, and the conversation that the tab keeps."""
     answer = RedirectResponse("/login", _SEE_OTHER)
     answer.headers["Clear-Site-Data"] = '"storage"'
-    answer.delete_cookie(cookie.NAME)
+    answer.delete_cookie(COOKIE)
     return answer
 
 
@@ -175,36 +177,42 @@ async def theme(
     return answer
 
 
-def _frame(shop: Bundle, own: Visit, address: Address) -> dict[str, Any]:
+def _frame(bundle: Bundle, own: Visit, address: Address) -> dict[str, Any]:
     """What every page of the shop shows."""
-    return {"name": shop.name, "size": len(shop), "own": own, "wish": address.q, "shown": address.n}
+    return {
+        "name": bundle.name,
+        "size": len(bundle),
+        "own": own,
+        "query": address.q,
+        "shown": address.n,
+    }
 
 
-def _number(shop: Bundle, item: str) -> int:
-    if item not in shop.rows:
+def _number(bundle: Bundle, item: str) -> int:
+    if item not in bundle.rows:
         raise HTTPException(404, "This shop has no such item. It may have left the catalogue.")
-    return shop.rows[item]
+    return bundle.rows[item]
 
 
-def _newest(shop: Bundle, user: str) -> list[str]:
-    numbers = dict.fromkeys(reversed(history_of(shop, user=user, history=None)))
+def _newest(bundle: Bundle, user: str) -> list[str]:
+    numbers = dict.fromkeys(reversed(history_of(bundle, user=user, history=None)))
     newest = list(numbers)[:_NEWEST][::-1]
-    return [shop.items["item_id"][number] for number in newest]
+    return [bundle.items["item_id"][number] for number in newest]
 
 
-async def _similar(edition: Edition, number: int, view: str) -> list[Recommendation]:
-    near = await edition.similar(number, view, _SIMILAR)
-    found = [Recommended(other, cosine, {}) for other, cosine in near]
-    return present.recommendations(edition.shop, found)
+async def _similar(served: ModelVersion, number: int, view: str) -> list[Recommendation]:
+    near = await served.similar(number, view, _SIMILAR)
+    listed = [Recommended(other, cosine, {}) for other, cosine in near]
+    return present.recommendations(served.bundle, listed)
 
 
-async def _reasons(edition: Edition, own: Visit, number: int) -> Reasons:
-    influences = await edition.influence(own.numbers, [number])
-    return present.reasons(edition.shop, [number], influences)[0]
+async def _reasons(served: ModelVersion, own: Visit, number: int) -> Reasons:
+    influences = await served.influence(own.numbers, [number])
+    return present.reasons(served.bundle, [number], influences)[0]
 
 
-def _to(*, history: list[str], wish: str = "") -> RedirectResponse:
-    return RedirectResponse(link("", h=history, q=wish), _SEE_OTHER)
+def _to(*, history: list[str], query: str = "") -> RedirectResponse:
+    return RedirectResponse(link("", h=history, q=query), _SEE_OTHER)
 
 
 def _local(address: str) -> str:

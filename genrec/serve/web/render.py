@@ -67,7 +67,7 @@ def render(
     headers: dict[str, str] | None = None,
     **values: Any,
 ) -> HTMLResponse:
-    """Returns a page; `values` are what its template names beside what every page shows."""
+    """Returns a page; `values` are what its template names in addition to what every page shows."""
     theme = request.cookies.get("theme")
     text = _TEMPLATES.get_template(template).render(
         theme=theme if theme in ("light", "dark") else None,
@@ -137,9 +137,9 @@ def _problem(request: Request, status: int, message: str, wait: int | None = Non
     )
 
 
-def _ordinal(place: int) -> str:
-    ending = "th" if place % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(place % 10)
-    return f"{place}{ending or 'th'}"
+def _ordinal(rank: int) -> str:
+    ending = "th" if rank % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(rank % 10)
+    return f"{rank}{ending or 'th'}"
 
 
 _TEMPLATES = Environment(

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -15,7 +14,8 @@ from genrec.serve.chat.listing import Asker
 from genrec.serve.chat.messages import Message
 from genrec.serve.chat.reply import Reply, respond
 from genrec.serve.chat.titles import Titles
-from genrec.serve.live import Edition, Live
+from genrec.serve.columns import Columns
+from genrec.serve.models import ModelRegistry, ModelVersion
 from genrec.serve.settings import Settings
 
 # category, colour, pattern, brand, material, price
@@ -59,7 +59,7 @@ def catalogue() -> pl.DataFrame:
 
 @pytest.fixture(scope="session")
 def facets(catalogue: pl.DataFrame) -> Facets:
-    return Facets(catalogue, load_lexicon())
+    return Facets(Columns(catalogue), load_lexicon())
 
 
 @pytest.fixture(scope="session")
@@ -81,37 +81,37 @@ POISON = [
 
 
 @pytest.fixture(scope="session")
-def poisoned(shop: Bundle) -> Bundle:
+def poisoned(bundle: Bundle) -> Bundle:
     """The shop with titles that attack whoever shows or reads them."""
-    own = shop.items["title"].to_list()
+    own = bundle.items["title"].to_list()
     titles = [*POISON, *own[len(POISON) :]]
-    return replace(shop, items=shop.items.with_columns(pl.Series("title", titles)))
+    return bundle.replace(items=bundle.items.with_columns(pl.Series("title", titles)))
 
 
 @asynccontextmanager
-async def _opened(shop: Bundle) -> AsyncIterator[Edition]:
-    live = Live(lambda: shop, Settings())
-    await live.start()
+async def _opened(bundle: Bundle) -> AsyncIterator[ModelVersion]:
+    registry = ModelRegistry(lambda: bundle, Settings())
+    await registry.start()
     try:
-        async with live.edition() as edition:
-            yield edition
+        async with registry.current() as served:
+            yield served
     finally:
-        await live.close()
+        await registry.close()
 
 
-async def _talk(shop: Bundle, said: Sequence[str], asker: Asker) -> list[Reply]:
+async def _talk(bundle: Bundle, said: Sequence[str], asker: Asker) -> list[Reply]:
     messages: list[Message] = []
     replies = []
-    async with _opened(shop) as edition:
+    async with _opened(bundle) as served:
         for text in said:
             messages.append(Message(role="user", content=text))
-            replies.append(await respond(edition, messages, asker))
+            replies.append(await respond(served, messages, asker))
             messages.append(Message(role="assistant", content=replies[-1].text))
     return replies
 
 
 @pytest.fixture(scope="session")
-def opened() -> Callable[[Bundle], AbstractAsyncContextManager[Edition]]:
+def opened() -> Callable[[Bundle], AbstractAsyncContextManager[ModelVersion]]:
     """Opens an edition of a shop."""
     return _opened
 
@@ -120,7 +120,7 @@ def opened() -> Callable[[Bundle], AbstractAsyncContextManager[Edition]]:
 def conversation() -> Callable[..., list[Reply]]:
     """Says one thing after the other; the answers go back as text alone."""
 
-    def run(shop: Bundle, *said: str, asker: Asker | None = None) -> list[Reply]:
-        return asyncio.run(_talk(shop, said, asker or Asker()))
+    def run(bundle: Bundle, *said: str, asker: Asker | None = None) -> list[Reply]:
+        return asyncio.run(_talk(bundle, said, asker or Asker()))
 
     return run

@@ -13,6 +13,7 @@ from genrec.serve.chat.reading import Shown
 from genrec.serve.chat.sayings import load_sayings
 from genrec.serve.chat.titles import Titles
 from genrec.serve.chat.turns import Kind, read_turn
+from genrec.serve.columns import Columns
 
 FILMS = [
     ("Toy Story (1995)", "comedy"),
@@ -50,7 +51,7 @@ def films() -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def cinema(films: pl.DataFrame) -> Facets:
-    return Facets(films, load_lexicon())
+    return Facets(Columns(films), load_lexicon())
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from genrec.bundle import Bundle
 from genrec.serve.app import create_app
-from genrec.serve.live import Live
+from genrec.serve.models import ModelRegistry
 from genrec.serve.settings import Settings
 
 PATH = "/v1/chat/completions"
@@ -26,18 +26,18 @@ def ask(client: TestClient, *said: str, **fields: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def endpoint(
-    shop: Bundle, listening: Callable[[FastAPI], AbstractContextManager[str]]
+    bundle: Bundle, listening: Callable[[FastAPI], AbstractContextManager[str]]
 ) -> Iterator[openai.OpenAI]:
     """The official client, and the application behind uvicorn on a free port."""
     settings = Settings(key=KEY)
     with (
-        listening(create_app(Live(lambda: shop, settings), settings)) as url,
+        listening(create_app(ModelRegistry(lambda: bundle, settings), settings)) as url,
         openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as found,
     ):
         yield found
 
 
-def test_an_answer_of_the_official_client(endpoint: openai.OpenAI, shop: Bundle) -> None:
+def test_an_answer_of_the_official_client(endpoint: openai.OpenAI, bundle: Bundle) -> None:
     model = endpoint.models.list().data[0].id
     answer = endpoint.chat.completions.create(
         model=model,
@@ -60,7 +60,7 @@ def test_an_answer_of_the_official_client(endpoint: openai.OpenAI, shop: Bundle)
     assert [one["place"] for one in found] == [1, 2, 3]
     assert {one["item"]["attributes"]["category"] for one in found} == {"lamp"}
     for one in found:
-        assert one["item"]["id"] in shop.rows
+        assert one["item"]["id"] in bundle.rows
         assert one["item"]["title"] in (choice.message.content or "")
 
 
@@ -103,11 +103,11 @@ def test_a_stream_is_the_same_answer_in_pieces(endpoint: openai.OpenAI) -> None:
     assert found == (whole.model_extra or {})["recommendations"]
 
 
-def test_what_is_liked_is_told_apart(endpoint: openai.OpenAI, shop: Bundle) -> None:
-    said = f"I have seen the {shop.items['title'][7].split(',')[0]}"
+def test_what_is_liked_is_told_apart(endpoint: openai.OpenAI, bundle: Bundle) -> None:
+    said = f"I have seen the {bundle.items['title'][7].split(',')[0]}"
     asked: Any = {"model": "", "messages": [{"role": "user", "content": said}]}
     liked = (endpoint.chat.completions.create(**asked).model_extra or {})["liked"]
-    assert [one["id"] for one in liked] == [shop.items["item_id"][7]]
+    assert [one["id"] for one in liked] == [bundle.items["item_id"][7]]
     chunks = [c.model_extra or {} for c in endpoint.chat.completions.create(**asked, stream=True)]
     assert [extra["liked"] for extra in chunks if "liked" in extra] == [liked]
 
@@ -223,9 +223,9 @@ def test_a_limit_of_words(client: TestClient) -> None:
     assert len(answer["recommendations"]) == 5  # the items are not words
 
 
-def test_who_asks(client: TestClient, shop: Bundle) -> None:
-    user, history = next((u, h) for u, h in shop.histories.items() if len(h) > 3)
-    ids = shop.items["item_id"].gather(list(history)).to_list()
+def test_who_asks(client: TestClient, bundle: Bundle) -> None:
+    user, history = next((u, h) for u, h in bundle.histories.items() if len(h) > 3)
+    ids = bundle.items["item_id"].gather(list(history)).to_list()
 
     def shown(**fields: Any) -> list[str]:
         answer = ask(client, "something for me", **fields).json()

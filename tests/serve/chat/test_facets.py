@@ -6,6 +6,7 @@ import pytest
 
 from genrec.serve.chat.facets import Facets, Range, Trait
 from genrec.serve.chat.lexicon import load_lexicon, tokens
+from genrec.serve.columns import Columns
 
 
 def find(facets: Facets, text: str, *, any_word: bool = False) -> tuple[int, Trait | None]:
@@ -56,7 +57,7 @@ def test_having(facets: Facets, catalogue: pl.DataFrame) -> None:
 def test_telling_is_wider_than_having(catalogue: pl.DataFrame) -> None:
     spoken = pl.when(pl.col("item") == 3).then(pl.lit("Also in navy.")).otherwise("description")
     told = catalogue.with_columns(description=spoken)
-    facets = Facets(told, load_lexicon())
+    facets = Facets(Columns(told), load_lexicon())
     navy = facets.find(tokens("navy"), 0)[1]
     assert navy is not None
     assert np.flatnonzero(facets.having(navy)).tolist() == [1, 6, 9]
@@ -83,7 +84,7 @@ def test_a_catalogue_without_words_or_numbers() -> None:
         },
         schema_overrides={"image": pl.String},
     )
-    facets = Facets(items, load_lexicon())
+    facets = Facets(Columns(items), load_lexicon())
     assert facets.kind == "genres"
     assert facets.within(Range("price", high=1200.5)).tolist() == [True, False]
     war = facets.find(tokens("war"), 0)[1]

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from genrec.bundle import Bundle
 from genrec.lm.batch import encode_prompts
 from genrec.serve.app import create_app
-from genrec.serve.live import Live
+from genrec.serve.models import ModelRegistry
 from genrec.serve.recommend import WRITTEN
 from genrec.serve.settings import Settings
 
@@ -61,15 +61,15 @@ MESSAGE = st.one_of(
 @pytest.fixture(scope="module")
 def attacked(poisoned: Bundle) -> Iterator[TestClient]:
     settings_ = Settings()
-    app = create_app(Live(lambda: poisoned, settings_), settings_)
+    app = create_app(ModelRegistry(lambda: poisoned, settings_), settings_)
     with TestClient(app, raise_server_exceptions=True) as client:
         yield client
 
 
-def sane(shop: Bundle, answer: Any) -> None:
+def sane(bundle: Bundle, answer: Any) -> None:
     """The items exist, the text is made of our sentences and of their names."""
     found = answer["recommendations"]
-    assert all(one["item"]["id"] in shop.rows for one in found)
+    assert all(one["item"]["id"] in bundle.rows for one in found)
     text = answer["choices"][0]["message"]["content"]
     assert "\x1b" not in text
     assert all(line.isprintable() for line in text.split("\n"))
@@ -119,13 +119,13 @@ def test_a_megabyte(attacked: TestClient) -> None:
         assert answer.status_code == 200
 
 
-def test_words_never_become_sid_tokens(shop: Bundle) -> None:
-    assert shop.text_prompt is not None
-    assert shop.llm is not None
-    codes = {int(token) for level in shop.llm.code_tokens for token in level}
+def test_words_never_become_sid_tokens(bundle: Bundle) -> None:
+    assert bundle.text_prompt is not None
+    assert bundle.llm is not None
+    codes = {int(token) for level in bundle.llm.code_tokens for token in level}
     for text in ATTACKS:
         ids, _ = encode_prompts(
-            shop.llm.tokenizer, shop.llm.code_tokens, [shop.text_prompt(text)], max_length=512
+            bundle.llm.tokenizer, bundle.llm.code_tokens, [bundle.text_prompt(text)], max_length=512
         )
         assert not codes & set(ids[0].tolist()), text
 

@@ -84,18 +84,18 @@ LETTERS = st.sampled_from([str, str.lower, str.upper, str.title, lambda t: t.rep
 
 
 @pytest.fixture(scope="module")
-def of_shop(shop: Bundle) -> Names:
-    return Names(shop.items, load_lexicon())
+def of_shop(bundle: Bundle) -> Names:
+    return Names(bundle.items, load_lexicon())
 
 
 @given(data=st.data(), frame=FRAMES, letters=LETTERS)
 def test_no_title_of_the_shop_comes_through(
-    shop: Bundle, of_shop: Names, data: st.DataObject, frame: str, letters: Callable[[str], str]
+    bundle: Bundle, of_shop: Names, data: st.DataObject, frame: str, letters: Callable[[str], str]
 ) -> None:
-    rows = st.integers(0, len(shop) - 1)
+    rows = st.integers(0, len(bundle) - 1)
     listed, other = data.draw(st.lists(rows, min_size=1, max_size=5)), data.draw(rows)
-    facts = [shop.items["title"][row] for row in listed]
-    title = shop.items["title"][other]
+    facts = [bundle.items["title"][row] for row in listed]
+    title = bundle.items["title"][other]
     if title not in facts:
         assert of_shop.foreign(frame.format(letters(title)), facts)
     assert not of_shop.foreign(f"These suit you, as does the {facts[0]}.", facts)

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from genrec.bundle import Bundle
 from genrec.serve.app import create_app
-from genrec.serve.live import Live
+from genrec.serve.models import ModelRegistry
 from genrec.serve.settings import Settings
 
 Listening = Callable[[FastAPI], AbstractContextManager[str]]
@@ -23,23 +23,25 @@ Listening = Callable[[FastAPI], AbstractContextManager[str]]
 def opened() -> Callable[..., TestClient]:
     """Makes a client of a shop with settings."""
 
-    def client(shop: Bundle, **settings: Any) -> TestClient:
+    def client(bundle: Bundle, **settings: Any) -> TestClient:
         limits = Settings(**settings)
-        return TestClient(create_app(Live(lambda: shop, limits), limits), follow_redirects=False)
+        return TestClient(
+            create_app(ModelRegistry(lambda: bundle, limits), limits), follow_redirects=False
+        )
 
     return client
 
 
 @pytest.fixture(scope="session")
-def asked(shop: Bundle, opened: Callable[..., TestClient]) -> Iterator[TestClient]:
-    with opened(shop) as found:
+def asked(bundle: Bundle, opened: Callable[..., TestClient]) -> Iterator[TestClient]:
+    with opened(bundle) as found:
         yield found
 
 
 @pytest.fixture(scope="session")
-def address(shop: Bundle, listening: Listening) -> Iterator[str]:
+def address(bundle: Bundle, listening: Listening) -> Iterator[str]:
     limits = Settings()
-    with listening(create_app(Live(lambda: shop, limits), limits)) as found:
+    with listening(create_app(ModelRegistry(lambda: bundle, limits), limits)) as found:
         yield found
 
 

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from genrec.bundle import Bundle
-from genrec.serve.recommend import Ask, answer
+from genrec.serve.recommend import ListRequest, recommend
 from genrec.serve.web import look
 
 pytestmark = pytest.mark.browser
@@ -51,8 +51,8 @@ def history(page: Any) -> list[str]:
     return [value for name, value in parse_qsl(urlsplit(page.url).query) if name == "h"]
 
 
-def listed(shop: Bundle, ask: Ask) -> list[str]:
-    return [shop.items["item_id"][found.item] for found in answer(shop, [ask])[0]]
+def listed(bundle: Bundle, ask: ListRequest) -> list[str]:
+    return [bundle.items["item_id"][found.item] for found in recommend(bundle, [ask])[0]]
 
 
 def stream(*words: str, found: list[Any] | None = None) -> dict[str, Any]:
@@ -112,14 +112,14 @@ def test_a_wish_and_its_refinement(opens: Opens, artifacts: Path) -> None:
     assert page.locator(".turn").count() == 0
 
 
-def test_clicks_edit_the_history_and_the_list_follows(opens: Opens, shop: Bundle) -> None:
+def test_clicks_edit_the_history_and_the_list_follows(opens: Opens, bundle: Bundle) -> None:
     page = opens()
     first = cards(page)[2]
     page.locator("#grid .add").nth(2).click()
     until(page, "document.getElementById('grid-title').textContent.includes('you')")
     assert history(page) == [first]
-    own = shop.rows[first]
-    assert cards(page) == listed(shop, Ask((own,), 24))
+    own = bundle.rows[first]
+    assert cards(page) == listed(bundle, ListRequest((own,), 24))
     assert (
         page.evaluate("document.activeElement.className") == "add"
     )  # and one can go on from there
@@ -132,12 +132,12 @@ def test_clicks_edit_the_history_and_the_list_follows(opens: Opens, shop: Bundle
     until(page, "document.querySelectorAll('.strip li').length === 1")
     kept = history(page)
     page.reload()  # the server draws what the script drew
-    assert cards(page) == listed(shop, Ask((shop.rows[kept[0]],), 24))
+    assert cards(page) == listed(bundle, ListRequest((bundle.rows[kept[0]],), 24))
     page.go_back()
     page.locator(".strip li").nth(1).wait_for()
 
 
-def test_what_is_liked_in_words_is_history(opens: Opens, shop: Bundle) -> None:
+def test_what_is_liked_in_words_is_history(opens: Opens, bundle: Bundle) -> None:
     page = opens()
     say(page, "something with stripes")
     second = cards(page)[1]
@@ -145,27 +145,29 @@ def test_what_is_liked_in_words_is_history(opens: Opens, shop: Bundle) -> None:
     until(page, "document.querySelectorAll('.strip li').length === 1")
     assert history(page) == [second]
     assert f"h={second}" in page.url
-    title = shop.items["title"][5].split(",")[0]
+    title = bundle.items["title"][5].split(",")[0]
     say(page, f"I have seen the {title}")
     until(page, "document.querySelectorAll('.strip li').length === 2")
-    assert history(page) == [second, shop.items["item_id"][5]]
+    assert history(page) == [second, bundle.items["item_id"][5]]
     page.reload()
     assert len(history(page)) == 2
 
 
-def test_it_works_without_javascript(opens: Opens, shop: Bundle) -> None:
+def test_it_works_without_javascript(opens: Opens, bundle: Bundle) -> None:
     page = opens(java_script_enabled=False)
     first = cards_of(page)[1]
     page.locator("#grid .add").nth(1).click()
     assert history(page) == [first]
-    assert cards_of(page) == listed(shop, Ask((shop.rows[first],), 24))
+    assert cards_of(page) == listed(bundle, ListRequest((bundle.rows[first],), 24))
     page.locator("#grid .why summary").first.click()
     page.locator("#grid .panel a").first.click()
     assert page.locator(".rows .number").count() == 1
     page.get_by_role("link", name="Back to the list").click()
     page.locator("#wish").fill("a warm hat")
     page.get_by_role("button", name="Send").click()
-    assert cards_of(page) == listed(shop, Ask((shop.rows[first],), 24, text="a warm hat"))
+    assert cards_of(page) == listed(
+        bundle, ListRequest((bundle.rows[first],), 24, text="a warm hat")
+    )
     page.locator(".strip .drop").click()
     assert history(page) == []
     page.locator("form.theme button").click()
@@ -177,14 +179,14 @@ def cards_of(page: Any) -> list[str]:
     return [one.get_attribute("data-id") for one in page.locator("#grid .card").all()]
 
 
-def test_reasons_open_by_keyboard_and_while_a_mouse_rests(opens: Opens, shop: Bundle) -> None:
-    own = shop.items["item_id"][5]
+def test_reasons_open_by_keyboard_and_while_a_mouse_rests(opens: Opens, bundle: Bundle) -> None:
+    own = bundle.items["item_id"][5]
     page = opens(f"/?h={own}")
     why = page.locator("#grid .why").nth(1)
     why.locator("summary").focus()
     page.keyboard.press("Enter")
     why.locator(".number", has_text="×").wait_for()
-    assert shop.items["title"][5] in why.inner_text()
+    assert bundle.items["title"][5] in why.inner_text()
     assert "FOUND BY" in why.inner_text().upper()
     page.keyboard.press("Escape")
     assert why.get_attribute("open") is None
@@ -252,7 +254,7 @@ def test_other_refusals(opens: Opens) -> None:
         assert page.get_by_role("link", name="Sign in").count() == (status == 401)
 
 
-def test_what_the_chat_says_is_text(opens: Opens, shop: Bundle) -> None:
+def test_what_the_chat_says_is_text(opens: Opens, bundle: Bundle) -> None:
     words = "<img src=x onerror=alert(1)><script>alert(2)</script>**{{7*7}}**"
     item = {"id": words, "title": words, "image": "https://evil.example/x.png", "caption": words,
             "interests": [words], "attributes": {"price": words}}  # fmt: skip
@@ -295,17 +297,17 @@ def test_the_theme_is_kept(opens: Opens) -> None:
     assert page.evaluate(ground) == light
 
 
-def pages(shop: Bundle) -> list[str]:
-    one, two = shop.items["item_id"][0], shop.items["item_id"][1]
-    code = int(shop.sids[0][0])
+def pages(bundle: Bundle) -> list[str]:
+    one, two = bundle.items["item_id"][0], bundle.items["item_id"][1]
+    code = int(bundle.sids[0][0])
     # A few cards are as good as many, and looked through sooner.
     return ["/?n=4", f"/?h={one}&h={two}&n=4", f"/items/{one}?h={two}", f"/why/{one}?h={two}",
             "/sids", f"/sids?prefix={code}&n=4", "/items/none"]  # fmt: skip
 
 
-def test_a_narrow_phone_shows_all_of_it(opens: Opens, shop: Bundle, artifacts: Path) -> None:
+def test_a_narrow_phone_shows_all_of_it(opens: Opens, bundle: Bundle, artifacts: Path) -> None:
     page = opens(viewport={"width": 320, "height": 640}, has_touch=True)
-    for path in pages(shop):
+    for path in pages(bundle):
         page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= 320, path
     page.goto("/")
@@ -317,8 +319,8 @@ def test_a_narrow_phone_shows_all_of_it(opens: Opens, shop: Bundle, artifacts: P
     assert not small
 
 
-def test_the_code_tree_by_keyboard(opens: Opens, shop: Bundle) -> None:
-    codes = shop.trie.children(()).tolist()
+def test_the_code_tree_by_keyboard(opens: Opens, bundle: Bundle) -> None:
+    codes = bundle.trie.children(()).tolist()
     page = opens("/sids")
     page.get_by_role("link", name="Next").first.focus()
     page.keyboard.press("Enter")
@@ -330,12 +332,12 @@ def test_the_code_tree_by_keyboard(opens: Opens, shop: Bundle) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(opens: Opens, shop: Bundle, scheme: str) -> None:
+def test_axe_finds_nothing(opens: Opens, bundle: Bundle, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="in the test extra")
     page = opens(color_scheme=scheme, reduced_motion="reduce")
     # What is said and in which order is the same in the dark; colours are not.
     rules = {"runOnly": ["color-contrast"]} if scheme == "dark" else None
-    for path in pages(shop):
+    for path in pages(bundle):
         page.goto(path)
         if path.startswith("/?h"):
             page.locator("#grid .why summary").first.click()
@@ -344,8 +346,8 @@ def test_axe_finds_nothing(opens: Opens, shop: Bundle, scheme: str) -> None:
         assert not found, (path, [(one["id"], one["nodes"][0]["html"]) for one in found])
 
 
-def test_the_keyboard_reaches_the_chat_then_the_cards(opens: Opens, shop: Bundle) -> None:
-    page = opens(f"/?h={shop.items['item_id'][3]}")
+def test_the_keyboard_reaches_the_chat_then_the_cards(opens: Opens, bundle: Bundle) -> None:
+    page = opens(f"/?h={bundle.items['item_id'][3]}")
     order = []
     for _ in range(24):
         page.keyboard.press("Tab")

@@ -15,9 +15,9 @@ from fastapi.testclient import TestClient
 from genrec.bundle import Bundle
 from genrec.serve import web
 from genrec.serve.batching import Closed, Overloaded
-from genrec.serve.live import Edition
-from genrec.serve.recommend import Ask, answer
-from genrec.serve.web import cookie
+from genrec.serve.guard import COOKIE, issue_cookie
+from genrec.serve.models import ModelVersion
+from genrec.serve.recommend import ListRequest, recommend
 
 FOLDER = Path(web.__file__).parent
 HOSTILE = (
@@ -52,33 +52,33 @@ def page(client: TestClient, url: str, status: int = 200) -> Page:
     return Page(found.text)
 
 
-def ids(shop: Bundle, *numbers: int) -> list[str]:
-    return [shop.items["item_id"][int(number)] for number in numbers]
+def ids(bundle: Bundle, *numbers: int) -> list[str]:
+    return [bundle.items["item_id"][int(number)] for number in numbers]
 
 
-def every_page(shop: Bundle) -> list[str]:
-    first = shop.items["item_id"][0]
-    code = int(shop.sids[0][0])
-    own = f"h={ids(shop, 1)[0]}&h={ids(shop, 2)[0]}"
+def every_page(bundle: Bundle) -> list[str]:
+    first = bundle.items["item_id"][0]
+    code = int(bundle.sids[0][0])
+    own = f"h={ids(bundle, 1)[0]}&h={ids(bundle, 2)[0]}"
     return ["/", f"/?{own}", "/?q=a+tent", f"/items/{first}?{own}", f"/why/{first}?{own}", "/sids",
             f"/sids?prefix={code}", "/items/none", "/?n=0"]  # fmt: skip
 
 
-def test_the_grid_is_the_list_of_the_shop(asked: TestClient, shop: Bundle) -> None:
-    one, two = ids(shop, 4, 9)
+def test_the_grid_is_the_list_of_the_shop(asked: TestClient, bundle: Bundle) -> None:
+    one, two = ids(bundle, 4, 9)
     for url, ask in (
-        ("/", Ask((), 24, system="popular")),
-        (f"/?h={one}&h={two}", Ask((4, 9), 24)),
-        (f"/?h={two}&h={one}&n=5", Ask((9, 4), 5)),
-        ("/?q=a+warm+jacket", Ask((), 24, text="a warm jacket")),
-        (f"/?h={one}&q=%20a+warm+jacket", Ask((4,), 24, text="a warm jacket")),
+        ("/", ListRequest((), 24, system="popular")),
+        (f"/?h={one}&h={two}", ListRequest((4, 9), 24)),
+        (f"/?h={two}&h={one}&n=5", ListRequest((9, 4), 5)),
+        ("/?q=a+warm+jacket", ListRequest((), 24, text="a warm jacket")),
+        (f"/?h={one}&q=%20a+warm+jacket", ListRequest((4,), 24, text="a warm jacket")),
     ):
-        expected = ids(shop, *(found.item for found in answer(shop, [ask])[0]))
+        expected = ids(bundle, *(found.item for found in recommend(bundle, [ask])[0]))
         assert page(asked, url).cards == expected, url
         assert len(expected) > 3
 
 
-def test_more_is_offered_while_there_may_be_more(asked: TestClient, shop: Bundle) -> None:
+def test_more_is_offered_while_there_may_be_more(asked: TestClient, bundle: Bundle) -> None:
     few = page(asked, "/?n=5")
     (more,) = few.of("a", id="grid-more")
     assert dict(parse_qsl(str(more["href"]).partition("?")[2])) == {"n": "29"}
@@ -87,8 +87,8 @@ def test_more_is_offered_while_there_may_be_more(asked: TestClient, shop: Bundle
     assert "hidden" in end
 
 
-def test_a_change_of_the_history_leads_to_its_address(asked: TestClient, shop: Bundle) -> None:
-    a, b, c = ids(shop, 0, 1, 2)
+def test_a_change_of_the_history_leads_to_its_address(asked: TestClient, bundle: Bundle) -> None:
+    a, b, c = ids(bundle, 0, 1, 2)
     for change, after in (
         (f"/?h={a}&add={b}", [a, b]),
         (f"/?h={a}&h={b}&add={a}", [b, a]),
@@ -103,15 +103,15 @@ def test_a_change_of_the_history_leads_to_its_address(asked: TestClient, shop: B
     assert parse_qsl(kept.partition("?")[2])[-1] == ("q", "tea & more")
 
 
-def test_a_known_customer_is_their_newest_items(asked: TestClient, shop: Bundle) -> None:
-    user, history = next((u, h) for u, h in shop.histories.items() if len(set(h)) > 2)
+def test_a_known_customer_is_their_newest_items(asked: TestClient, bundle: Bundle) -> None:
+    user, history = next((u, h) for u, h in bundle.histories.items() if len(set(h)) > 2)
     location = asked.get(f"/?user={user}").headers["location"]
-    assert [one for _, one in parse_qsl(location.partition("?")[2])] == ids(shop, *history)[-20:]
+    assert [one for _, one in parse_qsl(location.partition("?")[2])] == ids(bundle, *history)[-20:]
     assert "no user has the id" in asked.get("/?user=nobody").text
 
 
-def test_the_history_is_shown_and_what_is_lost_is_said(asked: TestClient, shop: Bundle) -> None:
-    one, two = ids(shop, 3, 7)
+def test_the_history_is_shown_and_what_is_lost_is_said(asked: TestClient, bundle: Bundle) -> None:
+    one, two = ids(bundle, 3, 7)
     url = f"/?h={one}&h=gone&h={two}&h={one}"
     found = page(asked, url)
     kept = [a["value"] for a in found.of("input", name="h", type="hidden") if a.get("data-slot")]
@@ -119,38 +119,38 @@ def test_the_history_is_shown_and_what_is_lost_is_said(asked: TestClient, shop: 
     assert "1 item of this address is not in the shop" in asked.get(url).text
 
 
-def test_the_tree_adds_up_to_all_items(asked: TestClient, shop: Bundle) -> None:
+def test_the_tree_adds_up_to_all_items(asked: TestClient, bundle: Bundle) -> None:
     def counts(prefix: str) -> list[int]:
         found = page(asked, f"/sids?prefix={prefix}")
         return [int(str(a["data-count"])) for t, a in found.tags if "data-count" in a]
 
-    assert shop.sids is not None
-    codes, sizes = np.unique(shop.sids[:, 0], return_counts=True)
+    assert bundle.sids is not None
+    codes, sizes = np.unique(bundle.sids[:, 0], return_counts=True)
     assert counts("") == sizes.tolist()
-    assert sum(sizes) == len(shop)
+    assert sum(sizes) == len(bundle)
     code = int(codes[sizes.argmax()])
     assert sum(counts(str(code))) == sizes.max()
     below = page(asked, f"/sids?prefix={code}&n=100").cards
-    assert below == ids(shop, *np.flatnonzero(shop.sids[:, 0] == code))
-    whole = ",".join(str(c) for c in shop.sids[5])
+    assert below == ids(bundle, *np.flatnonzero(bundle.sids[:, 0] == code))
+    whole = ",".join(str(c) for c in bundle.sids[5])
     assert counts(whole) == []
-    same = (shop.sids == shop.sids[5]).all(axis=1)
-    assert page(asked, f"/sids?prefix={whole}").cards == ids(shop, *np.flatnonzero(same))
+    same = (bundle.sids == bundle.sids[5]).all(axis=1)
+    assert page(asked, f"/sids?prefix={whole}").cards == ids(bundle, *np.flatnonzero(same))
 
 
-def test_neighbours_are_those_of_the_view(asked: TestClient, shop: Bundle) -> None:
-    item = ids(shop, 6)[0]
-    for view, vectors in shop.views.items():
+def test_neighbours_are_those_of_the_view(asked: TestClient, bundle: Bundle) -> None:
+    item = ids(bundle, 6)[0]
+    for view, vectors in bundle.views.items():
         near = vectors @ vectors[6]
         near[6] = -np.inf
         found = page(asked, f"/items/{item}?view={view}").cards
-        numbers = [shop.rows[one] for one in found]
+        numbers = [bundle.rows[one] for one in found]
         np.testing.assert_allclose(near[numbers], np.sort(near)[::-1][:12], atol=1e-6)
     assert page(asked, f"/items/{item}?view=smell", 422)
 
 
-def test_reasons_are_those_of_the_shop(asked: TestClient, shop: Bundle) -> None:
-    one, two, item = ids(shop, 4, 9, 20)
+def test_reasons_are_those_of_the_shop(asked: TestClient, bundle: Bundle) -> None:
+    one, two, item = ids(bundle, 4, 9, 20)
     script = asked.get(f"/why/{item}?h={one}&h={two}", headers={"Accept": "application/json"})
     told = script.json()["influence"]
     assert {row["id"] for row in told} == {one, two}
@@ -161,21 +161,21 @@ def test_reasons_are_those_of_the_shop(asked: TestClient, shop: Bundle) -> None:
     assert "Your history is empty" in asked.get(f"/why/{item}").text
 
 
-def hostile(shop: Bundle) -> Bundle:
+def hostile(bundle: Bundle) -> Bundle:
     """The shop, with words of an attacker wherever an item has words."""
     first = pl.col("item") == 0
     words = ["title", "description", "item_id", "brand"]
-    items = shop.items.with_columns(
+    items = bundle.items.with_columns(
         *(pl.when(first).then(pl.lit(HOSTILE)).otherwise(name).alias(name) for name in words),
         caption=pl.lit(HOSTILE),
         interests=pl.lit([HOSTILE, HOSTILE]),
     )
     rows = {item_id: row for row, item_id in enumerate(items["item_id"])}
-    return shop.replace(items=items, rows=rows)
+    return bundle.replace(items=items, rows=rows)
 
 
-def test_words_are_never_markup(shop: Bundle, opened: Callable[..., TestClient]) -> None:
-    with opened(hostile(shop)) as client:
+def test_words_are_never_markup(bundle: Bundle, opened: Callable[..., TestClient]) -> None:
+    with opened(hostile(bundle)) as client:
         item = next(
             str(a["href"])
             for a in page(client, f"/?n=60&{urlencode({'q': HOSTILE})}").of("a")
@@ -196,8 +196,8 @@ def test_words_are_never_markup(shop: Bundle, opened: Callable[..., TestClient])
         assert shown.count(HOSTILE) > 4  # as it was written, brackets and braces included
 
 
-def test_nothing_comes_from_elsewhere_or_stands_inline(asked: TestClient, shop: Bundle) -> None:
-    for url in every_page(shop):
+def test_nothing_comes_from_elsewhere_or_stands_inline(asked: TestClient, bundle: Bundle) -> None:
+    for url in every_page(bundle):
         found = Page(asked.get(url).text)
         for tag, attrs in found.tags:
             for name in ("src", "href", "action", "srcset", "poster", "data"):
@@ -246,7 +246,7 @@ def test_static_files_are_kept_and_asked_for_again(asked: TestClient) -> None:
 )
 def test_trouble_is_told_kindly(
     asked: TestClient,
-    shop: Bundle,
+    bundle: Bundle,
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
     status: int,
@@ -255,14 +255,14 @@ def test_trouble_is_told_kindly(
     async def fails(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(Edition, "recommend", fails)
-    monkeypatch.setattr(Edition, "influence", fails)
+    monkeypatch.setattr(ModelVersion, "recommend", fails)
+    monkeypatch.setattr(ModelVersion, "influence", fails)
     found = asked.get("/?q=x%22y")
     assert found.status_code == status
     assert words in found.text
     assert found.headers.get("retry-after") == {429: "7", 503: "5"}.get(status)
     assert Page(found.text).of("a", href="/?q=x%22y")  # to try again
-    why = f"/why/{ids(shop, 0)[0]}"
+    why = f"/why/{ids(bundle, 0)[0]}"
     script = asked.get(why, headers={"Accept": "application/json"})
     assert script.status_code == status
     assert script.json()["error"]["message"]
@@ -282,12 +282,12 @@ def test_what_is_not_there_is_a_page(asked: TestClient) -> None:
 
 
 def test_without_an_llm_there_are_no_codes_and_no_influence(
-    shop: Bundle, opened: Callable[..., TestClient]
+    bundle: Bundle, opened: Callable[..., TestClient]
 ) -> None:
-    with opened(shop.replace(llm=None, sids=None, fusion=None)) as client:
+    with opened(bundle.replace(llm=None, sids=None, fusion=None)) as client:
         assert page(client, "/").cards
         assert page(client, "/sids", 404)
-        one, two = ids(shop, 0, 1)
+        one, two = ids(bundle, 0, 1)
         assert "no language model" in client.get(f"/why/{one}?h={two}").text
 
 
@@ -303,8 +303,10 @@ def test_the_theme_is_remembered(asked: TestClient) -> None:
     assert asked.post("/theme", data={"to": "red"}).status_code == 422
 
 
-def test_the_door_opens_for_the_key_alone(shop: Bundle, opened: Callable[..., TestClient]) -> None:
-    with opened(shop, key=KEY) as client:
+def test_the_login_opens_for_the_key_alone(
+    bundle: Bundle, opened: Callable[..., TestClient]
+) -> None:
+    with opened(bundle, key=KEY) as client:
         browser = {"Accept": "text/html"}
         sent = client.get("/sids?prefix=1", headers=browser)
         assert (sent.status_code, sent.headers["location"]) == (
@@ -329,16 +331,16 @@ def test_the_door_opens_for_the_key_alone(shop: Bundle, opened: Callable[..., Te
         assert gone.headers["clear-site-data"] == '"storage"'  # the tab's conversation
         assert client.get("/v1/models").status_code == 401
         client.cookies.clear()
-        client.cookies.set(cookie.NAME, cookie.issue("another key"))
+        client.cookies.set(COOKIE, issue_cookie("another key"))
         assert client.get("/v1/models").status_code == 401
         client.cookies.clear()
-        client.cookies.set(cookie.NAME, cookie.issue(KEY, now=0))
+        client.cookies.set(COOKIE, issue_cookie(KEY, now=0))
         assert client.get("/v1/models").status_code == 401
 
 
 @pytest.mark.parametrize("target", ["//evil.example", "/\\evil.example", "https://evil.example", "x",
                                     "javascript:alert(1)", "/a\r\nSet-Cookie: b=c", ""])  # fmt: skip
-def test_the_door_leads_nowhere_else(asked: TestClient, target: str) -> None:
+def test_the_login_leads_nowhere_else(asked: TestClient, target: str) -> None:
     for found in (
         asked.get("/login", params={"next": target}),
         asked.post("/theme", data={"to": "dark", "next": target}),

@@ -18,15 +18,15 @@ FIRST, ITEMS = 2_000, 50_000
 
 
 @pytest.fixture(scope="module")
-def large(shop: Bundle) -> Bundle:
+def large(bundle: Bundle) -> Bundle:
     """Every third number is a first code; each has 25 items."""
     numbers = np.arange(ITEMS)
     sids = np.stack([3 * (numbers % FIRST), numbers // FIRST, 0 * numbers], axis=1)
-    row = shop.items.head(1).select("title", "description", "image")
+    row = bundle.items.head(1).select("title", "description", "image")
     ids = pl.DataFrame({"item": numbers.astype(np.int32), "item_id": [f"x{n}" for n in numbers]})
     items = ids.join(row.with_columns(description=pl.lit("")), how="cross")
     rows = {f"x{n}": int(n) for n in numbers}
-    return shop.replace(items=items, rows=rows, sids=sids.astype(np.int32))
+    return bundle.replace(items=items, rows=rows, sids=sids.astype(np.int32))
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +98,8 @@ def test_the_pages_that_are_offered(page: int, pages: int, turns: list[Any]) -> 
     assert found.turns == turns
 
 
-def test_a_small_tree_has_no_pages(shop: Bundle) -> None:
-    found = level(shop, Branching())
+def test_a_small_tree_has_no_pages(bundle: Bundle) -> None:
+    found = level(bundle, Branching())
     assert found is not None
     assert found.pages == 1
     assert found.codes == len(found.branches) <= CODES

@@ -1,4 +1,4 @@
-// Fills the page's blank pieces. Words from the shop are text, never markup.
+// Fills the page's blank pieces. Words from the server are text, never markup.
 
 const NAMES = new Map(
   [...(document.getElementById("system-names")?.content.children ?? [])].map((one) => [

@@ -29,7 +29,7 @@ export function startChat({ items, likes, answered, left }) {
   function say(turn) {
     const root = blank("turn");
     root.classList.add(turn.role);
-    put(root, "who", turn.role === "user" ? "You: " : "Bundle: ");
+    put(root, "who", turn.role === "user" ? "You: " : "Shop: ");
     put(root, "words", turn.content);
     log.hidden = false;
     log.append(root);

@@ -44,7 +44,7 @@ async function refusal(answer) {
 export function show(box, trouble, again) {
   const words = document.createElement("p");
   words.textContent = trouble.message;
-  box.replaceChildren(words, trouble.login ? door() : retry(box, trouble.wait, again));
+  box.replaceChildren(words, trouble.login ? loginLink() : retry(box, trouble.wait, again));
   box.hidden = false;
 }
 
@@ -54,7 +54,7 @@ export function clear(box) {
   box.hidden = true;
 }
 
-function door() {
+function loginLink() {
   const link = document.createElement("a");
   link.className = "button";
   link.href = "/login?" + new URLSearchParams({ next: location.pathname + location.search });

@@ -1,4 +1,4 @@
-"""Curves in the terminal."""
+"""What `genrec show` draws of a training."""
 
 import json
 import math
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import rich.console
 
-from genrec.show_train import curves, show_curves, sparkline
+from genrec.show import curves, show_curves, sparkline
 
 LINES = [
     {"step": 1, "loss": 3.0, "lr": 0.1, "tasks": {"a": 4.0}, "tokens_per_second": 10.0},
@@ -39,7 +39,7 @@ def test_a_sparkline_by_hand() -> None:
     assert sparkline([], end=4, width=3) == "   "
 
 
-def test_the_picture_is_named(tmp_path: Path) -> None:
+def test_the_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES))
     out = rich.console.Console(width=110, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
     show_curves(out, tmp_path)

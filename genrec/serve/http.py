@@ -1,21 +1,27 @@
-"""Errors as the API shows them: one body for all, which names fields and the mend."""
+"""What all routes share: the parts of the application, by a parameter `registry: TheRegistry`; errors.
+
+An error has one body on every route; it names fields, and how to fix it.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from genrec.serve.batching import Closed, Overloaded
+from genrec.serve.chat.wording import Wording
+from genrec.serve.models import ModelRegistry
 from genrec.serve.recommend import Unanswerable
 from genrec.serve.resolve import Unknown
 from genrec.serve.schemas import ErrorBody, Problem
+from genrec.serve.settings import Settings
 
 log = logging.getLogger("genrec.serve")
 _TYPES = {
@@ -30,6 +36,29 @@ _TYPES = {
     503: "unavailable",
     504: "timeout",
 }
+
+
+# Coroutines, because FastAPI would send plain functions to a thread.
+
+
+async def _registry(request: Request) -> ModelRegistry:
+    registry: ModelRegistry = request.app.state.registry
+    return registry
+
+
+async def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+async def _wording(request: Request) -> Wording | None:
+    wording: Wording | None = request.app.state.wording
+    return wording
+
+
+TheRegistry = Annotated[ModelRegistry, Depends(_registry)]
+TheSettings = Annotated[Settings, Depends(_settings)]
+TheWording = Annotated[Wording | None, Depends(_wording)]
 
 
 def problem(
@@ -89,13 +118,14 @@ def _http(_: Request, error: Exception) -> JSONResponse:
 
 def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    found = [_told(one) for one in error.errors()[:5]]
-    if len(error.errors()) > len(found):
-        found.append(f"and {len(error.errors()) - len(found)} more")
-    return problem(422, "; ".join(found))
+    errors = error.errors()
+    messages = [_message(each) for each in errors[:5]]
+    if len(errors) > len(messages):
+        messages.append(f"and {len(errors) - len(messages)} more")
+    return problem(422, "; ".join(messages))
 
 
-def _told(error: Mapping[str, Any]) -> str:
+def _message(error: Mapping[str, Any]) -> str:
     """One field's problem; what the client wrote in it is not repeated."""
     if error["type"] == "json_invalid":
         return f"the body is no JSON, from character {error['loc'][-1]} on"

@@ -20,7 +20,7 @@ from genrec.cli import cli
 from genrec.pipeline import STAGES
 from genrec.stages import Context
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def write_grid(path: Path, variants: dict[str, Any], **more: Any) -> Path:

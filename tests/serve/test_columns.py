@@ -1,11 +1,12 @@
-"""Filters against a row-by-row reading of what they say."""
+"""The types of columns, and filters against a row-by-row reading of what they say."""
 
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, strategies as st
 
-from genrec.serve.filters import Filter, mask
+from genrec.serve.columns import Columns, Kind
+from genrec.serve.schemas import Filter
 
 ITEMS = pl.DataFrame(
     {
@@ -23,7 +24,26 @@ ITEMS = pl.DataFrame(
 
 
 def rows(**filters: Filter) -> list[int]:
-    return np.flatnonzero(mask(ITEMS, filters)).tolist()
+    return np.flatnonzero(Columns(ITEMS).mask(filters)).tolist()
+
+
+def test_kinds() -> None:
+    columns = Columns(ITEMS.with_columns(price=pl.Series(["12.50", "€80", None, "1,299.00"])))
+    kinds = {name: columns[name].kind for name in columns}
+    assert kinds == {
+        "item": Kind.TEXT,
+        "title": Kind.TEXT,
+        "price": Kind.NUMBER,
+        "stock": Kind.NUMBER,
+        "tags": Kind.LIST,
+        "sale": Kind.CATEGORY,
+        "weight": Kind.NUMBER,
+        "sizes": Kind.LIST,
+    }
+    assert columns.attributes == ["price", "stock", "tags", "sale", "weight", "sizes"]
+    assert columns.numeric == ["price", "stock", "weight"]
+    assert columns["price"].numbers.to_list() == [12.5, 80.0, None, 1299.0]
+    assert Columns(ITEMS)["price"].kind is Kind.CATEGORY  # two of three are numbers: too few
 
 
 def test_each_condition() -> None:
@@ -63,14 +83,14 @@ def test_all_must_hold() -> None:
 @pytest.mark.parametrize("name", ["nope", "image", "item"])
 def test_an_unknown_attribute_is_named_with_those_that_there_are(name: str) -> None:
     with pytest.raises(ValueError, match=rf"no attribute '{name}'.*'price'"):
-        mask(ITEMS, {name: Filter(any=["x"])})
+        Columns(ITEMS).mask({name: Filter(any=["x"])})
 
 
 @given(st.text(max_size=8), st.lists(st.text(max_size=4), max_size=3))
 def test_words_are_letters_and_no_patterns(letters: str, words: list[str]) -> None:
     titles = ["a.b", "A*B", "(", "", "ſ", "[a", "\\d"]
     items = pl.DataFrame({"item": range(len(titles)), "title": titles})
-    found = mask(items, {"title": Filter(contains=letters, none=words)})
+    found = Columns(items).mask({"title": Filter(contains=letters, none=words)})
     lower = items["title"].str.to_lowercase().to_list()
     banned = {word.lower() for word in words}
     assert found.tolist() == [letters.lower() in t and t not in banned for t in lower]
