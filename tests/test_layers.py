@@ -24,7 +24,7 @@ LAYERS = [
     {"enrich", "lm", "decode", "retrieve", "evaluate"},
     {"analysis"},
     {"recommender"},
-    {"bundle"},
+    {"bundle", "dataset"},
     {"stages"},
     {"pipeline", "launch", "show", "export", "publish", "ablate"},
     {"cli", "serve", "__main__", "__init__"},
