@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -29,17 +31,20 @@ def run(context: Context) -> None:
         training_sequences(prepared.load("train.parquet")),
     )
     views = item_views(context) if "embed" in context.inputs else {}
-    retriever = _make(context).fit(
-        sequences, num_items=len(items), progress=context.progress, **_beside(context, views)
-    )
+    beside = _beside(context, views)
+    with _named(section.label):
+        retriever = _make(context).fit(
+            sequences, num_items=len(items), progress=context.progress, **beside
+        )
     for split in EVALUATED:
         targets = prepared.load(f"{split}.parquet")
-        ranked = retriever.recommend(
-            histories_of(targets),
-            k=section.k,
-            exclude_seen=context.recipe.mask_seen,
-            progress=context.progress_of(split),
-        )
+        with _named(section.label):
+            ranked = retriever.recommend(
+                histories_of(targets),
+                k=section.k,
+                exclude_seen=context.recipe.mask_seen,
+                progress=context.progress_of(split),
+            )
         table = to_recommendations(targets["user"].to_numpy(), *ranked)
         schema.write(
             context.out / schema.recommendations_file(split), table, schema.RECOMMENDATIONS
@@ -51,6 +56,16 @@ def run(context: Context) -> None:
     if isinstance(section, sections.Magnitude):
         stats |= _magnitudes(context, retriever, items)
     context.write_json("stats.json", stats)
+
+
+@contextmanager
+def _named(label: str) -> Iterator[None]:
+    """Puts the retriever's place in the recipe before what went wrong with it."""
+    try:
+        yield
+    except (ValueError, FloatingPointError) as error:
+        kind = FloatingPointError if isinstance(error, FloatingPointError) else ValueError
+        raise kind(f"retrieve.{label}: {error}") from error
 
 
 def _make(context: Context) -> Any:
