@@ -228,7 +228,10 @@ def main() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         cli(prog_name="genrec")
-    except (ValueError, KeyError, OSError, RuntimeError, ImportError) as error:
+    except (
+        *(ValueError, KeyError, OSError, RuntimeError, ImportError),
+        FloatingPointError,  # a loss or a score that is NaN: says which setting to lower
+    ) as error:
         if os.environ.get("GENREC_TRACEBACK"):
             raise
         text = error.args[0] if isinstance(error, KeyError) and error.args else error

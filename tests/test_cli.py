@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from genrec.cli import cli
+from genrec.cli import cli, main
 from genrec.pipeline import STAGES
 from genrec.show import registries
 
@@ -48,6 +48,20 @@ def test_mistakes_are_one_message_without_a_traceback(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "train needs prepare, which is not there yet; run: genrec prepare demo" in done.stderr
     assert f"genrec run demo runtime.store={tmp_path} --to train" in done.stderr
+
+
+def test_a_loss_of_nan_is_one_message_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def diverged(**_: object) -> None:
+        raise FloatingPointError("the loss is nan in epoch 3; lower lr")
+
+    monkeypatch.setattr("genrec.cli.cli", diverged)
+    monkeypatch.delenv("GENREC_TRACEBACK", raising=False)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    assert capsys.readouterr().err.startswith("error: the loss is nan in epoch 3; lower lr\n")
 
 
 def test_options_and_overrides_mix(tmp_path: Path) -> None:

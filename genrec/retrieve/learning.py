@@ -147,7 +147,7 @@ def target_measure(
     if len(valid.histories) != len(targets) or not len(targets):
         raise ValueError(
             f"valid: {len(valid.histories)} histories and {len(targets)} targets; expected one of "
-            "each per user, and one user or more"
+            "each per user, and one user or more (valid=None: the last epoch is kept)"
         )
     flatten([targets], num_items=num_items)  # refuses unknown items
     flatten(valid.histories, num_items=num_items)

@@ -75,8 +75,10 @@ def flatten(sequences: Sequences, *, num_items: int, first: int = 0) -> Flat:
         first: number of the first sequence, where these are a part of more; for the error alone.
 
     Raises:
-        ValueError: an item lies outside 0..num_items-1; names the sequence.
+        ValueError: there are no items, or one lies outside 0..num_items-1; names the sequence.
     """
+    if num_items < 1:
+        raise ValueError(f"num_items is {num_items}; expected 1 or more")
     arrays = [np.asarray(s, dtype=np.int64).reshape(-1) for s in sequences]
     lengths = np.array([len(a) for a in arrays], dtype=np.int64)
     item = np.concatenate([np.zeros(0, dtype=np.int64), *arrays])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -32,16 +34,18 @@ def run(context: Context) -> None:
         extra["valid"] = valid
         options = {"seed": context.recipe.seed, "device": context.device}
     retriever = registry.implementation(section)(section, **options)
-    retriever.fit(
-        training_sequences(train), num_items=len(items), progress=context.progress, **extra
-    )
-    for split, users in targets.items():
-        lists = retriever.recommend(
-            histories_of(users),
-            k=section.k,
-            exclude_seen=context.recipe.mask_seen,
-            progress=context.progress_of(split),
+    with _named(section.label):
+        retriever.fit(
+            training_sequences(train), num_items=len(items), progress=context.progress, **extra
         )
+    for split, users in targets.items():
+        with _named(section.label):
+            lists = retriever.recommend(
+                histories_of(users),
+                k=section.k,
+                exclude_seen=context.recipe.mask_seen,
+                progress=context.progress_of(split),
+            )
         table = lists.to_table(users["user"].to_numpy())
         schema.write(
             context.out / schema.recommendations_file(split), table, schema.RECOMMENDATIONS
@@ -59,6 +63,16 @@ def run(context: Context) -> None:
         popularity=training_popularity(train, num_items=len(items)),
     )
     context.write_json("stats.json", stats)
+
+
+@contextmanager
+def _named(label: str) -> Iterator[None]:
+    """Puts the retriever's place in the recipe before what went wrong with it."""
+    try:
+        yield
+    except (ValueError, FloatingPointError) as error:
+        kind = FloatingPointError if isinstance(error, FloatingPointError) else ValueError
+        raise kind(f"retrieve.{label}: {error}") from error
 
 
 def _extra(context: Context) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def test_resolution_is_unique_ordered_and_keeps_every_code(sids: np.ndarray) -> 
 
 
 @pytest.mark.parametrize("resolve", [False, True])
-def test_quantize_reports_and_resolves(resolve: bool, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_quantize_reports_and_resolves(resolve: bool, tmp_path, caplog) -> None:  # type: ignore[no-untyped-def]
     import json
 
     from click.testing import CliRunner
@@ -102,4 +102,5 @@ runtime: {{store: {tmp_path}/store}}
     assert pipeline["quantize"].load().shape == (4, 4 if resolve else 3)
     shown = CliRunner().invoke(cli, ["show", str(recipe), "quantize"], terminal_width=200).output
     assert "! level a is degenerate" in shown
+    assert "quantize: level a is degenerate" in caplog.text
     assert ("quantize.resolve=true" in shown) is not resolve

@@ -176,6 +176,18 @@ def test_bad_input(finished: Pipeline, recipe: Path, override: str, message: str
         Pipeline.load(recipe, override).run()
 
 
+def test_a_retriever_that_cannot_learn_is_named_by_its_place_in_the_recipe(
+    finished: Pipeline, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from genrec.stages import retrieve
+
+    monkeypatch.setattr(retrieve, "training_sequences", lambda _: [np.arange(3)])  # one user
+    with pytest.raises(
+        ValueError, match=r"^retrieve\.twin: anchorrec: 1 training sequences .*more"
+    ):
+        Pipeline.load(recipe, "retrieve.5.name=twin").run("retrieve.twin")
+
+
 def test_the_decoder_keeps_to_the_candidates(finished: Pipeline, recipe: Path) -> None:
     llm = ["recommend.enabled=true", "quantize={kind: rkmeans, levels: 2, codes: 8}"]
     llm += ["train.model={kind: scratch, hidden: 16, layers: 1, heads: 2}", "train.epochs=1"]

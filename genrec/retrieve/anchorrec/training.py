@@ -50,8 +50,10 @@ class Triples:
         self.user, self.item = user[kept], item[kept]
         if not len(self.user):
             raise ValueError(
-                f"{len(sequences)} sequences over {len(self._trained)} items hold no interaction of a "
-                "user who left an item out; expected users with different items"
+                f"anchorrec: {len(sequences)} training sequences over {len(self._trained)} items hold "
+                "no interaction of a user who left an item out, so there is nothing to learn from; "
+                "expected users with different items: bring more users, lower prepare.core, or take "
+                "anchorrec out of retrieve"
             )
         # Of the j-th own item on place p_j among the trained ones, p_j - j trained items that are
         # not the user's own come before it: the r-th of these stands on place r + #{p_j - j <= r}.

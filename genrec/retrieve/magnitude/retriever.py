@@ -95,7 +95,9 @@ class Magnitude(Retriever[MagnitudeSettings]):
         else:
             texts, held = hold_out(texts, self.settings.held_out, seed=self.seed)
         if not len(flat.item) and not texts:
-            raise ValueError("nothing to learn from: the sequences are empty, and no text queries")
+            raise ValueError(
+                "magnitude: nothing to learn from: the sequences are empty, and no text queries"
+            )
         self.dims_, self._net = dims, self._towers(dims, num_items)
         tables = {name: torch.from_numpy(view).to(self._device) for name, view in views.items()}
         self._net.measure(tables)
