@@ -170,16 +170,19 @@ class DatasetRetriever:
     """
 
     def __init__(self, retriever: str | RetrieverSettings | Retriever[Any], **options: Any) -> None:
-        if isinstance(retriever, str):
+        if isinstance(retriever, Retriever):
+            if options:
+                raise ValueError(
+                    f"{sorted(options)}: a retriever that is made has its own; drop them"
+                )
+            self.retriever: Retriever[Any] = retriever
+        elif isinstance(retriever, RetrieverSettings):
+            self.retriever = registry.implementation(retriever)(retriever, **options)
+        else:
             known = registry.parts("retrievers")
             if retriever not in known:
                 raise KeyError(f"no retriever '{retriever}'; expected one of {', '.join(known)}")
-            retriever = registry.implementation(known[retriever])(**options)
-        elif isinstance(retriever, RetrieverSettings):
-            retriever = registry.implementation(retriever)(retriever, **options)
-        elif options:
-            raise ValueError(f"{sorted(options)}: a retriever that is made has its own; drop them")
-        self.retriever: Retriever[Any] = retriever
+            self.retriever = registry.implementation(known[retriever])(**options)
         self.dataset: Dataset | None = None
 
     def fit(

@@ -182,7 +182,7 @@ class Segment:
     """A piece of a prompt or completion: plain text, or one item's SID. Exactly one is set.
 
     SIDs never travel as text, so that a title which happens to contain `<a_12>` stays a title
-    (design decision 5).
+   .
 
     Attributes:
         text: plain text.
