@@ -181,8 +181,7 @@ def write(path: str | Path, table: pl.DataFrame, schema: Schema) -> None:
 class Segment:
     """A piece of a prompt or completion: plain text, or one item's SID. Exactly one is set.
 
-    SIDs never travel as text, so that a title which happens to contain `<a_12>` stays a title
-   .
+    SIDs never travel as text, so that a title which happens to contain `<a_12>` stays a title.
 
     Attributes:
         text: plain text.
