@@ -142,7 +142,7 @@ def switch_lengths(config: Any) -> set[int]:
 
 
 def _switches(config: Any) -> Iterator[Switch]:
-    limit = getattr(config, "max_position_embeddings", None)
+    limit = int(getattr(config, "max_position_embeddings", None) or 0)
     own = getattr(config, "original_max_position_embeddings", None)
     for rope in _ropes(config):
         kind, factor = rope.get("rope_type") or rope.get("type"), rope.get("factor")
