@@ -215,7 +215,7 @@ def _later_changes(model: Any) -> str | None:
 def _moved(model: Any, one: torch.Tensor, other: torch.Tensor) -> float | None:
     """Returns how far apart logits [T, V] of equal shapes are, in standard deviations, if they are."""
     distance = float((one - other).square().mean().sqrt() / one.std().clamp(min=1e-9))
-    return distance if distance > (0.001 if _is_exact(model) else 0.03) else None
+    return distance if distance > (1e-4 if _is_exact(model) else 0.03) else None
 
 
 def _vocabulary(model: Any) -> int:

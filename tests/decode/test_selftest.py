@@ -27,7 +27,6 @@ ENCODER = {
     "intermediate_size": 48,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
-    "initializer_range": 0.3,
 }
 BLOOM = {
     "vocab_size": 97,

@@ -123,3 +123,16 @@ def test_other_sids_stop_the_run_until_the_recipe_says_so(
     second = goes_on(shop, folder, "tune: lora, sid_init: random", STILL, "quantize.codes=8")
     assert second.finished("recommend")
     assert "SID tokens are drawn anew" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("lengths", "told"), [([9, 40], False), ([41, 90], False), ([9, 40, 41], True)]
+)
+def test_examples_on_both_sides_of_a_ropes_switch_are_told(lengths, told, caplog) -> None:
+    """In a batch the longest decides the RoPE of all, and no example's loss is its own any more."""
+    rope = {"rope_type": "longrope", "original_max_position_embeddings": 40}
+    text = SimpleNamespace(rope_parameters=rope, max_position_embeddings=128)
+    model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text))
+    stage.warn_of_lengths(model, np.array(lengths), split="train")
+    assert ("train examples have up to 41 tokens" in caplog.text) == told
+    assert ("Set train.max_length=40 to stay below" in caplog.text) == told
