@@ -176,6 +176,7 @@ def test_bad_input(finished: Pipeline, recipe: Path, override: str, message: str
         Pipeline.load(recipe, override).run()
 
 
+@pytest.mark.slow
 def test_the_decoder_keeps_to_the_candidates(finished: Pipeline, recipe: Path) -> None:
     llm = ["recommend.enabled=true", "quantize={kind: rkmeans, levels: 2, codes: 8}"]
     llm += ["train.model={kind: scratch, hidden: 16, layers: 1, heads: 2}", "train.epochs=1"]
