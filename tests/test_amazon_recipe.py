@@ -209,6 +209,7 @@ def tiny_models(processor: Qwen3VLProcessor, tmp_path: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.e2e
 def test_it_runs_to_the_end_with_tiny_models(
     data: Path, tiny_models: dict[str, str], tmp_path: Path
 ) -> None:

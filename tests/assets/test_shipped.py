@@ -107,6 +107,7 @@ def test_captions_come_from_the_picture(captioner, captions, pictures) -> None:
     assert len(set(captions)) > 0.8 * COUNT
 
 
+@pytest.mark.slow
 def test_interests_are_valid_json_and_mostly_true(products, asked, miner) -> None:
     reader, valid, said, right, true = InterestReader(), 0, 0, 0, 0
     plain = [replace(request, schema=None) for request in asked]
@@ -125,6 +126,7 @@ def test_interests_are_valid_json_and_mostly_true(products, asked, miner) -> Non
     assert right / true >= 0.5, "recall"
 
 
+@pytest.mark.slow
 def test_interests_under_the_schema_quote_hints(products, asked, miner) -> None:
     reader = InterestReader()
     found = [reader(text) for text in answers(miner, asked)]

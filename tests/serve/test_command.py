@@ -65,6 +65,7 @@ def server(recipe: str, tmp_path: Path) -> Iterator[Process]:
     found.process.wait()
 
 
+@pytest.mark.slow
 def test_a_server_s_life(server: Process, tmp_path: Path) -> None:
     """One process for all of it: to start one takes seconds."""
     assert re.search(r"ready in \d+\.\d s", server.said)

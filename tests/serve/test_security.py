@@ -111,6 +111,7 @@ def url(bundle: Bundle, listening: Listening) -> Iterator[str]:
         yield found
 
 
+@pytest.mark.slow
 def test_the_document_is_true(url: str) -> None:
     """schemathesis: requests made from the OpenAPI document, valid ones and broken ones."""
     schemathesis = pytest.importorskip("schemathesis", reason="pip install 'genrec[test]'")

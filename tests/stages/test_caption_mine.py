@@ -266,6 +266,7 @@ def test_with_real_models(shop: Shop, tiny_vlm: Path, tiny_lm: Path) -> None:
     assert all(mined["error"].is_null() == (mined["interests"].list.len() > 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["caption", "mine"])
 def test_a_killed_process_loses_what_was_in_flight_alone(
     shop: Shop, stage: str, tiny_vlm: Path, tiny_lm: Path, monkeypatch: pytest.MonkeyPatch

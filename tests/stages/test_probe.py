@@ -175,6 +175,7 @@ def test_published_sids_and_a_model_of_histories_alone(recipe: Path) -> None:
     assert pipeline["probe"].load("written.parquet").height == 0
 
 
+@pytest.mark.slow
 def test_the_sample_and_the_seed(recipe: Path) -> None:
     small = ["probe.items=5", "probe.users=4", NO_WORDS]
     first, found = probed(recipe, *small)
@@ -223,6 +224,7 @@ def test_mistakes_in_a_recipe(recipe: Path) -> None:
         Pipeline.load(recipe, "probe.juge=1")
 
 
+@pytest.mark.slow
 def test_real_models_judge(recipe: Path, tiny_vlm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     judge = (

@@ -188,6 +188,7 @@ def test_a_retriever_that_cannot_learn_is_named_by_its_place_in_the_recipe(
         Pipeline.load(recipe, "retrieve.5.name=twin").run("retrieve.twin")
 
 
+@pytest.mark.slow
 def test_the_decoder_keeps_to_the_candidates(finished: Pipeline, recipe: Path) -> None:
     llm = ["recommend.enabled=true", "quantize={kind: rkmeans, levels: 2, codes: 8}"]
     llm += ["train.model={kind: scratch, hidden: 16, layers: 1, heads: 2}", "train.epochs=1"]

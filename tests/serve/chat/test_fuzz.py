@@ -77,6 +77,7 @@ def sane(bundle: Bundle, answer: Any) -> None:
     assert len(numbered) in (0, len(found))
 
 
+@pytest.mark.slow
 @given(messages=st.lists(MESSAGE, max_size=5), last=SAID)
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
