@@ -72,7 +72,7 @@ def imports(module: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             within = {f"{node.module}.{alias.name}" for alias in node.names}
             names |= {name if name in MODULES else str(node.module) for name in within}
-    return names & MODULES.keys() - {module}
+    return names & MODULES.keys() - {module, "genrec"}  # of which only `__version__` is wanted
 
 
 IMPORTS = {module: imports(module) for module in MODULES}

@@ -124,5 +124,7 @@ def test_an_embedding_of_nan_names_the_item(
     pipeline = Pipeline.load(one_title)
     pipeline.run(to="prepare")
     item_id = pipeline["prepare"].load()["item_id"][3]
-    with pytest.raises(ValueError, match=rf"view 'text', item 3 \(item_id '{item_id}'\)"):
+    with pytest.raises(
+        ValueError, match=rf"view 'text': NaN or infinity in item 3 \(item_id '{item_id}'\)"
+    ):
         pipeline.run(to="quantize")

@@ -208,7 +208,7 @@ def test_show_tells_counts_rows_and_reasons(shop: Shop, fake: Fake) -> None:
     assert "0.50  Travel  (red)" in shown
     shown = CliRunner().invoke(cli, ["show", str(shop.recipe), "caption"]).output
     assert "without_picture: 1" in shown
-    assert "(no picture)" in shown
+    assert "(no image)" in shown
     assert "A bag like i1." in shown
 
 
