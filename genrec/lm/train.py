@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import datasets
-import numpy as np
 import torch
 from peft import PeftModel
 from torch import nn
@@ -25,7 +24,6 @@ from transformers import (
     TrainingArguments,
 )
 
-from genrec.decode.rope import LengthRope
 from genrec.lm.balance import CURVES_FILE, BalanceWatch, draw_curves, unbalanced
 from genrec.lm.callbacks import Average, Flow, LogFile, read_log, trackers
 from genrec.lm.checkpoints import check_kind, is_finished, last_complete_checkpoint, room_for
@@ -142,7 +140,6 @@ def train(
     """
     asked = dict(locals())
     _check_arguments(train_data, valid_data, epochs, max_steps, metric, validate)
-    _warn_of_lengths(model, {"train": train_data, "validation": valid_data})
     out.mkdir(parents=True, exist_ok=True)
     arguments = _arguments(
         out,
@@ -325,21 +322,6 @@ def _check_arguments(
             raise ValueError(f"no {name} examples: run compose again with more users or items")
     if validate is None and metric != "loss":
         raise ValueError(f"metric '{metric}' needs validate; without it choose 'loss'")
-
-
-def _warn_of_lengths(model: Any, data: dict[str, datasets.Dataset]) -> None:
-    """Warns where a batch's longest example decides the RoPE of the others."""
-    rope = LengthRope(model.config.get_text_config())
-    for name, part in data.items():
-        lengths = np.unique(lengths_of(part)).tolist()
-        if len({rope.regime(length) for length in lengths}) > 1:
-            switch = min(switch.length for switch in rope.switches)
-            logger.warning(
-                "%s examples have up to %d tokens, and the RoPE of %s has other frequencies beyond "
-                "%d: an example's loss depends on the longest in its batch, while decoding goes by "
-                "each user's own length. Set train.max_length=%d to stay below",
-                *(name, lengths[-1], type(model).__name__, switch, switch),
-            )
 
 
 def _summary(trainer: SidTrainer, out: Path, metric: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,12 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from genrec import schema
 from genrec.decode import BeamEngine
+from genrec.decode.rope import LengthRope
 from genrec.evaluate import per_user
 from genrec.lm import batch
 from genrec.lm.adapters import save_adapter
 from genrec.lm.checkpoints import room_for
-from genrec.lm.corpus import encode_file, texts_of
+from genrec.lm.corpus import encode_file, lengths_of, texts_of
 from genrec.lm.meaning import write_sids
 from genrec.lm.model import (
     build_scratch,
@@ -33,6 +35,8 @@ from genrec.recommender import Recommender
 from genrec.sid import SIDTrie
 from genrec.sid.quantizer import load_codebooks
 from genrec.stages import Context
+
+logger = logging.getLogger(__name__)
 
 METRIC = "ndcg@10"  # chooses the checkpoint; recall alone is blind to the order
 _NOT_TRAINERS = {"model", "max_length", "eval_users"}  # of the section; what `train` is not told
@@ -55,6 +59,7 @@ def run(context: Context) -> None:
         )
         for split, path in files.items()
     }
+    _warn_of_lengths(model, {split: lengths_of(part.data) for split, part in encoded.items()})
     summary = train(
         model,
         tokenizer,
@@ -158,6 +163,21 @@ def _validation(
         return {name: float(found[name].to_numpy().mean()) for name in ("recall@10", METRIC)}
 
     return validate
+
+
+def _warn_of_lengths(model: Any, lengths: dict[str, np.ndarray]) -> None:
+    """Warns where a batch's longest example decides the RoPE of the others."""
+    rope = LengthRope(model.config.get_text_config())
+    for split, tokens in lengths.items():
+        different = np.unique(tokens).tolist()
+        if len({rope.regime(length) for length in different}) > 1:
+            switch = min(switch.length for switch in rope.switches)
+            logger.warning(
+                "%s examples have up to %d tokens, and the RoPE of %s has other frequencies beyond "
+                "%d: an example's loss depends on the longest in its batch, while decoding goes by "
+                "each user's own length. Set train.max_length=%d to stay below",
+                *(split, different[-1], type(model).__name__, switch, switch),
+            )
 
 
 def _codes_per_level(sids: np.ndarray) -> list[int]:
