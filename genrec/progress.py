@@ -5,6 +5,8 @@ Domain code calls it and knows nothing of terminals; `genrec.console` draws it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 
@@ -17,3 +19,19 @@ class Progress(Protocol):
 
 def silent(step: str, done: int, total: int) -> None:
     """The default: says nothing."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences transformers' bars and warnings in a `with` block: `progress` says where we are."""
+    from transformers.utils import logging
+
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

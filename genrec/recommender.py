@@ -17,9 +17,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from genrec.decode import BeamEngine, VLLMServerEngine
 from genrec.lm.batch import code_token_ids, encode_prompts
-from genrec.lm.quiet import quiet
 from genrec.processes import ALONE, Processes
-from genrec.progress import Progress, silent
+from genrec.progress import Progress, quiet, silent
 from genrec.ranking import RankedLists, tied_ranks
 from genrec.schema import Segment
 from genrec.sid import SIDTrie

@@ -71,6 +71,7 @@ def imports(module: str) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             within = {f"{node.module}.{alias.name}" for alias in node.names}
+            within -= {"genrec.__version__"}  # a number, no module
             names |= {name if name in MODULES else str(node.module) for name in within}
     return names & MODULES.keys() - {module, "genrec"}  # of which only `__version__` is wanted
 

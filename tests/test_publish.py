@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from genrec import Pipeline, environment, publish
 from genrec.lm.batch import code_token_ids
 from genrec.lm.card import Facts, model_card
-from genrec.lm.rows import stack
+from genrec.lm.model import stack
 from genrec.sid.quantizer import load_codebooks
 from genrec.weights import find_weights
 

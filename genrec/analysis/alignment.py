@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from genrec.analysis.content import unit
 from genrec.progress import Progress, silent
+from genrec.ranking import top_k
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
@@ -280,17 +281,15 @@ class _Judged:
 
         -1 where a user has seen all but fewer than k.
         """
-        found = [np.zeros((0, self._k), dtype=np.int64)]
+        parts = [np.zeros((0, self._k), dtype=np.int64)]
         step = max(1, _MAX_CELLS // len(items))
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
             scores = self._users.vectors[part] @ items.T
             for line, user in zip(scores, part, strict=True):
                 line[np.asarray(self._users.histories[user], dtype=np.int64)] = -np.inf
-            first = np.argsort(-scores, axis=1, kind="stable")[:, : self._k]
-            masked = np.isneginf(np.take_along_axis(scores, first, axis=1))
-            found.append(np.where(masked, -1, first))
-        return np.concatenate(found)
+            parts.append(top_k(scores, self._k).items.astype(np.int64))
+        return np.concatenate(parts)
 
 
 def _geojac(true: Floats, mapped: Floats, k: int) -> float:

@@ -14,8 +14,7 @@ from numpy.typing import ArrayLike
 
 from genrec.decode.filters import Allowed, Eligibility, ItemLists
 from genrec.decode.head import FullHead, Head, SIDHead
-from genrec.decode.memory import default_budget, user_bytes
-from genrec.decode.prompts import PromptCache
+from genrec.decode.memory import PromptCache, default_budget, user_bytes
 from genrec.decode.result import BeamResult, collect
 from genrec.decode.rope import LengthRope
 from genrec.decode.selftest import Strategy, check_head, choose, make_decoder

@@ -5,35 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from genrec.decode.filters import Eligibility
 from genrec.decode.step import Beams, TrieOnDevice
+from genrec.ranking import RankedLists, tied_ranks
 from genrec.sid.trie import SIDTrie
 
 
 @dataclass(frozen=True)
-class BeamResult:
+class BeamResult(RankedLists):
     """The best items of each user, best first; all tensors are on the CPU.
 
-    Order is by score, then SID, then item: items that share a SID stand side by side with one
-    score.
+    Order is by score, then SID, then item: items that share a SID follow each other with one score.
 
     Attributes:
         items: item numbers, -1 where not valid. int64 [B, K].
         scores: log-probability of the item's SID after the prompt, in nats; -inf where not valid.
             float32 [B, K].
-        valid: whether there is an item at this place. bool [B, K].
         exact: whether the list is proven to be the best K of all eligible items, and not only of
             those that the beam reached: no pruned prefix scored above the K-th item. bool [B].
         sids: the items' SIDs, -1 where not valid. int64 [B, K, L].
     """
 
-    items: torch.Tensor
-    scores: torch.Tensor
-    valid: torch.Tensor
     exact: torch.Tensor
     sids: torch.Tensor
+
+    @property
+    def ranks(self) -> npt.NDArray[np.int32]:
+        """Ranks from 1; items that share a SID share a rank. int32 [B, K], 0 where not valid."""
+        tied = (self.sids[:, 1:] == self.sids[:, :-1]).all(dim=-1)
+        return tied_ranks(self.items.numpy(), tied.numpy())
 
     @classmethod
     def joined(cls, parts: Sequence[BeamResult], users: torch.Tensor) -> BeamResult:
@@ -96,12 +100,12 @@ def collect(
     place = torch.arange(len(user), device=device) - start[user]
     keep = place < k
     at = (user[keep].cpu(), place[keep].cpu())
-    rows, found = row[keep].cpu(), scores.flatten()[beam[keep]].cpu()
+    rows, kept_scores = row[keep].cpu(), scores.flatten()[beam[keep]].cpu()
 
     items = torch.full((users, k), -1, dtype=torch.int64)
     items[at] = torch.from_numpy(trie.row_items)[rows].long()
     sids = torch.full((users, k, trie.levels), -1, dtype=torch.int64)
     sids[at] = torch.from_numpy(trie.sids_of_rows(rows.numpy())).long()
     listed = torch.full((users, k), -torch.inf)
-    listed[at] = found
-    return BeamResult(items, listed, items >= 0, listed[:, -1] >= beams.bound.cpu(), sids)
+    listed[at] = kept_scores
+    return BeamResult(items, listed, listed[:, -1] >= beams.bound.cpu(), sids)

@@ -1,5 +1,5 @@
 from .behaviour import behaviour_view as behaviour_view
-from .descriptors import describe_images as describe_images
+from .image import describe_images as describe_images, encode_images as encode_images
 from .joint import encode_joint as encode_joint, load_joint_encoder as load_joint_encoder
 from .queries import query_encoder as query_encoder, text_encoder as text_encoder
 from .text import (
@@ -15,4 +15,3 @@ from .views import (
     save_views as save_views,
     unit_rows as unit_rows,
 )
-from .vision import encode_images as encode_images

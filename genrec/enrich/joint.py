@@ -17,9 +17,9 @@ from PIL import Image, ImageOps
 from sentence_transformers import SentenceTransformer
 
 from genrec.data.images import item_image
+from genrec.enrich.image import image_bytes
 from genrec.enrich.rows import cached_rows, fixed_batches, row_key
 from genrec.enrich.text import default_prompt
-from genrec.enrich.vision import image_bytes
 from genrec.progress import Progress, silent
 from genrec.weights import find_weights, loading, weights_identity
 

@@ -5,8 +5,7 @@ from genrec.evaluate.examples import Card, UserExample, pick_users, user_example
 from genrec.evaluate.groups import evaluate_groups, group_targets
 from genrec.evaluate.metrics import coverage, evaluate, per_user
 from genrec.evaluate.report import write_report
-from genrec.evaluate.summary import Summary, verdict
-from genrec.evaluate.table import groups_table, metrics_table
+from genrec.evaluate.summary import Summary, groups_table, metrics_table, verdict
 
 __all__ = [
     "Card",

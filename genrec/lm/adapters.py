@@ -16,8 +16,6 @@ import peft
 import torch
 from transformers import PreTrainedModel
 
-from genrec.lm.rows import is_tied, row_modules
-
 
 def adapt(
     model: PreTrainedModel,
@@ -101,3 +99,14 @@ def _dequantized(model: peft.PeftModel) -> peft.PeftModel:
         save_adapter(model, folder)
         base = model.unload()
         return peft.PeftModel.from_pretrained(base.dequantize(base.dtype), folder)
+
+
+def is_tied(model: PreTrainedModel) -> bool:
+    """Says whether one matrix is both the input embedding and the output head."""
+    return model.get_input_embeddings().weight is model.get_output_embeddings().weight
+
+
+def row_modules(model: PreTrainedModel) -> list[str]:
+    """Returns the names of the modules that hold one row per token: embedding and output head."""
+    wanted = (model.get_input_embeddings(), model.get_output_embeddings())
+    return [name for name, module in model.named_modules() if any(module is w for w in wanted)]

@@ -29,11 +29,9 @@ from genrec.lm.checkpoints import check_kind, is_finished, last_complete_checkpo
 from genrec.lm.conditions import conditions, warn_of_differences
 from genrec.lm.corpus import lengths_of, tasks_of
 from genrec.lm.loss import MAX_LOGITS
-from genrec.lm.packing import PackingCollator, check_packing, row_for
-from genrec.lm.quiet import quiet
-from genrec.lm.sampler import Collator, TokenBudgetSampler
+from genrec.lm.sampler import Collator, PackingCollator, TokenBudgetSampler, check_packing, row_for
 from genrec.lm.trainer import SidTrainer, Validate
-from genrec.progress import Progress, silent
+from genrec.progress import Progress, quiet, silent
 
 LOG_FILE = "log.jsonl"
 # The arguments of `train` that decide what it learns, beside the model and the data.

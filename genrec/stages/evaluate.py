@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from genrec.analysis.complementarity import diagnose as compare
-from genrec.analysis.complementarity_plots import plot_complementarity
+from genrec.analysis.complementarity import diagnose as compare, plot_complementarity
 from genrec.enrich import load_views
 from genrec.evaluate import evaluate, evaluate_groups, pick_users, user_examples, write_report
 from genrec.retrieve import histories_of

@@ -28,7 +28,7 @@ from genrec.lm.model import (
     load_whole,
     save_merged,
 )
-from genrec.lm.packing import masked_attention
+from genrec.lm.sampler import masked_attention
 from genrec.lm.train import train
 from genrec.processes import Processes
 from genrec.recommender import Recommender

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from genrec import schema
-from genrec.analysis.complementarity import diagnose
-from genrec.analysis.complementarity_plots import plot_complementarity
+from genrec.analysis.complementarity import diagnose, plot_complementarity
 
 
 def recommendations(lists: dict[int, list[int]]) -> pl.DataFrame:

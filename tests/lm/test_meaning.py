@@ -11,8 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from genrec.lm.batch import code_token_ids, encode_texts
 from genrec.lm.meaning import check_meaning, write_sids
-from genrec.lm.model import build_scratch, load_pretrained, save_merged
-from genrec.lm.rows import is_tied
+from genrec.lm.model import build_scratch, is_tied, load_pretrained, save_merged
 
 IDS = [f"i{n}" for n in range(12)]
 SIDS = np.array([[n % 4, n // 4] for n in range(12)], dtype=np.int32)

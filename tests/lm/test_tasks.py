@@ -12,7 +12,6 @@ from hypothesis import given, strategies as st
 from genrec import registry, schema
 from genrec.lm.settings import Compose, Tasks
 from genrec.lm.tasks import Corpus, Options, kind_words, shorten, sid_segments
-from genrec.prompts import STYLES
 from genrec.schema import Segment
 
 TASKS = registry.parts("tasks")
@@ -36,17 +35,6 @@ def line(length: int) -> Corpus:
         schema=dict(schema.SPLIT),
     )
     return Corpus(items, np.arange(20)[:, None], one, one)
-
-
-@pytest.mark.parametrize("name", TASKS)
-@pytest.mark.parametrize("style", STYLES)
-def test_every_task_has_a_template_and_fills_it(corpus, name, style):
-    task = TASKS[name]
-    assert task.template.variants(style)
-    units = [unit for unit in task.units(corpus, Options()) if unit]
-    assert units
-    for slots in units[0]:
-        assert set(slots) == {*task.prompt, *task.completion}
 
 
 def test_the_eight_of_the_paper_are_on_and_the_rest_off():

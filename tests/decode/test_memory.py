@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from genrec.decode import BeamEngine
-from genrec.decode.memory import user_bytes
-from genrec.decode.prompts import PromptCache
+from genrec.decode.memory import PromptCache, user_bytes
 from genrec.sid.trie import SIDTrie
 
 
