@@ -106,9 +106,13 @@ class RKMeans(Quantizer[RKMeansSettings]):
 def _project(embeddings: Floats, fitted: Arrays) -> Floats:
     """Returns embeddings centred, in units of their scale, and on the components. [N, d]."""
     parts: Mapping[str, Floats] = fitted
-    z = embeddings / parts["unit"] if "unit" in parts else embeddings
+    z: Floats = embeddings
+    if "unit" in parts:
+        z = z / parts["unit"]
     z = z - parts["mean"]
-    return z @ parts["components"].T if "components" in parts else z
+    if "components" in parts:
+        z = z @ parts["components"].T
+    return z
 
 
 def _principal_components(embeddings: Floats, count: int) -> Floats:
