@@ -29,11 +29,11 @@ from genrec.resources import find
 from genrec.retrieve.fusion.settings import CandidateSettings, Fuse
 from genrec.retrieve.settings import CooccurrenceSettings, PopularSettings, RetrieverSettings
 from genrec.settings import ContentPath, PartSettings, Section
-from genrec.sid.settings import RQVAESettings
+from genrec.sid.settings import RQVAESettings, SIDSettings
 
 if TYPE_CHECKING:
     Source: TypeAlias = PartSettings
-    Quantize: TypeAlias = PartSettings
+    Quantize: TypeAlias = SIDSettings
     Retriever: TypeAlias = RetrieverSettings
 else:
 
@@ -205,13 +205,13 @@ class Recipe(Section):
                         f"{field} asks for what the stage {stage} makes, and this recipe leaves it out; "
                         f"set {stage}.engine, or change {field}"
                     )
-        if self.quantize.kind == "published" and self.train.model.sid_init == "codebook":
+        if not self.quantize.learns and self.train.model.sid_init == "codebook":
             raise ValueError(
                 "train.model.sid_init=codebook: published SIDs come without a codebook; leave "
                 "it out, or make the SIDs here (quantize.kind=rkmeans)"
             )
         source = self.prepare.source
-        if self.quantize.kind == "published" and getattr(source, "index", None) is None:
+        if not self.quantize.learns and getattr(source, "index", None) is None:
             raise ValueError("quantize.kind=published needs prepare.source.index, an *.index.json")
         return self
 

@@ -36,7 +36,7 @@ def write_report(
         path: the HTML file to write.
         title: the heading, such as the recipe's name.
         metrics: what `evaluate` returned, or `metrics.json`.
-        sid_stats: `stats.json` of quantize, see `genrec.sid.codes.sid_stats`; None leaves it out.
+        sid_stats: `stats.json` of quantize, see `genrec.sid.stats.sid_stats`; None leaves it out.
         data_stats: `stats.json` of prepare, numbers by name; None leaves it out.
         examples: from `user_examples`.
         facts: what was run, by name: source, model, seed ...

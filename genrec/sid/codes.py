@@ -8,19 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from genrec.sid.quantizer import power_of_two
-
-if TYPE_CHECKING:
-    from genrec.sid.quantizer import Quantizer
-
-Ints = NDArray[np.int32]
-Floats = NDArray[np.float32]
+from genrec.sid.residual import Floats, Ints
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _TOKEN = re.compile(r"<([a-z])_(0|[1-9][0-9]*)>")
@@ -76,7 +70,7 @@ def collision_rate(sids: NDArray[np.integer]) -> float:
     Args:
         sids: int [N, L].
     """
-    shared = _sizes(sids)
+    shared = group_sizes(sids)
     return float((shared > 1).mean()) if len(shared) else 0.0
 
 
@@ -139,61 +133,6 @@ def resolve_collisions(sids: Ints, distances: Floats, *, codes: int) -> Resoluti
     return Resolution(resolved, moved)
 
 
-def published_stats(sids: NDArray[np.integer]) -> dict[str, object]:
-    """Describes SIDs that came without a quantiser; see `sid_stats` for the keys.
-
-    K is taken as the largest code + 1.
-    """
-    codes = int(sids.max()) + 1
-    return {
-        "items": len(sids),
-        "levels": sids.shape[1],
-        "codes": codes,
-        "collision_rate": collision_rate(sids),
-        "duplicate_rate": duplicate_rate(sids),
-        "largest_group": int(_sizes(sids).max()),
-        **_usage(sids, codes),
-    }
-
-
-def sid_stats(
-    embeddings: Floats, before: Ints, after: Ints, quantizer: Quantizer
-) -> dict[str, object]:
-    """Describes how good SIDs are: the content of `stats.json`.
-
-    Args:
-        embeddings: float32 [N, D], what was quantised.
-        before: int32 [N, L], what `quantizer.encode` gave.
-        after: int32 [N, L or more], after `resolve_collisions`; equal to `before` if not resolved.
-        quantizer: the fitted quantiser.
-
-    Returns:
-        items, levels (of `after`), codes; collision_rate and duplicate_rate, each {before, after};
-        moved (items whose code changed); largest_group (items sharing one SID before);
-        utilisation [L] (share of the K codes in use) and perplexity [L] (exp of the entropy of code
-        use, at most K), both before;
-        reconstruction_cosine {before, after} (mean cosine of the decoded SID and the embedding);
-        relative_residual_norm [L] (norm of what is left after each level, over the norm of what was
-        quantised; before).
-    """
-    levels = before.shape[1]
-    return {
-        "items": len(before),
-        "levels": after.shape[1],
-        "codes": quantizer.codes,
-        "collision_rate": {"before": collision_rate(before), "after": collision_rate(after)},
-        "duplicate_rate": {"before": duplicate_rate(before), "after": duplicate_rate(after)},
-        "moved": int((before != after[:, :levels]).any(axis=1).sum()),
-        "largest_group": int(_sizes(before).max()),
-        **_usage(before, quantizer.codes),
-        "reconstruction_cosine": {
-            "before": _mean_cosine(embeddings, quantizer.decode(before)),
-            "after": _mean_cosine(embeddings, quantizer.decode(after[:, :levels])),
-        },
-        "relative_residual_norm": quantizer.residual_norms(embeddings, before).tolist(),
-    }
-
-
 def _check(sids: Ints, distances: Floats, codes: int) -> None:
     if sids.ndim != 2 or sids.shape[1] < 1 or not np.issubdtype(sids.dtype, np.integer):
         raise ValueError(f"sids: expected int [N, L], found {sids.dtype} {list(sids.shape)}")
@@ -223,7 +162,7 @@ def _groups(rows: NDArray[np.integer]) -> Iterator[NDArray[np.intp]]:
             yield group
 
 
-def _sizes(sids: NDArray[np.integer]) -> NDArray[np.intp]:
+def group_sizes(sids: NDArray[np.integer]) -> NDArray[np.intp]:
     """Returns, for every item, how many items have its SID. [N]."""
     sizes = np.ones(len(sids), dtype=np.intp)
     for group in _groups(sids):
@@ -274,21 +213,3 @@ def further_levels(rank: NDArray[np.int64], *, codes: int) -> Ints:
     while (rank := rank // base).any():
         digits.append(rank % base)
     return np.stack(digits[::-1], axis=1).astype(np.int32)
-
-
-def _usage(sids: NDArray[np.integer], codes: int) -> dict[str, list[float]]:
-    utilisation, perplexity = [], []
-    for column in sids.T:
-        share = np.bincount(column, minlength=codes) / len(column)
-        used = share[share > 0]
-        utilisation.append(len(used) / codes)
-        perplexity.append(float(np.exp(-(used * np.log(used)).sum())))
-    return {"utilisation": utilisation, "perplexity": perplexity}
-
-
-def _mean_cosine(a: Floats, b: Floats) -> float:
-    """Returns the mean cosine of corresponding rows; rows of zeros count as 0."""
-    a, b = (side / np.float32(power_of_two(side)) for side in (a, b))  # no cosine depends on it
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    dots = np.einsum("nd,nd->n", a, b)
-    return float(np.mean(np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)))

@@ -6,10 +6,54 @@ every item and one has a fifth fewer; one has a single code on its first level. 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from genrec.sid.codes import Ints, collision_rate, further_levels, published_stats, token_name
+from genrec.progress import Progress, silent
+from genrec.sid.codes import collision_rate, further_levels, token_name
+from genrec.sid.quantizer import MadeSIDs
+from genrec.sid.residual import Ints
+from genrec.sid.settings import PublishedSettings
+from genrec.sid.stats import published_stats
+
+
+class PublishedSIDs:
+    """Takes SIDs as they came. Nothing is fitted: what makes SIDs of embeddings is a `Quantizer`.
+
+    Args:
+        settings: its settings; None takes the defaults.
+        seed: nothing is drawn.
+        device: nothing is computed.
+        options: single settings instead, or changes to them.
+
+    Raises:
+        ValueError: an unknown option.
+    """
+
+    kind = "published"
+
+    def __init__(
+        self,
+        settings: PublishedSettings | None = None,
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+        **options: Any,
+    ) -> None:
+        self.settings = PublishedSettings.from_options(settings, **options)
+
+    def make_sids(self, sids: Ints, *, progress: Progress = silent) -> MadeSIDs:
+        """Resolves collisions if `settings.resolve` says so, and describes the SIDs.
+
+        Args:
+            sids: int32 [N, L], as published.
+            progress: is told nothing.
+        """
+        resolved = resolve_published(sids) if self.settings.resolve else None
+        stats = inspect_published(sids, resolved=resolved)
+        return MadeSIDs(sids if resolved is None else resolved, stats, None)
 
 
 def resolve_published(sids: Ints) -> Ints:
@@ -38,7 +82,7 @@ def resolve_published(sids: Ints) -> Ints:
     return np.hstack([sids, further_levels(rank, codes=int(sids.max()) + 1)])
 
 
-def inspect_published(sids: Ints, *, resolved: Ints | None = None) -> dict[str, object]:
+def inspect_published(sids: Ints, *, resolved: Ints | None = None) -> dict[str, Any]:
     """Describes published SIDs: the content of `stats.json`.
 
     Args:
@@ -74,29 +118,29 @@ def inspect_published(sids: Ints, *, resolved: Ints | None = None) -> dict[str, 
 
 
 def _odd_levels(sids: NDArray[np.integer], letters: list[str], used: list[int]) -> list[str]:
-    found = []
+    findings = []
     for level, (letter, count) in enumerate(zip(letters, used, strict=True)):
         low, high = int(sids[:, level].min()), int(sids[:, level].max())
         if count == 1 and len(sids) > 1:
-            found.append(
-                f"level {letter} is degenerate: all items have the code {low}, so it tells nothing "
+            findings.append(
+                f"level {letter} is degenerate: all items have the code {low}, so it says nothing "
                 "and costs a decoding step"
             )
         elif low >= count:
-            found.append(
+            findings.append(
                 f"level {letter} counts from {low} to {high} for {count} codes: its lower {low} tokens "
                 "are never used (codes counted across levels, perhaps)"
             )
-    return found
+    return findings
 
 
-def _collisions(stats: dict[str, object], resolved: Ints | None) -> list[str]:
+def _collisions(stats: dict[str, Any], resolved: Ints | None) -> list[str]:
     if not stats["colliding_items"]:
         return []
     done = (
         "kept: they are scored as ties; quantize.resolve=true adds a level that tells them apart"
         if resolved is None
-        else f"resolved by {resolved.shape[1] - len(stats['lowest'])} further level(s)"  # type: ignore[arg-type]
+        else f"resolved by {resolved.shape[1] - len(stats['lowest'])} further level(s)"
     )
     return [
         f"{stats['colliding_items']} of {stats['items']} items share their SID with another, up to "

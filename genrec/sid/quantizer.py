@@ -1,4 +1,4 @@
-"""What every quantiser can do, the residual arithmetic that they share, and their file format.
+"""What every quantiser is: settings in, embeddings to SIDs and back, and the way to disk.
 
 A quantiser maps an embedding to a vector z, and z to L codes: at each level the code nearest to what
 the levels before have left over. One safetensors file holds it, its settings in the header.
@@ -7,9 +7,10 @@ the levels before have left over. One safetensors file holds it, its settings in
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,66 +19,184 @@ from safetensors.numpy import save_file
 
 from genrec import registry
 from genrec.progress import Progress, silent
+from genrec.sid import residual
+from genrec.sid.codes import resolve_collisions
+from genrec.sid.residual import Floats, Ints
+from genrec.sid.settings import QuantizerSettings
+from genrec.sid.stats import quantizer_findings, sid_stats
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int32]
+S = TypeVar("S", bound=QuantizerSettings)
+Arrays = Mapping[str, NDArray[Any]]
 
-_CHUNK = 8192  # rows whose distances to all codes are held in memory at once
-_LARGEST = 1e30  # float32 ends at 3e38
-_ORDINARY = 16  # exponent: between 2^-16 and 2^16 embeddings are quantised as they come
-_FAR = 1e6  # an item so many times larger than the median leaves the others no digits
 _HEADER = "genrec"  # one key only: safetensors writes several in a random order
 
 
-class Quantizer(Protocol):
+class MadeSIDs(NamedTuple):
+    """The SIDs of a catalogue.
+
+    Attributes:
+        sids: int32 [N, L or more], row i is item i.
+        stats: what `stats.json` says of them; `findings` are oddities, as sentences.
+        quantizer: what made them; None where they came with the data.
+    """
+
+    sids: Ints
+    stats: dict[str, Any]
+    quantizer: Quantizer[Any] | None
+
+
+class Quantizer(ABC, Generic[S]):
     """Embeddings to SIDs and back. Deterministic: the same seed gives the same SIDs.
+
+    A class names its settings as its parameter: `class RKMeans(Quantizer[RKMeansSettings])`.
+
+    Args:
+        settings: its settings; None takes the defaults.
+        seed: of whatever is drawn at random.
+        device: where it trains and encodes.
+        options: single settings instead, or changes to them: `RKMeans(levels=2)`.
+
+    Raises:
+        ValueError: an unknown option, or a value out of bounds.
 
     Attributes:
         kind: its name in recipes and in the saved file.
-        levels: L.
-        codes: K.
+        advice: what to change where few codes are in use.
     """
 
     kind: ClassVar[str]
-    levels: int
-    codes: int
+    settings_class: ClassVar[type[QuantizerSettings]]
+    settings: S
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for base in getattr(cls, "__orig_bases__", ()):
+            for part in get_args(base):
+                if isinstance(part, type) and issubclass(part, QuantizerSettings):
+                    cls.settings_class = part
+                    cls.kind = part.model_fields["kind"].default
+
+    def __init__(
+        self, settings: S | None = None, *, seed: int = 0, device: str = "cpu", **options: Any
+    ) -> None:
+        self.settings = self.settings_class.from_options(settings, **options)  # type: ignore[assignment]
+        self.seed, self.device = seed, device
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.settings!r}, seed={self.seed})"
+
+    @property
+    def levels(self) -> int:
+        """L."""
+        return self.settings.levels
+
+    @property
+    def codes(self) -> int:
+        """K."""
+        return self.settings.codes
+
+    @property
+    def advice(self) -> str:
+        """What to change where few codes are in use."""
+        return "try other settings of quantize, or set quantize.kind=rkmeans"
+
+    @abstractmethod
     def fit(self, embeddings: Floats, *, progress: Progress = silent) -> Self:
-        """Learns the codebooks from float32 [N, D], N >= K.
+        """Learns the codebooks.
+
+        Args:
+            embeddings: float32 [N, D], N >= K.
+            progress: told how far the fit is.
 
         Raises:
-            ValueError: fewer items than codes, or values as `check_embeddings` refuses.
+            ValueError: fewer items than codes, or values as `residual.check_embeddings` refuses.
         """
 
-    def encode(self, embeddings: Floats) -> Ints:
-        """Returns the SID of each row of float32 [N, D]. int32 [N, L]."""
-
+    @abstractmethod
     def decode(self, sids: Ints) -> Floats:
-        """Returns the embedding that each SID stands for. float32 [N, D]."""
+        """Returns the embedding that each SID stands for. int [N, L] -> float32 [N, D]."""
+
+    @abstractmethod
+    def _latents(self, embeddings: Floats) -> Floats:
+        """Returns z. float32 [N, D] -> float32 [N, d]."""
+
+    @abstractmethod
+    def _arrays(self) -> Arrays:
+        """What was learned, by name; `codebooks`, float32 [L, K, d], is among it.
+
+        Raises:
+            ValueError: it is not fitted.
+        """
+
+    @abstractmethod
+    def _restore(self, arrays: Arrays) -> None:
+        """Takes over what `_arrays` gave."""
+
+    def encode(self, embeddings: Floats) -> Ints:
+        """Returns the SID of each embedding. float32 [N, D] -> int32 [N, L]."""
+        return residual.nearest_codes(self._latents(embeddings), self._codebooks())
 
     def last_level_distances(self, embeddings: Floats, sids: Ints) -> Floats:
         """Returns squared distances to all codes of the last level. float32 [N, K].
 
-        They are measured from what the first L-1 codes of `sids` leave over.
+        They are measured from what the first L-1 codes of `sids` leave over of z.
         """
+        z = self._latents(embeddings)
+        return residual.distances_on_last_level(z, sids, self._codebooks())
 
     def residual_norms(self, embeddings: Floats, sids: Ints) -> NDArray[np.float64]:
-        """Returns, per level, the relative norm of what is left after it. float64 [L]."""
+        """Returns the norm of what each level leaves over, relative to z. float64 [L]."""
+        return residual.relative_norms(self._latents(embeddings), sids, self._codebooks())
+
+    def make_sids(self, embeddings: Floats, *, progress: Progress = silent) -> MadeSIDs:
+        """Fits, encodes, resolves collisions if `settings.resolve` says so, and describes the SIDs.
+
+        Args:
+            embeddings: float32 [N, D], N >= K.
+            progress: told how far the fit is.
+
+        Raises:
+            ValueError: as of `fit`.
+        """
+        before = after = self.fit(embeddings, progress=progress).encode(embeddings)
+        if self.settings.resolve:
+            distances = self.last_level_distances(embeddings, before)
+            after = resolve_collisions(before, distances, codes=self.codes).sids
+        stats = sid_stats(embeddings, before, after, self)
+        if findings := quantizer_findings(stats, embeddings, self):
+            stats["findings"] = findings
+        return MadeSIDs(after, stats, self)
 
     def save(self, path: str | Path) -> None:
         """Writes everything that `encode` and `decode` need to one safetensors file."""
+        arrays = self._arrays()
+        settings = self.settings.model_dump(mode="json", exclude={"kind", "resolve"})
+        header = {"kind": self.kind, "settings": settings | {"seed": self.seed}}
+        contiguous = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
+        save_file(contiguous, str(path), metadata={_HEADER: json.dumps(header, sort_keys=True)})
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path, *, device: str = "cpu") -> Self:
         """Reads what `save` wrote.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: it is damaged, or holds another kind.
         """
+        header, arrays = _read(path)
+        if header["kind"] != cls.kind:
+            raise ValueError(
+                f"{path}: holds a quantiser of kind {header['kind']!r}, expected {cls.kind!r}"
+            )
+        loaded = cls(device=device, **header["settings"])
+        loaded._restore(arrays)
+        return loaded
+
+    def _codebooks(self) -> Floats:
+        return self._arrays()["codebooks"]
 
 
-def load_quantizer(path: str | Path) -> Quantizer:
+def load_quantizer(path: str | Path) -> Quantizer[Any]:
     """Reads a saved quantiser of any kind.
 
     Args:
@@ -85,14 +204,14 @@ def load_quantizer(path: str | Path) -> Quantizer:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or no quantiser of ours.
+        ValueError: it is damaged, or no quantiser of genrec.
     """
     known = registry.parts("quantizers")
-    kind = read_file(path)[0]["kind"]
+    kind = _read(path)[0]["kind"]
     if kind not in known:
         raise ValueError(f"{path}: unknown kind of quantiser {kind!r}; expected one of {[*known]}")
-    quantizer: type[Quantizer] = registry.implementation(known[kind])
-    return quantizer.load(path)
+    quantizer: Quantizer[Any] = registry.implementation(known[kind]).load(path)
+    return quantizer
 
 
 def load_codebooks(path: str | Path) -> Floats:
@@ -100,167 +219,13 @@ def load_codebooks(path: str | Path) -> Floats:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or no quantiser of ours.
+        ValueError: it is damaged, or no quantiser of genrec.
     """
-    return read_file(path)[1]["codebooks"]
+    return _read(path)[1]["codebooks"]
 
 
-def check_embeddings(
-    embeddings: Floats, *, codes: int | None = None, dim: int | None = None
-) -> Floats:
-    """Returns the embeddings as contiguous float32 if they can be quantised.
-
-    Args:
-        embeddings: expected float [N, D], finite.
-        codes: K, for fitting.
-        dim: D, where it is known (after fitting).
-
-    Raises:
-        ValueError: another shape, NaN or infinity, or values beyond 1e30; when fitting also too few
-            items, only values below 1e-30, or an item so far out that the others vanish beside it.
-    """
-    if embeddings.ndim != 2 or dim not in (None, embeddings.shape[1]):
-        raise ValueError(
-            f"embeddings: expected [N, {dim or 'D'}], found shape {list(embeddings.shape)}"
-        )
-    bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
-    if len(bad):
-        raise ValueError(
-            f"embeddings: NaN or infinity in row {bad[0]} ({len(bad)} rows in all); rows are items in "
-            "the order of items.parquet"
-        )
-    sizes = np.abs(embeddings).max(axis=1, initial=0)
-    if sizes.max(initial=0) > _LARGEST:
-        raise ValueError(
-            f"embeddings: row {sizes.argmax()} holds {sizes.max():.3g}; expected at most {_LARGEST:g}. "
-            "Rows are items in the order of items.parquet; correct or scale these embeddings"
-        )
-    if codes is not None:
-        _check_fit(sizes, codes)
-    return np.ascontiguousarray(embeddings, dtype=np.float32)
-
-
-def power_of_two(embeddings: Floats) -> float:
-    """Returns the power of two to divide by where float32 could not hold squares; else 1.
-
-    Ordinary embeddings are not touched. Of others a power of two changes no digit.
-
-    Args:
-        embeddings: float [N, D], finite.
-    """
-    largest = float(np.abs(embeddings).max(initial=0))
-    if largest == 0 or 2.0**-_ORDINARY <= largest <= 2.0**_ORDINARY:
-        return 1.0
-    return 2.0 ** np.frexp(largest)[1]
-
-
-def _check_fit(sizes: NDArray[np.floating], codes: int) -> None:
-    """Refuses what no codebook can be fitted to.
-
-    Args:
-        sizes: float [N], the largest absolute value of each item's embedding.
-        codes: K.
-    """
-    if len(sizes) < codes:
-        raise ValueError(
-            f"{len(sizes)} items cannot fill a codebook of {codes} codes; "
-            f"set quantize.codes to at most {len(sizes)}"
-        )
-    if not sizes.any():
-        return
-    if sizes.max() < 1 / _LARGEST:
-        raise ValueError(
-            f"embeddings: the largest value is {sizes.max():.3g}; expected at least {1 / _LARGEST:g}. "
-            "Scale the embeddings"
-        )
-    usual = float(np.median(sizes[sizes > 0]))
-    far = np.flatnonzero(sizes > _FAR * usual)
-    if len(far):
-        raise ValueError(
-            f"embeddings: row {far[0]} holds {sizes[far[0]]:.3g}, over {_FAR:g} times what is usual "
-            f"({usual:.3g}; {len(far)} such rows): beside it all other items would get one SID. Rows "
-            "are items in the order of items.parquet; correct or scale these embeddings"
-        )
-
-
-def squared_distances(z: Floats, codebook: Floats) -> Floats:
-    """Returns the squared Euclidean distance of each z to each code. [N, d], [K, d] -> [N, K]."""
-    squares = (z**2).sum(axis=1, keepdims=True) + (codebook**2).sum(axis=1)
-    return np.maximum(squares - 2 * (z @ codebook.T), np.float32(0))
-
-
-def nearest_codes(z: Floats, codebooks: Floats) -> Ints:
-    """Quantises greedily, level by level (RQ-VAE, arXiv 2203.01941, equation 2).
-
-    Args:
-        z: float32 [N, d].
-        codebooks: float32 [L, K, d].
-
-    Returns:
-        int32 [N, L]; of equally near codes the lowest.
-
-    Raises:
-        ValueError: a z so far out that its distances are no numbers.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        lost = np.flatnonzero(~np.isfinite((z**2).sum(axis=1)))
-    if len(lost):
-        raise ValueError(
-            f"embeddings: row {lost[0]} ({len(lost)} rows in all) lies so far from those that the "
-            "quantiser was fitted to that its distances overflow; expected vectors of the same encoder"
-        )
-    sids = np.empty((len(z), len(codebooks)), dtype=np.int32)
-    for start in range(0, len(z), _CHUNK):
-        residual = z[start : start + _CHUNK]
-        for level, codebook in enumerate(codebooks):
-            nearest = squared_distances(residual, codebook).argmin(axis=1)
-            sids[start : start + _CHUNK, level] = nearest
-            residual = residual - codebook[nearest]
-    return sids
-
-
-def sum_of_codes(sids: Ints, codebooks: Floats) -> Floats:
-    """Returns the sum of each SID's code vectors. [N, l], [L, K, d] -> [N, d], l <= L levels."""
-    total = np.zeros((len(sids), codebooks.shape[2]), dtype=np.float32)
-    for codes, codebook in zip(sids.T, codebooks[: sids.shape[1]], strict=True):
-        total += codebook[codes]
-    return total
-
-
-def distances_on_last_level(z: Floats, sids: Ints, codebooks: Floats) -> Floats:
-    """Returns squared distances of what the first L-1 codes leave of z to the last codes. [N, K]."""
-    before = sum_of_codes(sids[:, : len(codebooks) - 1], codebooks)
-    return squared_distances(z - before, codebooks[-1])
-
-
-def relative_norms(z: Floats, sids: Ints, codebooks: Floats) -> NDArray[np.float64]:
-    """Returns, per level, the root mean square norm of the residual over that of z. float64 [L]."""
-    left = [z - sum_of_codes(sids[:, : level + 1], codebooks) for level in range(len(codebooks))]
-    energy = [float((residual.astype(np.float64) ** 2).sum()) for residual in (z, *left)]
-    return np.sqrt(np.array(energy[1:]) / max(energy[0], np.finfo(np.float64).tiny))
-
-
-def write_file(
-    path: str | Path, header: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]
-) -> None:
-    """Writes tensors to a safetensors file with `header` as JSON in its metadata."""
-    contiguous = {name: np.ascontiguousarray(t) for name, t in sorted(tensors.items())}
-    save_file(contiguous, str(path), metadata={_HEADER: json.dumps(header, sort_keys=True)})
-
-
-def read_file(
-    path: str | Path, *, kind: str | None = None
-) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Returns the header and the tensors that `write_file` wrote.
-
-    Args:
-        path: the file.
-        kind: what the header must name as its kind; None for any.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, has no header of ours, or is of another kind.
-    """
+def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Returns the header and the tensors that `Quantizer.save` wrote."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such quantiser; run `genrec quantize RECIPE`")
     try:
@@ -271,6 +236,4 @@ def read_file(
         raise ValueError(f"{path}: a safetensors file, but no quantiser of genrec") from error
     except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: damaged, not a readable quantiser ({error})") from error
-    if kind not in (None, header["kind"]):
-        raise ValueError(f"{path}: holds a quantiser of kind {header['kind']!r}, expected {kind!r}")
     return header, tensors

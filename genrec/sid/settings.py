@@ -9,41 +9,64 @@ from pydantic import Field
 from genrec.settings import PartSettings
 
 
-class RQVAESettings(PartSettings):
-    """MLP autoencoder around a residual vector quantiser."""
+class SIDSettings(PartSettings):
+    """What every part that makes SIDs has.
 
-    packages: ClassVar[tuple[str, ...]] = ("torch", "vector-quantize-pytorch", "scipy")
-    kind: Literal["rqvae"] = "rqvae"
-    implementation: ClassVar[str] = "genrec.sid.rqvae:RQVAE"
-    levels: int = Field(4, ge=1, le=8)
-    codes: int = Field(256, ge=2)
-    code_dim: int = Field(32, ge=1)
-    hidden: tuple[int, ...] = (512, 256, 128)
-    epochs: int = Field(200, ge=1)
-    batch_size: int = Field(1024, ge=1)
-    lr: float = Field(1e-3, gt=0)
-    commitment: float = Field(0.25, ge=0)
-    resolve: bool = True
-
-
-class RKMeansSettings(PartSettings):
-    """Residual k-means on the embeddings themselves."""
-
-    packages: ClassVar[tuple[str, ...]] = ("faiss-cpu", "scikit-learn", "scipy")
-    kind: Literal["rkmeans"] = "rkmeans"
-    implementation: ClassVar[str] = "genrec.sid.rkmeans:RKMeans"
-    levels: int = Field(4, ge=1, le=8)
-    codes: int = Field(256, ge=2)
-    code_dim: int | None = Field(32, ge=1, description="PCA before k-means; null keeps all of D")
-    iterations: int = Field(50, ge=1)
-    resolve: bool = True
-
-
-class PublishedSettings(PartSettings):
-    """The SIDs that came with the data (`prepare.source.index`); nothing is trained."""
+    Attributes:
+        learns: codebooks are fitted to embeddings; False where the SIDs came with the data.
+        resolve: no two items keep one SID.
+    """
 
     packages: ClassVar[tuple[str, ...]] = ("scipy",)
+    learns: ClassVar[bool]
+    resolve: bool
+
+
+class QuantizerSettings(SIDSettings):
+    """What every quantizer has."""
+
+    learns: ClassVar[bool] = True
+    levels: int = Field(4, ge=1, le=8, description="codes of a SID, L")
+    codes: int = Field(256, ge=2, description="of each level, K")
+    resolve: bool = Field(True, description="items that share a SID move to free codes nearby")
+
+
+class RQVAESettings(QuantizerSettings):
+    """MLP autoencoder around a residual vector quantiser."""
+
+    packages: ClassVar[tuple[str, ...]] = ("torch", "vector-quantize-pytorch")
+    kind: Literal["rqvae"] = "rqvae"
+    implementation: ClassVar[str] = "genrec.sid.rqvae:RQVAE"
+    code_dim: int = Field(32, ge=1, description="width of the vector that is quantised")
+    hidden: tuple[int, ...] = Field(
+        (512, 256, 128), description="widths of the encoder's layers; the decoder mirrors them"
+    )
+    epochs: int = Field(200, ge=1)
+    batch_size: int = Field(
+        1024, ge=1, description="items per step, about: an epoch's are divided evenly"
+    )
+    lr: float = Field(1e-3, gt=0, description="of AdamW")
+    commitment: float = Field(
+        0.25, ge=0, description="weight of the loss that draws a vector to its codes"
+    )
+
+
+class RKMeansSettings(QuantizerSettings):
+    """Residual k-means on the embeddings themselves."""
+
+    packages: ClassVar[tuple[str, ...]] = ("faiss-cpu", "scikit-learn")
+    kind: Literal["rkmeans"] = "rkmeans"
+    implementation: ClassVar[str] = "genrec.sid.rkmeans:RKMeans"
+    code_dim: int | None = Field(32, ge=1, description="PCA before k-means; null keeps all of D")
+    iterations: int = Field(50, ge=1, description="of k-means, per level")
+
+
+class PublishedSettings(SIDSettings):
+    """The SIDs that came with the data (`prepare.source.index`); nothing is trained."""
+
     kind: Literal["published"] = "published"
+    implementation: ClassVar[str] = "genrec.sid.published:PublishedSIDs"
+    learns: ClassVar[bool] = False
     resolve: bool = Field(False, description="one more level where items share a SID")
 
     @property

@@ -3,7 +3,7 @@
 import numpy as np
 
 from genrec.sid import RKMeans
-from genrec.sid.codes import sid_stats
+from genrec.sid.stats import sid_stats
 
 
 def test_a_grid_is_taken_apart_level_by_level():

@@ -6,7 +6,7 @@ import torch
 from vector_quantize_pytorch import ResidualVQ
 
 from genrec.sid import RQVAE
-from genrec.sid.codes import sid_stats
+from genrec.sid.stats import sid_stats
 
 SMALL = {"levels": 3, "codes": 8, "code_dim": 4, "hidden": (16,), "batch_size": 64}
 
