@@ -108,7 +108,10 @@ SPLITS = ("train", "valid", "test")
 
 def slow_temporal(log: Rows, p: Any) -> dict[str, dict[int, tuple[list[int], int]]]:
     times = sorted(t for _, _, t in log)
-    cuts = [times[min(len(log) - 1, int(len(log) * (1 - s)))] for s in (p.settings.valid + p.settings.test, p.settings.test)]
+    cuts = [
+        times[min(len(log) - 1, int(len(log) * (1 - s)))]
+        for s in (p.settings.valid + p.settings.test, p.settings.test)
+    ]
     part = {(u, n): (t >= cuts[0]) + (t >= cuts[1]) for u, n, _, t in numbered(log)}
     return slow(log, part, lambda ns: ns[0] if p.settings.target == "first" else ns[-1], set())
 
