@@ -21,18 +21,18 @@ from pydantic.fields import FieldInfo
 
 from genrec import registry
 from genrec.analysis.settings import AlignmentSettings, Probe
-from genrec.data.settings import Downloads, HashUsers, LastOutSettings, Split
+from genrec.data.settings import Downloads, HashUsers, LastOutSettings, SourceSettings, Split
 from genrec.decode.settings import DecoderSettings, HFDecoder
 from genrec.enrich.settings import Caption, Joint, Late, Mine
 from genrec.lm.settings import Compose, Train
 from genrec.resources import find
 from genrec.retrieve.fusion.settings import CandidateSettings, Fuse
 from genrec.retrieve.settings import CooccurrenceSettings, PopularSettings, RetrieverSettings
-from genrec.settings import ContentPath, PartSettings, Section
+from genrec.settings import ContentPath, Section
 from genrec.sid.settings import RQVAESettings, SIDSettings
 
 if TYPE_CHECKING:
-    Source: TypeAlias = PartSettings
+    Source: TypeAlias = SourceSettings
     Quantize: TypeAlias = SIDSettings
     Retriever: TypeAlias = RetrieverSettings
 else:
@@ -60,7 +60,7 @@ class Prepare(Section):
     @model_validator(mode="after")
     def _given(self) -> Prepare:
         if self.split.kind == "given":
-            if self.source.kind != "exchange":
+            if not self.source.brings_split:
                 raise ValueError(
                     f"split.kind=given: a source of kind {self.source.kind} brings no split; choose "
                     "another split, or source.kind=exchange"
@@ -211,7 +211,7 @@ class Recipe(Section):
                 "it out, or make the SIDs here (quantize.kind=rkmeans)"
             )
         source = self.prepare.source
-        if not self.quantize.learns and getattr(source, "index", None) is None:
+        if not self.quantize.learns and not source.brings_sids:
             raise ValueError("quantize.kind=published needs prepare.source.index, an *.index.json")
         return self
 

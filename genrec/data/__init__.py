@@ -1,26 +1,26 @@
 """Where the catalogue and the histories come from, and how they become the tables of a run.
 
-Every source is a plain function that returns `RawData`; `prepare` turns that into a split.
+Every source returns `RawData`, by its settings (`read_source`) or by plain arguments (`read_files`,
+...); `prepare` turns that into a split.
 """
 
 from genrec.data.amazon import hub_files, read_amazon
 from genrec.data.anonymous import hash_users
 from genrec.data.card import POPULARITY_FILE, describe, plot_popularity, times_in
 from genrec.data.download import Downloaded, Policy, download
-from genrec.data.files import ItemFile, read_files
+from genrec.data.files import read_files
 from genrec.data.images import find_images, verify_images
 from genrec.data.leakage import LeakageError, check_no_leakage
-from genrec.data.logs import LogFile
 from genrec.data.movielens import read_movielens
 from genrec.data.pictures import Fetched, fetch
-from genrec.data.protocols import PROTOCOLS, ColdItems, ColdUsers, LastOut, RandomOut, Temporal
+from genrec.data.protocols import ColdItems, ColdUsers, LastOut, RandomOut, Temporal
 from genrec.data.recbole import read_recbole
-from genrec.data.source import RawData
+from genrec.data.settings import ItemFile, LogFile
+from genrec.data.source import RawData, read_source
 from genrec.data.split import Prepared, k_core, prepare, sid_array
 
 __all__ = [
     "POPULARITY_FILE",
-    "PROTOCOLS",
     "ColdItems",
     "ColdUsers",
     "Downloaded",
@@ -48,6 +48,7 @@ __all__ = [
     "read_files",
     "read_movielens",
     "read_recbole",
+    "read_source",
     "sid_array",
     "times_in",
     "verify_images",

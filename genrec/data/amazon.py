@@ -19,6 +19,7 @@ from genrec.data.cells import columns_of
 from genrec.data.lines import lines, whole_lines
 from genrec.data.logs import at_least
 from genrec.data.pictures import place_images
+from genrec.data.settings import AmazonSettings
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean
 from genrec.data.text import as_text, without_markup
 from genrec.data.timestamps import Unit, parse, settle
@@ -38,6 +39,17 @@ _ITEM_SCHEMA = {
     "price": pl.Float64,
 }
 Part = Literal["description", "features"]
+
+
+def read(
+    settings: AmazonSettings, *, folder: Path, on_bad: OnBad = "error", progress: Progress = silent
+) -> RawData:
+    """Reads what `settings` name, from the hub or from files; see `read_amazon`. A `ReadSource`."""
+    options = settings.options()
+    hub = {name: options.pop(name) for name in ("category", "dataset", "revision")}
+    if hub["category"] is not None:
+        options["reviews"], options["meta"] = hub_files(**hub)
+    return read_amazon(**options, on_bad=on_bad, progress=progress)
 
 
 def read_amazon(

@@ -32,7 +32,7 @@ def hash_users(raw: RawData, salt: str) -> RawData:
     """Returns the same data with every user id as 64 hex digits; order and rows stay.
 
     Args:
-        raw: any source's data; its log, groups and truth are rewritten.
+        raw: any source's data; its log, groups, truth and the given split's users are rewritten.
         salt: the secret; the same salt and id give the same digits.
 
     Raises:
@@ -40,6 +40,7 @@ def hash_users(raw: RawData, salt: str) -> RawData:
     """
     tables = [raw.interactions, *raw.truth.values()]
     tables += [raw.groups] if raw.groups is not None else []
+    tables += [raw.given.users] if raw.given is not None else []
     known = (
         pl.concat([t["user_id"] for t in tables if "user_id" in t.columns]).unique().drop_nulls()
     )
@@ -53,4 +54,5 @@ def hash_users(raw: RawData, salt: str) -> RawData:
         interactions=rewritten(raw.interactions),
         groups=None if raw.groups is None else rewritten(raw.groups),
         truth={name: rewritten(table) for name, table in raw.truth.items()},
+        given=None if raw.given is None else replace(raw.given, users=rewritten(raw.given.users)),
     )

@@ -3,47 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from genrec.data import tables
 from genrec.data.cells import missing
-from genrec.data.logs import LogFile, read_log, with_file
+from genrec.data.logs import read_log, with_file
 from genrec.data.pictures import place_images
+from genrec.data.settings import FilesSettings, ItemFile, LogFile
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean
+from genrec.data.timestamps import times_of
 from genrec.progress import Progress, silent
 
 # An attribute of one of these names gets the suffix `_source`.
 OWN_COLUMNS = ("item", "user", "row", "file", "image_url", *RAW_ITEMS)
 
 
-@dataclass(frozen=True)
-class ItemFile:
-    """Where the catalogue is, and which of its columns are what.
-
-    Attributes:
-        path: a file or glob: parquet, CSV, TSV or JSON lines, plain, .gz or .zst.
-        item: the column of ids. 12 and "12" are one id; everything else counts letter by letter.
-        title: the column of titles.
-        description: columns whose texts become the description, in this order; None takes
-            `description` where there is one.
-        image: the column of picture paths (within the folder `images`) or URLs; None takes `image`
-            where there is one.
-        attributes: which further columns are kept; None keeps all of them.
-        numbers: of those, which are numbers although the file has them as text.
-        separator: of CSV and TSV, where it is neither a comma nor a tab; "::" is one, too.
-    """
-
-    path: str
-    item: str = "item_id"
-    title: str = "title"
-    description: Sequence[str] | None = None
-    image: str | None = None
-    attributes: Sequence[str] | None = None
-    numbers: Sequence[str] = ()
-    separator: str | None = None
+def read(
+    settings: FilesSettings, *, folder: Path, on_bad: OnBad = "error", progress: Progress = silent
+) -> RawData:
+    """Reads what `settings` name; see `read_files`. A `ReadSource`."""
+    return read_files(**settings.options(), on_bad=on_bad, progress=progress)
 
 
 def read_files(
@@ -104,7 +85,7 @@ def read_files(
         table.select(*RAW_ITEMS, *attributes),
         log.select(list(RAW_INTERACTIONS)),
         dropped=bad_rows.dropped,
-        times=interactions.times,
+        times=times_of(interactions.timestamp, interactions.unit),
     )
 
 

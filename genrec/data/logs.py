@@ -6,55 +6,15 @@ looking ahead, so nothing of a held-out future reaches training.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
 from genrec.data import tables
-from genrec.data.source import BadRows, Times
-from genrec.data.timestamps import Unit, parse, settle, times_of
+from genrec.data.settings import LogFile
+from genrec.data.source import BadRows
+from genrec.data.timestamps import parse, settle, times_of
 from genrec.progress import Progress, silent
-
-
-@dataclass(frozen=True)
-class LogFile:
-    """Where the interactions are, and which of them count.
-
-    Attributes:
-        path: as of `ItemFile`.
-        user: the column of user ids.
-        item: the column of item ids.
-        timestamp: the column of times; None where there are none, and the order of rows counts.
-        unit: of the times, see `timestamps.parse`.
-        type: the column that says what kind an interaction is.
-        weights: by type; a type of weight 0 never counts by itself. An interaction counts from the
-            moment when the weights of all interactions of this user with this item so far, its own
-            among them, reach `threshold`. {view: 1, cart: 3, purchase: 5} and 3: three views, or
-            one cart.
-        threshold: see `weights`.
-        rating: the column of ratings.
-        min_rating: ratings below are no interactions.
-        separator: as of `ItemFile`.
-    """
-
-    path: str
-    user: str = "user_id"
-    item: str = "item_id"
-    timestamp: str | None = "timestamp"
-    unit: Unit = "auto"
-    type: str | None = None
-    weights: Mapping[str, float] = field(default_factory=dict)
-    threshold: float = 1.0
-    rating: str | None = None
-    min_rating: float = 0.0
-    separator: str | None = None
-
-    @property
-    def times(self) -> Times:
-        """What the timestamps of the log are."""
-        return times_of(self.timestamp, self.unit)
 
 
 def with_file(parts: list[pl.DataFrame], paths: list[Path]) -> list[pl.DataFrame]:
@@ -77,8 +37,8 @@ def read_log(spec: LogFile, bad_rows: BadRows, progress: Progress = silent) -> p
         progress: told "read files".
 
     Returns:
-        user_id, item_id (String), timestamp (Int64, see `LogFile.times`), row, and file where there are
-        several; file by file, rows in their order, or by time where weights are given.
+        user_id, item_id (String), timestamp (Int64, see `timestamps.times_of`), row, and file where
+        there are several; file by file, rows in their order, or by time where weights are given.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -90,7 +50,7 @@ def read_log(spec: LogFile, bad_rows: BadRows, progress: Progress = silent) -> p
         parts.append(_log_part(path, spec, bad_rows, first=sum(map(len, parts))))
         progress("read files", done, len(paths))
     log = pl.concat(with_file(parts, paths), how="diagonal")
-    log = settle(log, where=spec.path, times=spec.times)
+    log = settle(log, where=spec.path, times=times_of(spec.timestamp, spec.unit))
     return _reaching(log, spec, bad_rows) if spec.type else log
 
 

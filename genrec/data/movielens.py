@@ -13,9 +13,21 @@ import polars as pl
 from genrec.data import tables
 from genrec.data.images import attach_images, verify_images
 from genrec.data.lines import is_utf8
+from genrec.data.settings import MovieLensSettings
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean, existing
 from genrec.data.timestamps import parse, settle
 from genrec.progress import Progress, silent
+
+
+def read(
+    settings: MovieLensSettings,
+    *,
+    folder: Path,
+    on_bad: OnBad = "error",
+    progress: Progress = silent,
+) -> RawData:
+    """Reads what `settings` name; see `read_movielens`. A `ReadSource`."""
+    return read_movielens(**settings.options(), on_bad=on_bad, progress=progress)
 
 
 def read_movielens(

@@ -6,12 +6,22 @@ lies before its target; a user of whom a part knows nothing to ask has no row th
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 import numpy as np
 import polars as pl
 
+from genrec.data.settings import (
+    ColdItemsSettings,
+    ColdUsersSettings,
+    GivenSettings,
+    LastOutSettings,
+    RandomOutSettings,
+    SplitSettings,
+    TemporalSettings,
+)
 from genrec.schema import INTERACTIONS, SPLIT, check
 
 Target = Literal["first", "last"]
@@ -44,8 +54,18 @@ class Parts:
         return self.interactions.filter(pl.col("split") == "train")["item"].unique()
 
 
-class SplitProtocol(Protocol):
-    """A way to split.
+S = TypeVar("S", bound=SplitSettings)
+
+
+class SplitProtocol(ABC, Generic[S]):
+    """A way to split. A class names its settings as its parameter: `Temporal(SplitProtocol[...])`.
+
+    Args:
+        settings: its settings; None takes the defaults.
+        options: single settings instead, or changes to them: `Temporal(test=0.2)`.
+
+    Raises:
+        ValueError: an unknown option, or a value out of bounds.
 
     Attributes:
         kind: its name in recipes.
@@ -54,9 +74,23 @@ class SplitProtocol(Protocol):
     """
 
     kind: ClassVar[str]
-    min_length: ClassVar[int]
-    needs_time: ClassVar[bool]
+    settings_class: ClassVar[type[SplitSettings]]
+    min_length: ClassVar[int] = 3
+    needs_time: ClassVar[bool] = False
+    settings: S
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for base in getattr(cls, "__orig_bases__", ()):
+            for part in get_args(base):
+                if isinstance(part, type) and issubclass(part, SplitSettings):
+                    cls.settings_class = part
+                    cls.kind = part.model_fields["kind"].default
+
+    def __init__(self, settings: S | None = None, **options: Any) -> None:
+        self.settings = self.settings_class.from_options(settings, **options)  # type: ignore[assignment]
+
+    @abstractmethod
     def split(self, log: pl.DataFrame) -> Parts:
         """Splits a log.
 
@@ -68,13 +102,8 @@ class SplitProtocol(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class LastOut:
+class LastOut(SplitProtocol[LastOutSettings]):
     """Each user's last interaction is the test target, the last but one the validation target."""
-
-    kind: ClassVar[str] = "last_out"
-    min_length: ClassVar[int] = 3
-    needs_time: ClassVar[bool] = False
 
     def split(self, log: pl.DataFrame) -> Parts:
         """Splits as `SplitProtocol.split`; every user stands in all three parts."""
@@ -82,26 +111,17 @@ class LastOut:
         return _parts(labelled, valid="first", test="first")
 
 
-@dataclass(frozen=True)
-class RandomOut:
+class RandomOut(SplitProtocol[RandomOutSettings]):
     """Random leave-one-out: of each user one interaction drawn at random tests, another validates.
 
     For logs without times, whose order says nothing. All others are learned from; they are the history
     of the validation target, and with that one the history of the test target. Where there are times,
     what is learned from may come after what is asked for, as in every random hold-out.
-
-    Args:
-        seed: of the draw.
     """
-
-    seed: int = 0
-    kind: ClassVar[str] = "random"
-    min_length: ClassVar[int] = 3
-    needs_time: ClassVar[bool] = False
 
     def split(self, log: pl.DataFrame) -> Parts:
         """Splits as `SplitProtocol.split`; of each user, interactions come part by part."""
-        drawn = pl.Series(np.random.default_rng(self.seed).permutation(len(log)))
+        drawn = pl.Series(np.random.default_rng(self.settings.seed).permutation(len(log)))
         place = log.with_columns(drawn=drawn).select(pl.col("drawn").rank("ordinal").over("user"))
         part = place.to_series().clip(upper_bound=3)  # 1 tests, 2 validates
         label = pl.lit(part).replace_strict([1, 2, 3], ["test", "valid", "train"])
@@ -111,8 +131,7 @@ class RandomOut:
         return _parts(labelled, valid="first", test="first")
 
 
-@dataclass(frozen=True)
-class Temporal:
+class Temporal(SplitProtocol[TemporalSettings]):
     """One cut in time for everybody: nothing after it is known when anything is learned.
 
     By default the target is a user's *next* item after the cut; the history is all before the target
@@ -122,27 +141,18 @@ class Temporal:
     interaction after a cut, we for one of each user. Which one matters: "Time to Split" (Gusak et
     al., RecSys 2025, arXiv 2507.16289) compares first, last and others; the first after a cut comes
     after longer pauses than most.
-
-    Args:
-        valid: share of the interactions in the validation period.
-        test: share in the test period.
-        target: a user's first or last interaction in a period.
     """
 
-    valid: float = 0.1
-    test: float = 0.1
-    target: Target = "first"
-    kind: ClassVar[str] = "temporal"
     min_length: ClassVar[int] = 2
     needs_time: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        _check_shares(self.kind, self.valid, self.test)
 
     def split(self, log: pl.DataFrame) -> Parts:
         """Splits as `SplitProtocol.split`."""
         times = np.sort(log["timestamp"].to_numpy())
-        at = [int(len(times) * (1 - share)) for share in (self.valid + self.test, self.test)]
+        at = [
+            int(len(times) * (1 - share))
+            for share in (self.settings.valid + self.settings.test, self.settings.test)
+        ]
         valid_from, test_from = (int(times[min(i, len(times) - 1)]) for i in at)
         time = pl.col("timestamp")
         label = (
@@ -153,11 +163,15 @@ class Temporal:
             .otherwise(pl.lit("train"))
         )
         facts = {"valid_from": valid_from, "test_from": test_from}
-        return _parts(_labelled(log, label), valid=self.target, test=self.target, facts=facts)
+        return _parts(
+            _labelled(log, label),
+            valid=self.settings.target,
+            test=self.settings.target,
+            facts=facts,
+        )
 
 
-@dataclass(frozen=True)
-class ColdItems:
+class ColdItems(SplitProtocol[ColdItemsSettings]):
     """Leave-last-out, with the newest items held out of training: they are targets only.
 
     An item's age is its first interaction. Held-out items stand in no training sequence and in no
@@ -165,23 +179,14 @@ class ColdItems:
     but such items before a target has no row there. TIGER (arXiv 2305.05065, section 4.3) and LIGER
     (arXiv 2411.18814) hold items out likewise; the newest, instead of random ones, is ours: it is
     new items that a shop has to sell.
-
-    Args:
-        share: share of the items that have interactions.
     """
 
-    share: float = 0.05
-    kind: ClassVar[str] = "cold_items"
-    min_length: ClassVar[int] = 3
     needs_time: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        _check_shares(self.kind, self.share)
 
     def split(self, log: pl.DataFrame) -> Parts:
         """Splits as `SplitProtocol.split`."""
         ages = log.group_by("item").agg(pl.col("timestamp").min()).sort("timestamp", "item")
-        hidden = ages["item"].tail(max(1, round(self.share * len(ages)))).sort()
+        hidden = ages["item"].tail(max(1, round(self.settings.share * len(ages)))).sort()
         labelled = _labelled(log, _last_two())
         cold = pl.col("item").is_in(hidden.implode())
         kept = labelled.filter(~(cold & (pl.col("split") == "train")))
@@ -196,35 +201,23 @@ class ColdItems:
         )
 
 
-@dataclass(frozen=True)
-class ColdUsers:
-    """Strangers: users of whom nothing is learned, but whose history is known when they ask.
+class ColdUsers(SplitProtocol[ColdUsersSettings]):
+    """Cold-start users: users of whom nothing is learned, but whose history is known when they ask.
 
     Validation and test users are drawn at random, apart from each other; the last item of each is the
     target, all before it the history. All other users are learned from whole. This is "strong
     generalisation" (Marlin 2004; Liang et al., WWW 2018, arXiv 1802.05814).
-
-    Args:
-        valid: share of the users to validate on.
-        test: share of the users to test on.
-        seed: of the draw.
     """
 
-    valid: float = 0.1
-    test: float = 0.1
-    seed: int = 0
-    kind: ClassVar[str] = "cold_users"
     min_length: ClassVar[int] = 2
-    needs_time: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        _check_shares(self.kind, self.valid, self.test)
 
     def split(self, log: pl.DataFrame) -> Parts:
         """Splits as `SplitProtocol.split`."""
         users = log["user"].unique().sort()
-        counts = [max(1, round(share * len(users))) for share in (self.valid, self.test)]
-        order = np.random.default_rng(self.seed).permutation(len(users))[: sum(counts)]
+        counts = [
+            max(1, round(share * len(users))) for share in (self.settings.valid, self.settings.test)
+        ]
+        order = np.random.default_rng(self.settings.seed).permutation(len(users))[: sum(counts)]
         valid, test = (users[np.sort(part)] for part in np.split(order, counts[:1]))
         label = (
             pl.when(pl.col("user").is_in(test.implode()))
@@ -237,9 +230,16 @@ class ColdUsers:
         return _parts(_labelled(log, label), valid="last", test="last", facts=facts)
 
 
-PROTOCOLS: dict[str, type[SplitProtocol]] = {
-    kind.kind: kind for kind in (LastOut, RandomOut, Temporal, ColdItems, ColdUsers)
-}
+class Given(SplitProtocol[GivenSettings]):
+    """The split that comes with the data: `split.prepare` takes it whole, and splits nothing."""
+
+    def split(self, log: pl.DataFrame) -> Parts:
+        """Refuses: the split is in `RawData.given`.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("prepare.split.kind=given: nothing is split; the split is RawData.given")
 
 
 def order_only(log: pl.DataFrame) -> bool:
@@ -254,14 +254,6 @@ def order_only(log: pl.DataFrame) -> bool:
         return False
     place = pl.col("timestamp").rank("ordinal").over(user).cast(pl.Int64) - 1 + first
     return bool(log.select((pl.col("timestamp") == place).all()).item())
-
-
-def _check_shares(kind: str, *shares: float) -> None:
-    if min(shares) <= 0 or sum(shares) >= 1:
-        raise ValueError(
-            f"prepare.split ({kind}): shares {list(shares)}; expected each above 0, and less than 1 "
-            "together"
-        )
 
 
 def _last_two() -> pl.Expr:

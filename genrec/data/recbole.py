@@ -13,11 +13,19 @@ from genrec.data.files import OWN_COLUMNS
 from genrec.data.lines import guarded, open_text
 from genrec.data.logs import at_least
 from genrec.data.pictures import place_images
+from genrec.data.settings import RecBoleSettings
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean
 from genrec.data.timestamps import Unit, parse, settle, times_of
 from genrec.progress import Progress, silent
 
 TYPES = ("token", "token_seq", "float", "float_seq")
+
+
+def read(
+    settings: RecBoleSettings, *, folder: Path, on_bad: OnBad = "error", progress: Progress = silent
+) -> RawData:
+    """Reads what `settings` name; see `read_recbole`. A `ReadSource`."""
+    return read_recbole(**settings.options(), on_bad=on_bad, progress=progress)
 
 
 def read_recbole(

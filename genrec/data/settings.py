@@ -4,37 +4,68 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, SecretStr, model_validator
 
 from genrec.settings import PartSettings, Path_, Section
 
 
-class InterchangeSettings(PartSettings):
+class SourceSettings(PartSettings):
+    """What every source has. `implementation` is a function: see `genrec.data.source.ReadSource`."""
+
+    @property
+    def brings_sids(self) -> bool:
+        """Whether published SIDs come with the data."""
+        return False
+
+    @property
+    def brings_split(self) -> bool:
+        """Whether a split comes with the data, which `prepare.split.kind=given` takes."""
+        return False
+
+    @property
+    def image_limits(self) -> dict[str, int] | None:
+        """The limits on images, `max_bytes` and `max_pixels`, if images are to be fetched by URL."""
+        return None
+
+    def options(self) -> dict[str, Any]:
+        """Returns all but `kind`, by name, as the source's function takes it."""
+        return {name: value for name, value in self if name != "kind"}
+
+
+class InterchangeSettings(SourceSettings):
     """The field's JSON files: `{user: [items]}`, `{item: {title, ...}}`, `{item: ["<a_1>", ...]}`."""
 
     kind: Literal["interchange"] = "interchange"
+    implementation: ClassVar[str] = "genrec.data.formats.interchange:read"
     interactions: Path_
     items: Path_
     index: Path_ | None = None
     images: Path_ | None = None
 
+    @property
+    def brings_sids(self) -> bool:
+        """Whether `index` is given."""
+        return self.index is not None
 
-class MovieLensSettings(PartSettings):
+
+class MovieLensSettings(SourceSettings):
     """MovieLens files (CSV, or the `.dat` of 1M and 10M) and a folder of posters named by movie id."""
 
     kind: Literal["movielens"] = "movielens"
+    implementation: ClassVar[str] = "genrec.data.movielens:read"
     ratings: Path_
     movies: Path_
     images: Path_ | None = None
     min_rating: float = 0.0
 
 
-class DemoSettings(PartSettings):
-    """A seeded made-up shop with rendered pictures and known ground truth."""
+class DemoSettings(SourceSettings):
+    """A seeded made-up shop with rendered images and known ground truth."""
 
     kind: Literal["demo"] = "demo"
+    implementation: ClassVar[str] = "genrec.demo.shop:read"
     items: int = Field(800, ge=20)
     users: int = Field(2000, ge=10)
     seed: int = 7
@@ -57,7 +88,10 @@ class ItemFile(Section):
     """The catalogue's file, and the owner's names for what we need; a path may be a glob."""
 
     path: Path_
-    item: str = Field("item_id", description="the column of ids")
+    item: str = Field(
+        "item_id",
+        description='the column of ids; 12 and "12" are one id, all else is letter by letter',
+    )
     title: str = Field("title", description="the column of titles")
     description: tuple[str, ...] | None = Field(
         None, description="columns joined to the description; null: `description`, if there is one"
@@ -87,7 +121,8 @@ class LogFile(Section):
     type: str | None = Field(None, description="the column that says view, cart, purchase, ...")
     weights: dict[str, float] = Field(
         {},
-        description="by type; an interaction counts once those of its user and item so far add up",
+        description="by type: an interaction counts once those of its user and item so far, its own "
+        "among them, reach the threshold. {view: 1, cart: 3} and 3: three views, or one cart",
     )
     threshold: float = Field(1.0, gt=0, description="what the weights have to add up to")
     rating: str | None = Field(None, description="the column of ratings")
@@ -106,12 +141,12 @@ class LogFile(Section):
         return self
 
 
-class _Pictured(PartSettings):
-    """What sources that can name pictures have in common."""
+class _WithImages(SourceSettings):
+    """What sources that can name images have in common."""
 
     images: Literal["download"] | Path_ | None = Field(None, description=_IMAGES)
-    max_image_mb: float = Field(20.0, gt=0, description="largest picture file, in 1e6 bytes")
-    max_image_megapixels: float = Field(50.0, gt=0, description="largest picture once decoded")
+    max_image_mb: float = Field(20.0, gt=0, description="largest image file, in 1e6 bytes")
+    max_image_megapixels: float = Field(50.0, gt=0, description="largest image once decoded")
     max_unknown: float = Field(
         0.05,
         ge=0,
@@ -120,19 +155,36 @@ class _Pictured(PartSettings):
         "dropped and counted, over it an error",
     )
 
+    @property
+    def image_limits(self) -> dict[str, int] | None:
+        """The limits on images, if they are to be fetched by URL."""
+        return self._limits() if self.images == "download" else None
 
-class FilesSettings(_Pictured):
+    def options(self) -> dict[str, Any]:
+        """Returns all but `kind`, with the limits in bytes and pixels."""
+        own = super().options()
+        own = {n: v for n, v in own.items() if n not in ("max_image_mb", "max_image_megapixels")}
+        return own | self._limits()
+
+    def _limits(self) -> dict[str, int]:
+        megas = {"max_bytes": self.max_image_mb, "max_pixels": self.max_image_megapixels}
+        return {name: round(mega * 1e6) for name, mega in megas.items()}
+
+
+class FilesSettings(_WithImages):
     """Your own tables: parquet, CSV, TSV or JSON lines, plain, gzip or zstd; any column names."""
 
     kind: Literal["files"] = "files"
+    implementation: ClassVar[str] = "genrec.data.files:read"
     items: ItemFile
     interactions: LogFile
 
 
-class AmazonSettings(_Pictured):
+class AmazonSettings(_WithImages):
     """Amazon Reviews 2023, 2018 or 2014: two files, or a category of the hub's 2023 dataset."""
 
     kind: Literal["amazon"] = "amazon"
+    implementation: ClassVar[str] = "genrec.data.amazon:read"
     reviews: Path_ | None = Field(None, description="JSON lines of reviews, or CSV of ratings")
     meta: Path_ | None = Field(None, description="JSON lines of products")
     category: str | None = Field(None, description="such as All_Beauty, instead of two files")
@@ -157,10 +209,11 @@ class AmazonSettings(_Pictured):
         return self
 
 
-class RecBoleSettings(_Pictured):
+class RecBoleSettings(_WithImages):
     """RecBole's atomic files: `.inter` and `.item`, tab-separated, with typed headers."""
 
     kind: Literal["recbole"] = "recbole"
+    implementation: ClassVar[str] = "genrec.data.recbole:read"
     interactions: Path_
     items: Path_
     user: str = Field("user_id", description="the field of user ids")
@@ -185,27 +238,31 @@ class RecBoleSettings(_Pictured):
         return self
 
 
-class ExchangeSettings(PartSettings):
+class ExchangeSettings(SourceSettings):
     """A dataset in another toolkit's files, as `genrec export` writes them; SIDs come along."""
 
     kind: Literal["exchange"] = "exchange"
+    implementation: ClassVar[str] = "genrec.data.formats.source:read"
     format: Literal["index-json", "minionerec", "id2sid", "recbole", "rectools"]
     folder: Path_
     name: str = Field(description="the files' name, such as Industrial_and_Scientific")
 
     @property
-    def index(self) -> str:
-        """Where published SIDs are."""
-        return self.folder
+    def brings_sids(self) -> bool:
+        """Always: a format without SIDs is refused when it is read."""
+        return True
+
+    @property
+    def brings_split(self) -> bool:
+        """Always."""
+        return True
 
 
 class Downloads(Section):
-    """How pictures are fetched; what is fetched once is never asked for again."""
+    """How images are fetched; what is fetched once is never asked for again."""
 
-    concurrency: int = Field(8, ge=1, le=64, description="pictures fetched at once")
-    timeout: float = Field(
-        20.0, gt=0, description="seconds for one picture, from first to last byte"
-    )
+    concurrency: int = Field(8, ge=1, le=64, description="images fetched at once")
+    timeout: float = Field(20.0, gt=0, description="seconds for one image, from first to last byte")
     attempts: int = Field(4, ge=1, description="tries where the server or the network fails")
     max_wait: float = Field(60.0, ge=0, description="seconds waited at most, Retry-After included")
     allow_private: bool = Field(
@@ -213,23 +270,30 @@ class Downloads(Section):
     )
 
 
-class LastOutSettings(Section):
+class SplitSettings(PartSettings):
+    """What every split has. `implementation` is a `genrec.data.protocols.SplitProtocol`."""
+
+
+class LastOutSettings(SplitSettings):
     """Leave-last-out: each user's last item is the test target, the last but one validates."""
 
     kind: Literal["last_out"] = "last_out"
+    implementation: ClassVar[str] = "genrec.data.protocols:LastOut"
 
 
-class RandomOutSettings(Section):
+class RandomOutSettings(SplitSettings):
     """Random leave-one-out: of each user one item tests and one validates; for logs without times."""
 
     kind: Literal["random"] = "random"
+    implementation: ClassVar[str] = "genrec.data.protocols:RandomOut"
     seed: int = 0
 
 
-class TemporalSettings(Section):
+class TemporalSettings(SplitSettings):
     """One cut in time for everybody; a user's next item after it is the target."""
 
     kind: Literal["temporal"] = "temporal"
+    implementation: ClassVar[str] = "genrec.data.protocols:Temporal"
     valid: float = Field(0.1, gt=0, lt=1, description="share of the interactions")
     test: float = Field(0.1, gt=0, lt=1, description="share of the interactions, the newest")
     target: Literal["first", "last"] = "first"
@@ -240,17 +304,19 @@ class TemporalSettings(Section):
         return self
 
 
-class ColdItemsSettings(Section):
-    """Leave-last-out, the newest items held out of training; their metrics stand apart."""
+class ColdItemsSettings(SplitSettings):
+    """Leave-last-out, the newest items held out of training; their metrics are reported apart."""
 
     kind: Literal["cold_items"] = "cold_items"
+    implementation: ClassVar[str] = "genrec.data.protocols:ColdItems"
     share: float = Field(0.05, gt=0, lt=1, description="share of the items")
 
 
-class ColdUsersSettings(Section):
+class ColdUsersSettings(SplitSettings):
     """Users drawn at random of whom nothing is learned; their last item is the target."""
 
     kind: Literal["cold_users"] = "cold_users"
+    implementation: ClassVar[str] = "genrec.data.protocols:ColdUsers"
     valid: float = Field(0.1, gt=0, lt=1, description="share of the users")
     test: float = Field(0.1, gt=0, lt=1, description="share of the users")
     seed: int = 0
@@ -261,10 +327,11 @@ class ColdUsersSettings(Section):
         return self
 
 
-class GivenSettings(Section):
+class GivenSettings(SplitSettings):
     """The split that an `exchange` source brings; nothing is filtered, nothing taken out."""
 
     kind: Literal["given"] = "given"
+    implementation: ClassVar[str] = "genrec.data.protocols:Given"
 
 
 def _leaves_some(valid: float, test: float) -> None:

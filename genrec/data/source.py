@@ -1,8 +1,8 @@
 """What every data source returns, and the one place where bad rows are judged.
 
-A source is a plain function with plain keyword arguments that returns `RawData`; `split.prepare`
-does the rest. A bad row is an error that says how to mend it, or is dropped and counted; never
-repaired.
+A source is a function from its settings to `RawData`, around one with plain keyword arguments;
+`split.prepare` does the rest. A bad row is an error that says how to fix it, or is dropped and counted;
+never repaired.
 """
 
 from __future__ import annotations
@@ -10,9 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import polars as pl
+
+from genrec import registry
+from genrec.data.protocols import Parts
+from genrec.data.settings import SourceSettings
+from genrec.progress import Progress, silent
 
 OnBad = Literal["error", "drop"]
 # What timestamps are: nanoseconds since 1970 (UTC); numbers without a unit, larger the later, of all
@@ -30,13 +35,30 @@ RAW_GROUPS = {"user_id": pl.String, "item_id": pl.String, "group": pl.String}
 
 
 @dataclass(frozen=True)
+class GivenSplit:
+    """A split that comes with the data, in dense ids.
+
+    Attributes:
+        name: of the dataset, for messages.
+        items: schema `ITEMS`.
+        users: user and user_id, those of whom nothing is known too.
+        parts: the split; its interactions are those of `RawData.interactions`, row by row.
+    """
+
+    name: str
+    items: pl.DataFrame
+    users: pl.DataFrame
+    parts: Parts
+
+
+@dataclass(frozen=True)
 class RawData:
     """A catalogue and its interaction log, in the owner's ids and in file order.
 
     Attributes:
         items: item_id, title, description (String, never null), image (String or null: a path,
             absolute or relative to the output folder), then any attribute columns (String, numbers or
-            Boolean, or null); `image_url` among them is where a picture can be fetched.
+            Boolean, or null); `image_url` among them is where an image can be fetched.
         interactions: user_id, item_id (String), timestamp (Int64, see `times`).
         times: what timestamps are.
         sids: published SIDs by item_id, all of one length; None where the source has none.
@@ -45,6 +67,7 @@ class RawData:
             perhaps to several groups or to none. Metrics are reported for each; no stage but
             `evaluate` reads it. None where the source knows nothing of the kind.
         dropped: how many rows the source left out, by reason.
+        given: the split that comes with the data; None where there is none.
     """
 
     items: pl.DataFrame
@@ -54,6 +77,39 @@ class RawData:
     groups: pl.DataFrame | None = None
     dropped: dict[str, int] = field(default_factory=dict)
     times: Times = "ns"
+    given: GivenSplit | None = None
+
+
+class ReadSource(Protocol):
+    """What a source's settings name as their `implementation`."""
+
+    def __call__(
+        self, settings: Any, *, folder: Path, on_bad: OnBad, progress: Progress
+    ) -> RawData:
+        """Reads a dataset.
+
+        Args:
+            settings: the source's section, a `SourceSettings`.
+            folder: where files may be written that stay with the tables, such as images.
+            on_bad: raise on bad rows, or drop and count them.
+            progress: told how far it is.
+
+        Raises:
+            FileNotFoundError: a file or folder is missing.
+            ValueError: a file cannot be read; a bad row.
+        """
+
+
+def read_source(
+    settings: SourceSettings,
+    *,
+    folder: str | Path,
+    on_bad: OnBad = "error",
+    progress: Progress = silent,
+) -> RawData:
+    """Reads a dataset by whatever source `settings` belong to; see `ReadSource`."""
+    read: ReadSource = registry.implementation(settings)
+    return read(settings, folder=Path(folder), on_bad=on_bad, progress=progress)
 
 
 class BadRows:

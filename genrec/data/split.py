@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import polars as pl
 
 from genrec.data.card import describe, out_of_order
 from genrec.data.leakage import check_no_leakage
-from genrec.data.protocols import LastOut, Parts, SplitProtocol, order_only
+from genrec.data.protocols import Given, LastOut, Parts, SplitProtocol, order_only
 from genrec.data.source import (
     RAW_GROUPS,
     RAW_ITEMS,
@@ -26,7 +26,7 @@ from genrec.data.source import (
     clean,
 )
 from genrec.progress import Progress, silent
-from genrec.schema import GROUPS, ITEMS, USERS, check
+from genrec.schema import GROUPS, ITEMS, SPLITS, USERS, check
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def prepare(
     *,
     core: int = 5,
     repeats: Repeats = "drop",
-    split: SplitProtocol | None = None,
+    split: SplitProtocol[Any] | None = None,
     on_bad: OnBad = "error",
     progress: Progress = silent,
 ) -> Prepared:
@@ -79,7 +79,9 @@ def prepare(
         repeats: of each user and item, "drop" keeps the first in time, "last" the last; "exact" drops
             only what has the same time; "consecutive" makes one of a run of the same item,
             its first; "keep" keeps them all.
-        split: how to split; leave-last-out by default.
+        split: how to split; leave-last-out by default. `Given` takes the split that the data bring as
+            it is, and nothing is filtered: whether it leaks, whoever made it has to know. What can be
+            said of it, such as targets that are in their own history, is in the stats.
         on_bad: raise on bad rows, or drop and count them (matters for hand-made `RawData`; the
             sources have judged their own).
         progress: told "prepare".
@@ -97,6 +99,8 @@ def prepare(
     if core < 0:
         raise ValueError(f"prepare.core: found {core}, expected 0 (no filter) or more")
     protocol = split or LastOut()
+    if isinstance(protocol, Given):
+        return _as_given(raw)
     times = "none" if order_only(raw.interactions) else raw.times
     if times == "none":
         _refuse_times(protocol, repeats)
@@ -154,7 +158,37 @@ def prepare(
     )
 
 
-def _refuse_times(protocol: SplitProtocol, repeats: Repeats) -> None:
+def _as_given(raw: RawData) -> Prepared:
+    """Returns the source's own split, numbers unchanged."""
+    given = raw.given
+    if given is None:
+        raise ValueError("prepare.split.kind=given: this source brings no split; choose another")
+    parts, items = given.parts, given.items
+    for part in SPLITS:
+        if getattr(parts, part).is_empty():
+            raise ValueError(
+                f"{given.name}: the given split has no {part} row; choose another split"
+            )
+    known = given.users["user"].is_in(parts.interactions["user"].unique().implode())
+    if not known.all():
+        raise ValueError(
+            f"{given.name}: {(~known).sum()} users stand in no part; expected each in one"
+        )
+    users = given.users.sort("user").select("user", "user_id")
+    return Prepared(
+        items,
+        users,
+        parts.interactions,
+        parts.train,
+        parts.valid,
+        parts.test,
+        sids=None if raw.sids is None else sid_array(raw.sids, items),
+        groups=None,
+        stats=describe(items, users, parts, kind="given", times=raw.times, dropped={}),
+    )
+
+
+def _refuse_times(protocol: SplitProtocol[Any], repeats: Repeats) -> None:
     why = (
         "this source has no times: `timestamp: null`, a format without times, or timestamps that count "
         "0, 1, 2, ... for every user"
@@ -196,7 +230,7 @@ def _groups(
     users: pl.DataFrame,
     items: pl.DataFrame,
     parts: Parts,
-    protocol: SplitProtocol,
+    protocol: SplitProtocol[Any],
 ) -> pl.DataFrame | None:
     """Returns the source's groups and, where new items are asked for, who is asked for one."""
     tables = [] if groups is None else [_dense_groups(groups, users, items)]

@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from genrec.data.source import RAW_GROUPS, RAW_INTERACTIONS, RawData
+from genrec.data.settings import DemoSettings
+from genrec.data.source import RAW_GROUPS, RAW_INTERACTIONS, OnBad, RawData
 from genrec.demo.catalogue import Product, make_products
 from genrec.demo.interests import INTERESTS
 from genrec.demo.render import Canvas, save_png
@@ -21,6 +22,13 @@ from genrec.demo.shapes_home import HOME
 from genrec.demo.shapes_outdoor import OUTDOOR
 from genrec.demo.users import LENGTHS, make_choices
 from genrec.progress import Progress, silent
+
+
+def read(
+    settings: DemoSettings, *, folder: Path, on_bad: OnBad = "error", progress: Progress = silent
+) -> RawData:
+    """Makes what `settings` describe, with no bad row; see `make_demo`. A `ReadSource`."""
+    return make_demo(folder, **settings.options(), progress=progress)
 
 
 def make_demo(

@@ -73,8 +73,8 @@ def ours(folder: Path, form: str, out: Path) -> None:
     """What the stage does, without the store."""
     from genrec import data
 
-    items = data.ItemFile(str(folder / f"items.{form}"))
-    raw = data.read_files(items, data.LogFile(str(folder / f"log.{form}")))
+    items = data.ItemFile(path=str(folder / f"items.{form}"))
+    raw = data.read_files(items, data.LogFile(path=str(folder / f"log.{form}")))
     done = data.prepare(raw, core=CORE)
     for name in ("items", "users", "interactions", "train", "valid", "test"):
         getattr(done, name).write_parquet(out / f"{name}.parquet")

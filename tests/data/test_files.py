@@ -38,8 +38,8 @@ def read(
     (folder / "items.csv").write_text(items, "utf-8")
     (folder / "log.csv").write_text(log, "utf-8")
     return read_files(
-        ItemFile(str(folder / "items.csv"), **(NAMES | (i or {}))),
-        LogFile(str(folder / "log.csv"), **(LOG_NAMES | (x or {}))),
+        ItemFile(path=str(folder / "items.csv"), **(NAMES | (i or {}))),
+        LogFile(path=str(folder / "log.csv"), **(LOG_NAMES | (x or {}))),
         **options,
     )
 
@@ -134,7 +134,7 @@ def test_ids_that_differ_only_in_type_are_one(tmp_path: Path, items_are: type, f
     times = pl.DataFrame({"user_id": [1, 1], "item_id": [12, 7], "timestamp": [5, 6]})
     for path, frame in ((items, table), (log, times)):
         frame.write_parquet(path) if form == "parquet" else frame.write_ndjson(path)
-    raw = read_files(ItemFile(str(items)), LogFile(str(log), unit="order"))
+    raw = read_files(ItemFile(path=str(items)), LogFile(path=str(log), unit="order"))
     assert raw.times == "order"
     assert raw.items["item_id"].to_list() == ["12", "7"]
     assert raw.interactions.rows() == [("1", "12", 5), ("1", "7", 6)]
@@ -149,7 +149,9 @@ def test_large_ids_of_json_stay_what_they_are(tmp_path: Path) -> None:
     ]
     (tmp_path / "items.jsonl").write_text("\n".join(items))
     (tmp_path / "log.jsonl").write_text("\n".join(log))
-    raw = read_files(ItemFile(str(tmp_path / "items.jsonl")), LogFile(str(tmp_path / "log.jsonl")))
+    raw = read_files(
+        ItemFile(path=str(tmp_path / "items.jsonl")), LogFile(path=str(tmp_path / "log.jsonl"))
+    )
     known = ["9007199254740993", "9007199254740992", "3", "18446744073709551617"]
     assert raw.items["item_id"].to_list() == known
     assert raw.items["ean"].to_list() == [str(2**63 + k) for k in range(4)]
@@ -163,7 +165,9 @@ def test_half_an_emoji_in_a_title_stops_nothing(
     items = [r'{"item_id": "a", "title": "cut \ud83d"}', '{"item_id": "b", "title": "B"}']
     (tmp_path / "items.jsonl").write_text("\n".join(items))
     (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,a,1700000001\nu,b,1700000002\n")
-    raw = read_files(ItemFile(str(tmp_path / "items.jsonl")), LogFile(str(tmp_path / "log.csv")))
+    raw = read_files(
+        ItemFile(path=str(tmp_path / "items.jsonl")), LogFile(path=str(tmp_path / "log.csv"))
+    )
     assert raw.items["title"].to_list() == ["cut \ufffd", "B"]
     assert raw.dropped == {"broken_character": 1}
     assert "items.jsonl: half of a character" in caplog.text
@@ -174,7 +178,7 @@ def test_mixed_types_of_one_id_are_a_repeated_item(tmp_path: Path) -> None:
     lines = [{"item_id": 12, "title": "a"}, {"item_id": "12", "title": "b"}]
     (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,12,2020-01-01\n")
-    files = ItemFile(str(tmp_path / "items.jsonl")), LogFile(str(tmp_path / "log.csv"))
+    files = ItemFile(path=str(tmp_path / "items.jsonl")), LogFile(path=str(tmp_path / "log.csv"))
     with pytest.raises(ValueError, match=r"items\.jsonl: repeated item_id.*row 2, item_id '12'"):
         read_files(*files)
     assert read_files(*files, on_bad="drop").items["title"].to_list() == ["a"]
@@ -184,7 +188,7 @@ def test_several_files_name_the_one_that_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text("item_id,title\n1,a\n2,b\n")
     for name, row in (("log-1", "u,1,100000000\n"), ("log-2", "u,2,100000001\n,1,100000002\n")):
         (tmp_path / f"{name}.csv").write_text("user_id,item_id,timestamp\n" + row)
-    files = ItemFile(str(tmp_path / "items.csv")), LogFile(str(tmp_path / "log-*.csv"))
+    files = ItemFile(path=str(tmp_path / "items.csv")), LogFile(path=str(tmp_path / "log-*.csv"))
     with pytest.raises(ValueError, match=r"without a user_id .*log-2\.csv', row 3"):
         read_files(*files)
     raw = read_files(*files, on_bad="drop")
@@ -208,7 +212,9 @@ def test_lists_dates_and_objects_become_text(tmp_path: Path) -> None:
     }
     pl.DataFrame(rows).write_parquet(tmp_path / "items.parquet")
     (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,1,2020-01-01\n")
-    raw = read_files(ItemFile(str(tmp_path / "items.parquet")), LogFile(str(tmp_path / "log.csv")))
+    raw = read_files(
+        ItemFile(path=str(tmp_path / "items.parquet")), LogFile(path=str(tmp_path / "log.csv"))
+    )
     assert raw.items.columns[4:] == ["tags", "since", "size", "new"]
     assert raw.items.row(0)[4:] == ("x, y", "2020-01-02", '{"w":1}', True)
 

@@ -31,7 +31,9 @@ def shop(folder: Path, rows: list[tuple[int, int]]) -> RawData:
     (folder / "items.csv").write_text("item_id,title\n" + items)
     log = "".join(f"u{user},i{item:02}\n" for user, item in rows)
     (folder / "log.csv").write_text("user_id,item_id\n" + log)
-    return read_files(ItemFile(f"{folder}/items.csv"), LogFile(f"{folder}/log.csv", timestamp=None))
+    return read_files(
+        ItemFile(path=f"{folder}/items.csv"), LogFile(path=f"{folder}/log.csv", timestamp=None)
+    )
 
 
 # User by user, in an order that is none of the catalogue.
@@ -88,9 +90,9 @@ def test_numbers_without_a_unit_are_shown_as_they_are(tmp_path: Path) -> None:
     rows = "".join(f"u{u},i{n:02},{10 * n + u}\n" for u in range(5) for n in range(5))
     (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n" + rows)
     raw = read_files(
-        ItemFile(f"{tmp_path}/items.csv"), LogFile(f"{tmp_path}/log.csv", unit="order")
+        ItemFile(path=f"{tmp_path}/items.csv"), LogFile(path=f"{tmp_path}/log.csv", unit="order")
     )
-    stats = prepare(raw, core=0, split=Temporal(0.2, 0.2)).stats
+    stats = prepare(raw, core=0, split=Temporal(valid=0.2, test=0.2)).stats
     assert stats["time"] == {"first": 0, "last": 44, "unit": "order", "equal_neighbours": 0}
     assert stats["split"] == {"kind": "temporal", "valid_from": 30, "test_from": 40}
 
@@ -182,12 +184,12 @@ def test_by_recipe(tmp_path: Path) -> None:
     stats = pipeline["prepare"].load("stats.json")
     assert stats["time"] == "no times"
     assert stats["split"] == {"kind": "random"}
-    expected = prepare(shop(tmp_path, SORTED), core=0, split=RandomOut(3)).test
+    expected = prepare(shop(tmp_path, SORTED), core=0, split=RandomOut(seed=3)).test
     assert pipeline["prepare"].load("test.parquet").equals(expected)
 
 
 def test_strangers_need_no_times(tmp_path: Path) -> None:
     assert prepare(shop(tmp_path, MIXED), core=0, split=ColdUsers()).stats["time"] == "no times"
     pairs = [row for n, row in enumerate(MIXED) if n % 5 > 2]
-    stats = prepare(shop(tmp_path, pairs), core=0, split=ColdUsers(0.4, 0.4)).stats
+    stats = prepare(shop(tmp_path, pairs), core=0, split=ColdUsers(valid=0.4, test=0.4)).stats
     assert "findings" not in stats

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from genrec import registry
 from genrec.data import (
-    PROTOCOLS,
     ColdItems,
     ColdUsers,
     LastOut,
@@ -18,7 +18,9 @@ from genrec.data import (
     prepare,
 )
 from genrec.data.protocols import Parts, SplitProtocol, order_only
+from genrec.data.settings import Split
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS
+from genrec.recipe import kinds
 
 Rows = list[tuple[int, int, int]]  # user, item, timestamp
 
@@ -106,9 +108,12 @@ SPLITS = ("train", "valid", "test")
 
 def slow_temporal(log: Rows, p: Any) -> dict[str, dict[int, tuple[list[int], int]]]:
     times = sorted(t for _, _, t in log)
-    cuts = [times[min(len(log) - 1, int(len(log) * (1 - s)))] for s in (p.valid + p.test, p.test)]
+    cuts = [
+        times[min(len(log) - 1, int(len(log) * (1 - s)))]
+        for s in (p.settings.valid + p.settings.test, p.settings.test)
+    ]
     part = {(u, n): (t >= cuts[0]) + (t >= cuts[1]) for u, n, _, t in numbered(log)}
-    return slow(log, part, lambda ns: ns[0] if p.target == "first" else ns[-1], set())
+    return slow(log, part, lambda ns: ns[0] if p.settings.target == "first" else ns[-1], set())
 
 
 def slow_cold_items(log: Rows, p: Any) -> dict[str, dict[int, tuple[list[int], int]]]:
@@ -116,7 +121,7 @@ def slow_cold_items(log: Rows, p: Any) -> dict[str, dict[int, tuple[list[int], i
     for _, item, time in log:
         ages[item] = min(time, ages.get(item, time))
     by_age = sorted(ages, key=lambda i: (ages[i], i))
-    hidden = set(by_age[-max(1, round(p.share * len(by_age))) :])
+    hidden = set(by_age[-max(1, round(p.settings.share * len(by_age))) :])
     ends = {u: sum(r[0] == u for r in log) for u, _, _ in log}
     part = {(u, n): max(0, n - ends[u] + 3) for u, n, _, _ in numbered(log)}
     return slow(log, part, lambda ns: ns[0], hidden)
@@ -159,13 +164,13 @@ shares = st.sampled_from([0.1, 0.2, 0.3])
 @settings(max_examples=50, deadline=None)
 @given(logs, shares, shares, st.sampled_from(["first", "last"]))
 def test_temporal_against_plain_python(rows: Rows, valid: float, test: float, which: Any) -> None:
-    against(rows, Temporal(valid, test, which), slow_temporal)
+    against(rows, Temporal(valid=valid, test=test, target=which), slow_temporal)
 
 
 @settings(max_examples=50, deadline=None)
 @given(logs, shares)
 def test_cold_items_against_plain_python(rows: Rows, share: float) -> None:
-    against(rows, ColdItems(share), slow_cold_items)
+    against(rows, ColdItems(share=share), slow_cold_items)
 
 
 def against(rows: Rows, protocol: SplitProtocol, oracle: Callable[..., Any]) -> None:
@@ -186,7 +191,13 @@ def against(rows: Rows, protocol: SplitProtocol, oracle: Callable[..., Any]) -> 
 @given(
     logs,
     st.sampled_from(
-        [LastOut(), RandomOut(), Temporal(0.2, 0.2), ColdItems(0.2), ColdUsers(0.3, 0.3)]
+        [
+            LastOut(),
+            RandomOut(),
+            Temporal(valid=0.2, test=0.2),
+            ColdItems(share=0.2),
+            ColdUsers(valid=0.3, test=0.3),
+        ]
     ),
 )
 def test_no_split_leaks(rows: Rows, protocol: SplitProtocol) -> None:
@@ -209,7 +220,7 @@ def as_raw(rows: Rows) -> RawData:
 def test_new_items_are_a_group_of_their_own() -> None:
     rows = [(u, i, n) for u in range(4) for n, i in enumerate((0, 1, 2, 0, 1))]
     rows += [(4, i, 71 + n) for n, i in enumerate((0, 1, 2, 4))]
-    done = prepare(as_raw(rows), core=0, repeats="keep", split=ColdItems(0.25))
+    done = prepare(as_raw(rows), core=0, repeats="keep", split=ColdItems(share=0.25))
     assert done.groups is not None
     new = done.groups.filter(pl.col("group") == "new item").join(done.users, on="user")
     assert new.select("user_id", "item").rows() == [("u4", 4)]
@@ -227,7 +238,7 @@ def test_positions_are_no_time() -> None:
             ValueError, match=r"prepare.split.kind=\w+ .*no times.*last_out.*random"
         ):
             prepare(raw, core=0, split=protocol)
-    assert prepare(raw, core=0, split=ColdUsers(0.2, 0.2)).stats["time"] == "no times"
+    assert prepare(raw, core=0, split=ColdUsers(valid=0.2, test=0.2)).stats["time"] == "no times"
 
 
 @pytest.mark.parametrize(
@@ -240,8 +251,8 @@ def test_positions_are_no_time() -> None:
     ],
 )
 def test_shares_that_leave_nothing(kind: str, options: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=rf"prepare.split \({kind}\)"):
-        PROTOCOLS[kind](**options)
+    with pytest.raises(ValueError, match=r"leave nothing to learn from|greater than 0|less than 1"):
+        registry.implementation(kinds(Split)[kind])(**options)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from genrec import Pipeline
-from genrec.data import PROTOCOLS
+from genrec import Pipeline, registry
+from genrec.data.protocols import SplitProtocol
 from genrec.data.settings import Split
 from genrec.recipe import RecipeError, kinds, load
 
@@ -18,12 +18,11 @@ def recipe(*overrides: str) -> Pipeline:
     return Pipeline.load("demo", *overrides)
 
 
-def test_every_kind_is_a_protocol_with_the_same_defaults() -> None:
-    sections = {kind: section for kind, section in kinds(Split).items() if kind != "given"}
-    assert sections.keys() == PROTOCOLS.keys()
-    for kind, section in sections.items():
-        options = section().model_dump(exclude={"kind"})
-        assert PROTOCOLS[kind](**options) == PROTOCOLS[kind]()
+def test_every_kind_is_a_protocol() -> None:
+    for kind, settings in kinds(Split).items():
+        protocol = registry.implementation(settings)()
+        assert isinstance(protocol, SplitProtocol)
+        assert (protocol.kind, protocol.settings_class) == (kind, settings)
 
 
 def test_a_split_is_named_and_part_of_the_fingerprint() -> None:

@@ -122,7 +122,9 @@ def read(folder: Path, source: str) -> RawData:
         (folder / "movies.csv").write_text("\n".join(["movieId,title,genres", *lines]))
         return read_movielens(folder / "clicks-1.csv", folder / "movies.csv")
     (folder / "items.csv").write_text("\n".join(["item_id,title", *map(",".join, titles)]))
-    return read_files(ItemFile(f"{folder}/items.csv"), LogFile(f"{folder}/clicks-*.{source}"))
+    return read_files(
+        ItemFile(path=f"{folder}/items.csv"), LogFile(path=f"{folder}/clicks-*.{source}")
+    )
 
 
 CASES: list[tuple[str, Callable[[Path, str, list[Row], str], None], str, int]] = [
@@ -179,8 +181,8 @@ def history(folder: Path, text: dict[str, str], **options: Any) -> list[str]:
     )
     for name, lines in text.items():
         (folder / name).write_text("user_id,item_id,timestamp\n" + lines)
-    log = LogFile(f"{folder}/clicks*.csv", **options)
-    done = prepare(read_files(ItemFile(f"{folder}/items.csv"), log), core=0)
+    log = LogFile(path=f"{folder}/clicks*.csv", **options)
+    done = prepare(read_files(ItemFile(path=f"{folder}/items.csv"), log), core=0)
     return [done.items["item_id"][i] for i in done.interactions["item"]]
 
 
@@ -225,7 +227,7 @@ def test_less_than_a_second_apart_is_not_the_same_and_can_be_cut(tmp_path: Path)
     done = prepare(raw, core=0, repeats="exact")
     assert done.stats["dropped"] == {"repeated_interaction": 1}
     # 13 interactions within a second: the last three test, the three before them validate.
-    cut = prepare(raw, core=0, repeats="exact", split=Temporal(0.25, 0.25))
+    cut = prepare(raw, core=0, repeats="exact", split=Temporal(valid=0.25, test=0.25))
     assert cut.stats["split"] == {
         "kind": "temporal",
         "valid_from": "2023-11-14T22:13:20.000000006+00:00",

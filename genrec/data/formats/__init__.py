@@ -18,9 +18,8 @@ from genrec.data.formats import (
     sentence_pairs,
 )
 from genrec.data.formats.bundle import Bundle
-from genrec.data.formats.source import as_prepared, as_raw
 
-__all__ = ["FORMATS", "Bundle", "Format", "as_prepared", "as_raw", "read", "write"]
+__all__ = ["FORMATS", "Bundle", "Format", "read", "write"]
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,24 @@ import polars as pl
 
 from genrec.data.images import attach_images, verify_images
 from genrec.data.lines import broken_id, has_half, warn_of_halves, whole
+from genrec.data.settings import InterchangeSettings
 from genrec.data.source import RAW_INTERACTIONS, BadRows, OnBad, RawData, clean, existing
 from genrec.data.text import as_text
 from genrec.progress import Progress, silent
 
 _TOKEN = re.compile(r"<([a-z])_([0-9]{1,9})>")  # nine digits fit int32
 _OWN_COLUMNS = ("item", "item_id", "image")  # an attribute of this name gets the suffix `_source`
+
+
+def read(
+    settings: InterchangeSettings,
+    *,
+    folder: Path,
+    on_bad: OnBad = "error",
+    progress: Progress = silent,
+) -> RawData:
+    """Reads what `settings` name; see `read_interchange`. A `ReadSource`."""
+    return read_interchange(**settings.options(), on_bad=on_bad, progress=progress)
 
 
 def read_interchange(

@@ -1,19 +1,33 @@
-"""A bundle as a source: its log to be split anew, or the split that it brings."""
+"""Files of other toolkits as a source: the log to be split anew, and the split that they bring."""
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
+
 import polars as pl
 
-from genrec.data import Prepared, RawData, describe
-from genrec.data.formats.bundle import Bundle, Ints
+from genrec.data import formats
+from genrec.data.formats.bundle import Bundle
 from genrec.data.protocols import Parts
-from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, Times
+from genrec.data.settings import ExchangeSettings
+from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, GivenSplit, OnBad, RawData, Times
+from genrec.progress import Progress, silent
 from genrec.schema import INTERACTIONS, SPLITS
 
 
+def read(
+    settings: ExchangeSettings,
+    *,
+    folder: Path,
+    on_bad: OnBad = "error",
+    progress: Progress = silent,
+) -> RawData:
+    """Reads what `settings` name; see `genrec.data.formats.read`. A `ReadSource`."""
+    return as_raw(formats.read(settings.folder, settings.format, settings.name))
+
+
 def as_raw(bundle: Bundle) -> RawData:
-    """Returns catalogue, log and SIDs in the owner's ids; the split is left behind.
+    """Returns catalogue, log and SIDs in the owner's ids, and the split that the bundle has.
 
     Where the files have no times, a timestamp is the place in what is known of a user.
     """
@@ -31,59 +45,13 @@ def as_raw(bundle: Bundle) -> RawData:
         named.select(list(RAW_INTERACTIONS)),
         sids=sids,
         times=_times(bundle),
-    )
-
-
-def as_prepared(bundle: Bundle, raw: RawData) -> Prepared:
-    """Returns the bundle's own split as the prepare stage writes it, numbers unchanged.
-
-    It is taken as it is: whether it leaks, whoever made it has to know. What can be said of it, such as
-    targets that stand in their own history, is in the stats.
-
-    Args:
-        bundle: what was read.
-        raw: `as_raw` of it, user ids perhaps hashed since.
-
-    Raises:
-        ValueError: a part is empty.
-    """
-    log = _log(bundle)
-    for part in SPLITS:
-        if getattr(bundle, part).is_empty():
-            raise ValueError(
-                f"{bundle.name}: the given split has no {part} row; choose another split"
-            )
-    own = raw.interactions.select("user_id").with_columns(user=log["user"]).unique("user")
-    users = bundle.users.rename({"user_id": "old"}).join(own, on="user", how="left").sort("user")
-    # A user of whom nothing is known has no row to take the new name from, and is in no part either.
-    kept = users.filter(pl.col("user_id").is_not_null()).select("user", "user_id")
-    if len(kept) < len(users):
-        raise ValueError(
-            f"{bundle.name}: {len(users) - len(kept)} users stand in no part; expected each in one"
-        )
-    parts = Parts(log, bundle.train, bundle.valid, bundle.test)
-    return Prepared(
-        bundle.items,
-        kept,
-        log,
-        bundle.train,
-        bundle.valid,
-        bundle.test,
-        sids=_int32(bundle.sids),
-        groups=None,
-        stats=describe(
+        given=GivenSplit(
+            bundle.name,
             bundle.items,
-            kept,
-            parts,
-            kind="given",
-            times=_times(bundle),
-            dropped={},
+            bundle.users,
+            Parts(log, bundle.train, bundle.valid, bundle.test),
         ),
     )
-
-
-def _int32(sids: Ints | None) -> Ints | None:
-    return None if sids is None else sids.astype(np.int32)
 
 
 def _times(bundle: Bundle) -> Times:
@@ -91,7 +59,7 @@ def _times(bundle: Bundle) -> Times:
 
 
 def _log(bundle: Bundle) -> pl.DataFrame:
-    """Returns the interactions; without them, what the parts tell of each user, in order."""
+    """Returns the interactions; without them, what the parts say of each user, in order."""
     if bundle.interactions is not None:
         return bundle.interactions
     known: dict[int, list[tuple[int, str]]] = {}
