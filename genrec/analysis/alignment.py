@@ -135,13 +135,13 @@ def probe_alignment(
     size = min(k, len(unseen) - 1)
     judged = None if users is None else _Judged(users, collaborative, unseen, k, max_users)
     drawn = np.sort(order[cut:][:anchors])
-    found: dict[str, dict[str, float | None]] = {}
+    by_probe: dict[str, dict[str, float | None]] = {}
     for name, hidden in probes.items():
         mapped = _train(semantic, collaborative, seen, tuple(hidden), training, name, progress)
         measured = _fit(collaborative, mapped, unseen, drawn, size)
         measured["r2_train"] = r2_score(collaborative[seen], mapped[seen])
         measured |= judged.measure(mapped) if judged else {}
-        found[name] = {
+        by_probe[name] = {
             n: None if v is None else round(float(v), _DECIMALS) for n, v in measured.items()
         }
     return {
@@ -149,7 +149,7 @@ def probe_alignment(
         "items": len(known),
         "unseen": len(unseen),
         "users": judged.count if judged else 0,
-        "probes": found,
+        "probes": by_probe,
     }
 
 
@@ -233,9 +233,9 @@ class _Judged:
             )
         _check_finite(users.vectors, "users: user")
         for named in (*users.histories, *users.targets):
-            found = np.asarray(named, dtype=np.int64)
-            if ((found < 0) | (found >= len(items))).any():
-                unknown = found[(found < 0) | (found >= len(items))][0]
+            items_named = np.asarray(named, dtype=np.int64)
+            if ((items_named < 0) | (items_named >= len(items))).any():
+                unknown = items_named[(items_named < 0) | (items_named >= len(items))][0]
                 raise ValueError(f"users: item {unknown} is unknown; expected 0..{len(items) - 1}")
         self._users, self._k = users, min(k, len(items))
         held = [np.intersect1d(np.asarray(t, dtype=np.int64), unseen) for t in users.targets]
@@ -260,12 +260,12 @@ class _Judged:
                 strict=True,
             )
         ]
-        true, found = self._recall_true, self._recall(mapped)
-        drop = None if not true or found is None else 100 * (true - found) / true
+        true, mapped_recall = self._recall_true, self._recall(mapped)
+        drop = None if not true or mapped_recall is None else 100 * (true - mapped_recall) / true
         return {
             "jaccard": float(np.mean(shares)) if shares else None,
             "recall_true": true,
-            "recall_mapped": found,
+            "recall_mapped": mapped_recall,
             "drop": drop,
         }
 
@@ -308,9 +308,9 @@ def _neighbours(unit: Floats, rows: Ints, k: int) -> npt.NDArray[np.bool_]:
     """Whether an item is among the k nearest of each row, bool [len(rows), N]."""
     near = unit[rows] @ unit.T
     near[np.arange(len(rows)), rows] = -np.inf
-    found = np.zeros(near.shape, dtype=bool)
-    np.put_along_axis(found, np.argpartition(-near, k - 1, axis=1)[:, :k], True, axis=1)
-    return found
+    nearest = np.zeros(near.shape, dtype=bool)
+    np.put_along_axis(nearest, np.argpartition(-near, k - 1, axis=1)[:, :k], True, axis=1)
+    return nearest
 
 
 def _spearman(before: Floats, after: Floats) -> float:

@@ -56,12 +56,12 @@ def collapse(
     }
     pairs = []
     for a, b in combinations(learned, 2):
-        found = {"a": a, "b": b, **_overlap(learned[a], learned[b], k, queries, seed)}
-        if a in raw and b in raw and ABSENT not in found:
-            found["raw_overlap"] = _overlap(raw[a], raw[b], k, queries, seed).get("overlap")
-        if learned[a].shape[1] == learned[b].shape[1] and ABSENT not in found:
-            found |= _distances(learned[a], learned[b])
-        pairs.append(found)
+        measured = {"a": a, "b": b, **_overlap(learned[a], learned[b], k, queries, seed)}
+        if a in raw and b in raw and ABSENT not in measured:
+            measured["raw_overlap"] = _overlap(raw[a], raw[b], k, queries, seed).get("overlap")
+        if learned[a].shape[1] == learned[b].shape[1] and ABSENT not in measured:
+            measured |= _distances(learned[a], learned[b])
+        pairs.append(measured)
     return {"k": k, "kept": kept, "pairs": pairs}
 
 

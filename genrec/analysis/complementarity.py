@@ -111,25 +111,25 @@ def diagnose(
         }
         for (a, first), (b, second) in combinations(lists.items(), 2)
     ]
-    found = np.searchsorted(bounds, popular)
+    stratum = np.searchsorted(bounds, popular)
     return {
         "k": k,
         "users": len(truth.users),
         "targets": len(truth.item),
         "strata": {
             "bounds": [float(b) for b in bounds],
-            "items": {name: int((found == s).sum()) for s, name in enumerate(STRATA)},
+            "items": {name: int((stratum == s).sum()) for s, name in enumerate(STRATA)},
         },
-        "systems": {name: _system(found, truth, strata, k) for name, found in lists.items()},
+        "systems": {name: _system(listed, truth, strata, k) for name, listed in lists.items()},
         "pairs": pairs,
     }
 
 
 def _counts(values: npt.ArrayLike, name: str) -> Ints:
-    found = np.asarray(values)
-    if found.ndim != 1 or (len(found) and (found.dtype.kind not in "iu" or found.min() < 0)):
-        raise ValueError(f"{name} is {found.dtype} {found.shape}; expected integers of 0 or more")
-    return found.astype(np.int64)
+    counts = np.asarray(values)
+    if counts.ndim != 1 or (len(counts) and (counts.dtype.kind not in "iu" or counts.min() < 0)):
+        raise ValueError(f"{name} is {counts.dtype} {counts.shape}; expected integers of 0 or more")
+    return counts.astype(np.int64)
 
 
 def _truth(targets: pl.DataFrame, num_items: int, num_users: int) -> _Truth:
@@ -228,30 +228,30 @@ def _within(truth: _Truth, kept: Bools) -> _Truth:
 
 def _recall(hit: Bools, truth: _Truth) -> Floats:
     """|H| / |T| of every user who has targets."""
-    found = np.bincount(truth.row[hit], minlength=len(truth.users))
+    hits = np.bincount(truth.row[hit], minlength=len(truth.users))
     has = truth.sizes > 0
-    return found[has] / truth.sizes[has]
+    return hits[has] / truth.sizes[has]
 
 
 def _ndcg(place: Ints, truth: _Truth, k: int) -> Floats:
     gain = np.where(place > 0, 1 / np.log2(1 + np.maximum(place, 1)), 0.0)
-    found = np.bincount(truth.row, weights=gain, minlength=len(truth.users))
+    gains = np.bincount(truth.row, weights=gain, minlength=len(truth.users))
     ideal = np.cumsum(1 / np.log2(1 + np.arange(1, k + 1)))
     has = truth.sizes > 0
-    return found[has] / ideal[np.minimum(truth.sizes[has], k) - 1]
+    return gains[has] / ideal[np.minimum(truth.sizes[has], k) - 1]
 
 
-def _system(found: _Lists, truth: _Truth, strata: Ints, k: int) -> dict[str, Any]:
+def _system(lists: _Lists, truth: _Truth, strata: Ints, k: int) -> dict[str, Any]:
     parts = {}
     for s, name in enumerate(STRATA):
         kept = strata == s
         part = _within(truth, kept)
         parts[name] = {
             "users": int((part.sizes > 0).sum()),
-            "recall": _mean(_recall(found.hit[kept], part)),
-            "ndcg": _mean(_ndcg(found.place[kept], part, k)),
+            "recall": _mean(_recall(lists.hit[kept], part)),
+            "ndcg": _mean(_ndcg(lists.place[kept], part, k)),
         }
-    return {"recall": _mean(_recall(found.hit, truth)), "strata": parts}
+    return {"recall": _mean(_recall(lists.hit, truth)), "strata": parts}
 
 
 def _mean(values: Floats) -> float | None:

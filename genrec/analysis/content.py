@@ -57,18 +57,18 @@ def content_kept(
     parts = {"whole": slice(None)}
     if len(views) > 1:
         parts |= {name: slice(a, b) for name, a, b in zip(views, ends[:-1], ends[1:], strict=True)}
-    found: dict[str, dict[str, Any]] = {}
+    by_view: dict[str, dict[str, Any]] = {}
     for name, columns in parts.items():
         known = np.flatnonzero(np.any(embeddings[:, columns] != 0, axis=1))
         if len(known) < 2:
-            found[name] = {ABSENT: f"{len(known)} items have it; needs two"}
+            by_view[name] = {ABSENT: f"{len(known)} items have it; needs two"}
             continue
         before, after = unit(embeddings[known, columns]), unit(reconstructed[known, columns])
         size = min(k, len(known) - 1)
         rows = np.random.default_rng(seed).choice(
             len(known), size=min(queries, len(known)), replace=False
         )
-        found[name] = {
+        by_view[name] = {
             "cosine": float((before * after).sum(axis=1).mean()),
             "overlap": float(neighbour_overlap(before, after, np.sort(rows), k=size).mean()),
             "chance": size / (len(known) - 1),
@@ -76,7 +76,7 @@ def content_kept(
             "items": len(known),
             "queries": len(rows),
         }
-    return found
+    return by_view
 
 
 def neighbour_overlap(

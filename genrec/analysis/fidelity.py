@@ -94,9 +94,9 @@ def separation(right: Sequence[float], shuffled: Sequence[float]) -> dict[str, f
 def shuffled(count: int, *, seed: int) -> NDArray[np.int64]:
     """Returns a seeded partner for each of 0..count-1, never oneself (where there are two)."""
     order = np.random.default_rng([seed, count]).permutation(count)
-    found = np.empty_like(order)
-    found[order] = np.roll(order, -1)
-    return found
+    partners = np.empty_like(order)
+    partners[order] = np.roll(order, -1)
+    return partners
 
 
 def normalised(text: str) -> str:

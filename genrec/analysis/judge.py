@@ -55,18 +55,18 @@ class Asker:
             ValueError: it does not tell such probabilities.
         """
         keys = [self._key(pair) for pair in pairs]
-        found = {key: _unpacked(blob) for key in keys if (blob := self.cache.get(key))}
-        first = {key: row for row, key in reversed(list(enumerate(keys))) if key not in found}
+        known = {key: _unpacked(blob) for key in keys if (blob := self.cache.get(key))}
+        first = {key: row for row, key in reversed(list(enumerate(keys))) if key not in known}
         rows = sorted(first.values())
-        total = len(found) + len(rows)
-        progress(step, len(found), total)
+        total = len(known) + len(rows)
+        progress(step, len(known), total)
         for index, score in self._ask([pairs[row] for row in rows]):
             key = keys[rows[index]]
-            found[key] = score
+            known[key] = score
             if score.value is not None:
                 self.cache[key] = json.dumps([score.value, score.bound]).encode()
-            progress(step, len(found), total)
-        return [found[key] for key in keys]
+            progress(step, len(known), total)
+        return [known[key] for key in keys]
 
     def _ask(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Score]]:
         requests = [self._request(pair) for pair in pairs]
@@ -134,8 +134,8 @@ def judge(
         for turn in range(turns + 1)
         for row, text in enumerate(texts)
     ]
-    found = asker.scores(pairs, step=step, progress=progress)
-    right, shuffled, *rest = (found[i : i + len(texts)] for i in range(0, len(found), len(texts)))
+    scores = asker.scores(pairs, step=step, progress=progress)
+    right, shuffled, *rest = (scores[i : i + len(texts)] for i in range(0, len(scores), len(texts)))
     if asker.method == "question":
         return right, shuffled
     if not rest:

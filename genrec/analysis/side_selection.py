@@ -245,7 +245,7 @@ def compare_sides(
     """
     if missing := {"dot", *SIDES} - set(variants):
         raise ValueError(f"variants lack {sorted(missing)}, which the rules compare")
-    asked: dict[str, FloatArray] = {}
+    by_variant: dict[str, FloatArray] = {}
     answered: dict[str, FloatArray] = {}
     scores: dict[str, float] = {}
     for done, variant in enumerate(variants):
@@ -253,10 +253,10 @@ def compare_sides(
         model.fit(sequences, num_items=num_items, features=features, queries=queries, valid=valid)
         scores[variant] = max(epoch["valid"] for epoch in model.log_)  # that epoch was kept
         count = max(_SAMPLE, 2 * model.settings.dim)
-        asked[variant] = model.query_vectors(valid.histories[:count], raw=True)
+        by_variant[variant] = model.query_vectors(valid.histories[:count], raw=True)
         answered[variant] = model.item_vectors(raw=True)[np.unique(valid.targets[:count])]
         progress("magnitude: compare sides", done + 1, len(variants))
-    return choose_side(asked, answered, scores, scale=model.settings.scale)
+    return choose_side(by_variant, answered, scores, scale=model.settings.scale)
 
 
 def _unit(vectors: npt.NDArray[np.float64]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

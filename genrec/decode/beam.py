@@ -132,10 +132,10 @@ class BeamEngine:
         eligible = Eligibility.build(
             self.trie, allowed, exclude, users=len(ids), device=trie.device
         )
-        found = self._search(ids, mask, num_beams, k, eligible, prompts, keys)
-        while certify and num_beams < limit and not found.exact.all():
+        result = self._search(ids, mask, num_beams, k, eligible, prompts, keys)
+        while certify and num_beams < limit and not result.exact.all():
             num_beams = min(2 * num_beams, limit)
-            users = (~found.exact).nonzero().squeeze(1)
+            users = (~result.exact).nonzero().squeeze(1)
             again = self._search(
                 ids[users.to(ids.device)],
                 mask[users.to(ids.device)],
@@ -145,8 +145,8 @@ class BeamEngine:
                 prompts,
                 keys and [keys[user] for user in users.tolist()],
             )
-            found = found.replaced(users, again)
-        return found
+            result = result.replaced(users, again)
+        return result
 
     def _search(
         self,
@@ -161,7 +161,7 @@ class BeamEngine:
         """Searches group by group, as the memory allows and the model's RoPE wants."""
         length = mask.sum(1)
         whole = (length + self.trie.levels).cpu()  # prompt and SID
-        regimes = [self._rope.regime(one) for one in whole.tolist()]
+        regimes = [self._rope.regime(tokens) for tokens in whole.tolist()]
         past: list[Layers | None] = [None] * len(ids)
         if keys is not None:
             own = [row[row_mask.bool()].cpu() for row, row_mask in zip(ids, mask, strict=True)]

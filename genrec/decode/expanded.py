@@ -58,14 +58,14 @@ class ExpandDecoder:
         mask = self._mask[rows.flatten()]
         self._mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         positions = self._mask.sum(1, keepdim=True) - 1
-        found = self._run(tokens.view(-1, 1), positions, last_only=True)
-        return found.view(users, width, -1)
+        scored = self._run(tokens.view(-1, 1), positions, last_only=True)
+        return scored.view(users, width, -1)
 
     def _run(
         self, input_ids: torch.Tensor, positions: torch.Tensor, *, last_only: bool
     ) -> torch.Tensor:
         known = {} if self.cache is None else {self._named: self.cache}
-        found, output = self._head(
+        scored, output = self._head(
             last_only=last_only,
             input_ids=input_ids,
             attention_mask=self._mask,
@@ -78,7 +78,7 @@ class ExpandDecoder:
         for name, cache in caches.items():
             if cache is not None:
                 self._named, self.cache = name, cache
-                return found
+                return scored
         raise NoCache(
             "it returns no cache of what it computed (past_key_values or cache_params), and what it "
             "keeps in itself cannot be shared out to beams"

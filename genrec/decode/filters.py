@@ -154,8 +154,8 @@ class Eligibility:
             single = len(self.before) == 1
             count = self.before[0 if single else user.expand_as(row), row].long()
         if self.keys is not None:
-            found = torch.searchsorted(self.keys, user * (self.num_items + 1) + row)
-            count = found if self.listed else count - found
+            position = torch.searchsorted(self.keys, user * (self.num_items + 1) + row)
+            count = position if self.listed else count - position
         return count
 
     def contains(self, user: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
@@ -185,9 +185,9 @@ def _is_mask(allowed: Any) -> TypeGuard[Mask]:
 def _keys(lists: Any, row_of_item: NDArray[np.int32], users: int, name: str) -> NDArray[np.int64]:
     """Returns user * (N + 1) + row of every listed item, ascending and without repeats."""
     if isinstance(lists, str) or not hasattr(lists, "__len__") or len(lists) != users:
-        found = f"{len(lists)} entries" if hasattr(lists, "__len__") else type(lists).__name__
+        given = f"{len(lists)} entries" if hasattr(lists, "__len__") else type(lists).__name__
         raise ValueError(
-            f"{name} has {found}; expected one list of items for each of {users} users"
+            f"{name} has {given}; expected one list of items for each of {users} users"
         )
     items = [_user_items(entry, user, len(row_of_item), name) for user, entry in enumerate(lists)]
     user = np.repeat(np.arange(users), [len(entry) for entry in items])

@@ -146,14 +146,14 @@ class BeamSearch:
         ids, mask = input_ids[::copies], mask[::copies]
         filters = self._filters_of(allowed=allowed, exclude=exclude)
         eligible = Eligibility.build(self._trie, **filters, users=len(ids), device="cpu")
-        found = self._engine(model).search(
+        result = self._engine(model).search(
             ids,
             mask,
             num_beams=config.num_beams,
             k=config.num_return_sequences,
             **_sid_filters(self._trie, self._sids, eligible, len(ids)),
         )
-        return self._output(config, ids, found, eligible)
+        return self._output(config, ids, result, eligible)
 
     def _engine(self, model: Any) -> BeamEngine:
         """Returns the engine of a model. The model holds it, so that neither outlives its users."""
@@ -183,24 +183,26 @@ class BeamSearch:
         return {name: self._filters[name] if v is None else v for name, v in given.items()}
 
     def _output(
-        self, config: Any, ids: torch.Tensor, found: BeamResult, eligible: Eligibility | None
+        self, config: Any, ids: torch.Tensor, result: BeamResult, eligible: Eligibility | None
     ) -> torch.Tensor | SIDBeamOutput:
         levels, device = self._trie.levels, ids.device
         tokens = [
-            torch.from_numpy(tokens)[found.sids[..., level].clamp(min=0)]
+            torch.from_numpy(tokens)[result.sids[..., level].clamp(min=0)]
             for level, tokens in enumerate(self._tokens)
         ]
-        written = torch.stack(tokens, dim=-1).masked_fill_(~found.valid.unsqueeze(-1), _pad(config))
-        prompts = ids.repeat_interleave(found.valid.shape[1], dim=0)
+        written = torch.stack(tokens, dim=-1).masked_fill_(
+            ~result.valid.unsqueeze(-1), _pad(config)
+        )
+        prompts = ids.repeat_interleave(result.valid.shape[1], dim=0)
         sequences = torch.cat([prompts, written.flatten(0, 1).to(device)], dim=1)
         if not config.return_dict_in_generate:
             return sequences
-        items = _items(self._trie, found.items, eligible)
+        items = _items(self._trie, result.items, eligible)
         return SIDBeamOutput(
             sequences=sequences,
-            sequences_scores=(found.scores.flatten() / levels**config.length_penalty).to(device),
+            sequences_scores=(result.scores.flatten() / levels**config.length_penalty).to(device),
             sequences_items=items.flatten(0, 1).to(device),
-            exact=found.exact.to(device),
+            exact=result.exact.to(device),
         )
 
 

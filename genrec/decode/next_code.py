@@ -91,7 +91,7 @@ class NextCodeSearch(ABC):
             self._code[level, tokens] = np.arange(len(tokens))
 
     @abstractmethod
-    def _answer(self, level: int, asked: Sequence[NextCode]) -> Answers:
+    def _answer(self, level: int, requests: Sequence[NextCode]) -> Answers:
         """Returns at least the best codes of `level` that each question wants."""
 
     def search(
@@ -201,10 +201,10 @@ class NextCodeSearch(ABC):
         rows = zip(user.tolist(), written[user, beam].tolist(), strict=True)
         tokens = [prompts[of] + prefix for of, prefix in rows]
         numbers = zip(node.tolist(), children.tolist(), wanted.tolist(), strict=True)
-        asked = [
+        requests = [
             NextCode(tokens[row], *of_node, only.get(row)) for row, of_node in enumerate(numbers)
         ]
-        row, code, value = self._read(level, self._answer(level, asked))
+        row, code, value = self._read(level, self._answer(level, requests))
         log_probs = torch.full((*beams.nodes.shape, self.trie.num_codes[level]), -torch.inf)
         log_probs[user[row], beam[row], code] = value
         return log_probs

@@ -174,9 +174,9 @@ class SIDLogitsProcessor(LogitsProcessor):
             # Only nodes of the level above are looked up: an unknown prefix goes on at any node.
             children = trie.children(level, nodes)
             code = self._catalogue.codes[level][tokens.clamp(max=self._catalogue.last_token + 1)]
-            found, place = (children.live & (children.codes == code.unsqueeze(-1))).max(-1)
+            is_child, place = (children.live & (children.codes == code.unsqueeze(-1))).max(-1)
             nodes = children.nodes.gather(-1, place.unsqueeze(-1)).squeeze(-1).long()
-            known = known & found
+            known = known & is_child
         return nodes, known
 
     def _eligible_on(self, device: torch.device) -> Eligibility | None:

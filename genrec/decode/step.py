@@ -195,8 +195,8 @@ def best(scores: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     bits = scores.view(torch.int32)
     bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     keys = torch.add(-place, bits, alpha=2**32)
-    found = keys.topk(width + 1, dim=1).indices
-    return found[:, :width].sort(dim=1).values, scores.gather(1, found[:, width:]).squeeze(1)
+    columns = keys.topk(width + 1, dim=1).indices
+    return columns[:, :width].sort(dim=1).values, scores.gather(1, columns[:, width:]).squeeze(1)
 
 
 def _bits(trie: SIDTrie, level: int) -> torch.Tensor | None:

@@ -80,7 +80,7 @@ class TreeDecoder:
             # A padding query sees itself, for a row of zeros has no softmax.
             seen |= torch.eye(new, total, dtype=torch.bool, device=mask.device).roll(total - new, 1)
             mask = self._masks(seen, self._prompt_positions[:, -new:], self._prompt_positions)
-        found, _ = self._head(
+        scored, _ = self._head(
             last_only=True,
             input_ids=self._input_ids,
             attention_mask=mask,
@@ -88,7 +88,7 @@ class TreeDecoder:
             past_key_values=self.cache,
             use_cache=True,
         )
-        return found
+        return scored
 
     def step(self, tokens: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
         """Computes one token more of every beam, all in one forward pass.
@@ -117,7 +117,7 @@ class TreeDecoder:
         suffix.scatter_(2, self._ancestors, True)
         seen = torch.cat([self._prompt.unsqueeze(1).expand(-1, width, -1), suffix], dim=-1)
         positions = (self._length + depth).expand(users, width)
-        found, _ = self._head(
+        scored, _ = self._head(
             last_only=False,
             input_ids=tokens,
             attention_mask=self._masks(seen, positions, self._slot_positions),
@@ -125,7 +125,7 @@ class TreeDecoder:
             past_key_values=self.cache,
             use_cache=True,
         )
-        return found
+        return scored
 
     def prompt_layers(self, user: int) -> Layers:
         """Returns a copy of what was computed of one user's prompt, without padding."""

@@ -103,10 +103,10 @@ class VLLMBeamEngine(NextCodeSearch):
             llm = vllm.LLM(model=str(folder), additional_config=config, **chosen)
             return cls(llm, trie, code_tokens)
 
-    def _answer(self, level: int, asked: Sequence[NextCode]) -> Answers:
+    def _answer(self, level: int, requests: Sequence[NextCode]) -> Answers:
         outputs = self.llm.generate(
-            [{"prompt_token_ids": one.tokens} for one in asked],
-            [_params(level, one) for one in asked],
+            [{"prompt_token_ids": request.tokens} for request in requests],
+            [_params(level, request) for request in requests],
             use_tqdm=False,
         )
         answers = [output.outputs[0].logprobs for output in outputs]
@@ -117,17 +117,17 @@ class VLLMBeamEngine(NextCodeSearch):
         )
 
 
-def _params(level: int, asked: NextCode) -> Any:
+def _params(level: int, request: NextCode) -> Any:
     """Returns the SamplingParams of one question."""
     from vllm import SamplingParams
 
-    place: dict[str, Any] = {"sid_level": level, "sid_node": asked.node}
-    if asked.codes is not None:
-        place["sid_codes"] = asked.codes
+    place: dict[str, Any] = {"sid_level": level, "sid_node": request.node}
+    if request.codes is not None:
+        place["sid_codes"] = request.codes
     return SamplingParams(
         max_tokens=1,
         temperature=0.0,
-        logprobs=asked.wanted,
+        logprobs=request.wanted,
         detokenize=False,
         flat_logprobs=True,
         skip_clone=True,

@@ -151,9 +151,9 @@ class Constraint:
             at = np.flatnonzero((level > step) & (node >= 0))
             token = tails[at, longest - level[at] + step]
             key = node[at] * len(self.code_tokens[step]) + self._code[token]
-            found = np.searchsorted(self._keys[step], key)
-            there = self._keys[step][found.clip(max=len(self._keys[step]) - 1)] == key
-            node[at] = np.where(there & (self._level[token] == step), found, -1)
+            position = np.searchsorted(self._keys[step], key)
+            there = self._keys[step][position.clip(max=len(self._keys[step]) - 1)] == key
+            node[at] = np.where(there & (self._level[token] == step), position, -1)
         return level, node
 
     def apply(

@@ -84,15 +84,15 @@ class VLLMServerEngine(NextCodeSearch):
 
     def _served(self) -> int:
         """Returns how many tokens the model takes, once it is clear that the server has it."""
-        found = {
+        served = {
             model.id: model.model_extra or {} for model in self._call(self._client.models.list)
         }
-        if self._model not in found:
+        if self._model not in served:
             raise ValueError(
-                f"{self._url} serves {sorted(found)}, not {self._model}: another recipe's model, or "
+                f"{self._url} serves {sorted(served)}, not {self._model}: another recipe's model, or "
                 f"other artifacts of this one; {START}"
             )
-        return int(found[self._model]["max_model_len"])
+        return int(served[self._model]["max_model_len"])
 
     def _answer(self, level: int, asked: Sequence[NextCode]) -> Answers:
         requests = list(_requests(asked))
@@ -162,17 +162,17 @@ def _client(base_url: str, key: str | None, **options: Any) -> Any:
     )
 
 
-def _requests(asked: Sequence[NextCode]) -> Iterator[tuple[list[int], int]]:
+def _requests(requests: Sequence[NextCode]) -> Iterator[tuple[list[int], int]]:
     """Yields questions that go together, and how many codes are asked for.
 
     A request has one count for all of its prompts and no list of codes: where some may not come, all
     children of the prefix are asked for.
     """
     for cut in (False, True):
-        rows = [row for row, one in enumerate(asked) if (one.codes is not None) == cut]
+        rows = [row for row, request in enumerate(requests) if (request.codes is not None) == cut]
         for start in range(0, len(rows), PROMPTS):
             part = rows[start : start + PROMPTS]
-            yield part, max(asked[row].children if cut else asked[row].wanted for row in part)
+            yield part, max(requests[row].children if cut else requests[row].wanted for row in part)
 
 
 def _pairs(listed: Mapping[str, float]) -> Iterator[tuple[int, float]]:

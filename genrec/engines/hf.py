@@ -72,9 +72,9 @@ class HFEngine:
         """
 
         def write(rows: Sequence[int], inputs: Any) -> list[Reply]:
-            asked = [requests[row] for row in rows]
-            processors = self._processors(asked)
-            return self._model().complete(inputs, asked[0].max_tokens, processors)
+            part = [requests[row] for row in rows]
+            processors = self._processors(part)
+            return self._model().complete(inputs, part[0].max_tokens, processors)
 
         yield from self._each(requests, write)
 
@@ -160,12 +160,12 @@ class HFEngine:
                 yield from self._answer(requests, group, work, alike)
 
     def _processors(self, requests: Sequence[Request]) -> LogitsProcessorList:
-        found, first = LogitsProcessorList(), requests[0]
+        processors, first = LogitsProcessorList(), requests[0]
         if first.schema is not None:
-            found.append(self._model().grammar(first.schema))
+            processors.append(self._model().grammar(first.schema))
         if first.temperature > 0:
-            found.append(_GumbelNoise([r.seed for r in requests], first.temperature))
-        return found
+            processors.append(_GumbelNoise([r.seed for r in requests], first.temperature))
+        return processors
 
 
 class _Loaded:
@@ -267,9 +267,9 @@ class _GumbelNoise(LogitsProcessor):
         return scores.float() / self._temperature + noise.to(scores.device)
 
 
-def _scores(found: Iterable[tuple[int, Score | Reply]]) -> Iterator[tuple[int, Score]]:
+def _scores(results: Iterable[tuple[int, Score | Reply]]) -> Iterator[tuple[int, Score]]:
     """Turns the replies that report an error into scores that do."""
-    for row, score in found:
+    for row, score in results:
         yield row, Score(None, score.error) if isinstance(score, Reply) else score
 
 
@@ -321,13 +321,13 @@ def _chat(request: Request, pictures: Pictures, sees: bool) -> list[dict[str, An
 
 def _stop_tokens(configured: int | list[int] | None, tokenizer: Any) -> list[int]:
     listed = configured if isinstance(configured, list) else [configured]
-    found = sorted({int(t) for t in (*listed, tokenizer.eos_token_id) if t is not None})
-    if not found:
+    stops = sorted({int(t) for t in (*listed, tokenizer.eos_token_id) if t is not None})
+    if not stops:
         raise EngineError(
             "this model has no end-of-turn token: set eos_token_id in its "
             "generation_config.json or eos_token in its tokenizer"
         )
-    return found
+    return stops
 
 
 def _too_long(length: int, max_tokens: int, room: int) -> Reply:

@@ -20,13 +20,13 @@ def word_tokens(tokenizer: Any, word: str) -> tuple[int, ...]:
     """
     size = len(tokenizer)
     spelt = tokenizer.batch_decode([[token] for token in range(size)])
-    found = tuple(token for token in range(size) if _plain(spelt[token]) == word)
-    if not found:
+    tokens = tuple(token for token in range(size) if _plain(spelt[token]) == word)
+    if not tokens:
         raise EngineError(
             f"this model's tokenizer has no token for '{word}' among its {size:,}, so its answer "
             "cannot be read off one word; use method: likelihood (engine hf)"
         )
-    return found
+    return tokens
 
 
 def next_odds(model: Any, inputs: Any, yes: Sequence[int], no: Sequence[int]) -> list[Score]:
@@ -61,17 +61,17 @@ def listed_odds(top: Iterable[tuple[str, float]], yes: str, no: str) -> Score:
         yes: a word, as `_plain` leaves it.
         no: the other.
     """
-    found: dict[str, list[float]] = {}
+    logs: dict[str, list[float]] = {}
     for text, chance in top:
-        found.setdefault(_plain(text), []).append(chance)
-    if yes not in found and no not in found:
-        likeliest = ", ".join(repr(text) for text in list(found)[:5])
+        logs.setdefault(_plain(text), []).append(chance)
+    if yes not in logs and no not in logs:
+        likeliest = ", ".join(repr(text) for text in list(logs)[:5])
         return Score(
             None, f"no answer: neither '{yes}' nor '{no}' among the likeliest: {likeliest}"
         )
-    least = min(chance for chances in found.values() for chance in chances)
-    ours, theirs = (_sum(found.get(word, [least])) for word in (yes, no))
-    return Score(ours - theirs, bound=yes not in found or no not in found)
+    least = min(chance for chances in logs.values() for chance in chances)
+    ours, theirs = (_sum(logs.get(word, [least])) for word in (yes, no))
+    return Score(ours - theirs, bound=yes not in logs or no not in logs)
 
 
 def likelihoods(

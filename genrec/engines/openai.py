@@ -107,13 +107,13 @@ class OpenAIEngine:
     ) -> Iterator[tuple[int, T | Reply]]:
         """Yields what `read` makes of each answer, or the reply that says why there is none."""
         # A thread of its own: it works in notebooks too, whose thread already runs an event loop.
-        found: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         loop = asyncio.new_event_loop()
-        work = loop.create_task(self._all(requests, asked, read, found))
-        thread = threading.Thread(target=_drive, args=(loop, work, found), daemon=True)
+        work = loop.create_task(self._all(requests, asked, read, results))
+        thread = threading.Thread(target=_drive, args=(loop, work, results), daemon=True)
         thread.start()
         try:
-            while (got := found.get()) is not None:
+            while (got := results.get()) is not None:
                 if isinstance(got, BaseException):
                     raise got
                 yield got
@@ -217,7 +217,7 @@ class _Pace:
 
 
 def _drive(
-    loop: asyncio.AbstractEventLoop, work: asyncio.Task[None], found: queue.SimpleQueue[Any]
+    loop: asyncio.AbstractEventLoop, work: asyncio.Task[None], results: queue.SimpleQueue[Any]
 ) -> None:
     """Runs the loop in its thread; the last thing put is None, or the error that ended it."""
     end: BaseException | None = None
@@ -229,7 +229,7 @@ def _drive(
         end = error
     finally:
         loop.run_until_complete(loop.shutdown_default_executor())
-        found.put(end)
+        results.put(end)
 
 
 def _turn(message: Message, longest_side: int) -> dict[str, Any]:

@@ -141,9 +141,9 @@ class VLLMEngine:
                     yield row, Reply.failed(str(error), permanent=True)
             if rows:
                 self._start(pictures=pictures)
-                found = self._ask(chats, [params(requests[row]) for row in rows])
-                for row, one in zip(rows, found, strict=True):
-                    yield row, one if isinstance(one, Reply) else read(one)
+                replies = self._ask(chats, [params(requests[row]) for row in rows])
+                for row, reply in zip(rows, replies, strict=True):
+                    yield row, reply if isinstance(reply, Reply) else read(reply)
 
     def _ask(self, chats: list[Chat], params: list[Any]) -> list[Any]:
         """Asks for a batch; where vLLM refuses it whole, for each request alone.
@@ -151,7 +151,7 @@ class VLLMEngine:
         Returns vLLM's outputs, and a failed reply for each request that it refuses.
         """
         try:
-            found = self._llm.chat(
+            outputs = self._llm.chat(
                 chats,
                 params,
                 use_tqdm=False,
@@ -161,13 +161,17 @@ class VLLMEngine:
             if len(chats) == 1:
                 return [Reply.failed(f"refused by vLLM: {error}", permanent=True)]
             pairs = zip(chats, params, strict=True)
-            return [reply for chat, one in pairs for reply in self._ask([chat], [one])]
+            return [
+                reply
+                for chat, params_of_chat in pairs
+                for reply in self._ask([chat], [params_of_chat])
+            ]
         except Exception as error:  # vLLM's process died; whatever it raises, nothing more comes
             raise EngineError(
                 f"vLLM stopped ({type(error).__name__}: {error}); its log above says why. "
                 "What was answered is kept: run again to go on"
             ) from error
-        return [output.outputs[0] for output in found]
+        return [output.outputs[0] for output in outputs]
 
 
 def _refusals() -> tuple[type[Exception], ...]:

@@ -109,8 +109,8 @@ def annotate(
             first.setdefault(key, row)
     records = {key: _load(cache, key, read) for key in first}
     run = _Run(engine, read, cache, retries, records, lambda n: progress(step, n, len(first)))
-    while asked := run.missing():
-        run.ask(asked, [_attempt(requests[first[k]], records[k].attempts) for k in asked])
+    while missing := run.missing():
+        run.ask(missing, [_attempt(requests[first[k]], records[k].attempts) for k in missing])
     run.check()
     for row, key in enumerate(keys):
         if key is not None:

@@ -40,8 +40,8 @@ def caption_request(
         seed: of the sampling.
         longest_side: the picture is made no larger, in pixels.
     """
-    words = template or prompts.load_chat(TEMPLATE, placeholders=())
-    messages = (Message("system", words.system), Message("user", words.user, image))
+    chat = template or prompts.load_chat(TEMPLATE, placeholders=())
+    messages = (Message("system", chat.system), Message("user", chat.user, image))
     return Request(
         messages,
         max_tokens=max_tokens,
@@ -100,13 +100,13 @@ def caption_items(
     Raises:
         EngineError: see `annotate`.
     """
-    words = template or prompts.load_chat(TEMPLATE, placeholders=())
+    chat = template or prompts.load_chat(TEMPLATE, placeholders=())
     requests = [
         None
         if image is None
         else caption_request(
             image,
-            template=words,
+            template=chat,
             max_tokens=max_tokens,
             temperature=temperature,
             seed=seed,

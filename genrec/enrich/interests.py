@@ -158,14 +158,14 @@ def interest_request(
         seed: of the sampling.
         max_text: characters; longer texts are cut there.
     """
-    words = template or prompts.load_chat(TEMPLATE, placeholders=PLACEHOLDERS)
-    user = words.fill(
+    chat = template or prompts.load_chat(TEMPLATE, placeholders=PLACEHOLDERS)
+    user = chat.fill(
         title=title[:max_text],
         description=description[:max_text] or None,
         caption=caption[:max_text] if caption else None,
     )
     return Request(
-        (Message("system", words.system), Message("user", user)),
+        (Message("system", chat.system), Message("user", user)),
         schema=(reader or InterestReader()).schema,
         max_tokens=max_tokens,
         temperature=temperature,
@@ -212,12 +212,12 @@ def mine_items(
     Raises:
         EngineError: see `annotate`.
     """
-    words = template or prompts.load_chat(TEMPLATE, placeholders=PLACEHOLDERS)
+    chat = template or prompts.load_chat(TEMPLATE, placeholders=PLACEHOLDERS)
     reader = InterestReader(max_interests=max_interests)
     requests = [
         interest_request(
             *texts,
-            template=words,
+            template=chat,
             reader=reader,
             max_tokens=max_tokens,
             temperature=temperature,
@@ -261,7 +261,7 @@ def _plain(schema: dict[str, Any]) -> dict[str, Any]:
 
     def walk(part: Any) -> Any:
         if isinstance(part, list):
-            return [walk(one) for one in part]
+            return [walk(entry) for entry in part]
         if not isinstance(part, dict):
             return part
         if "$ref" in part:

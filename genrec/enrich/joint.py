@@ -146,8 +146,8 @@ class _Encoder:
         """Returns the text up to its last token that counts."""
         if self._max_tokens is None or not text:
             return text
-        found = self._model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        ends = [end for _, end in found["offset_mapping"]]
+        encoded = self._model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ends = [end for _, end in encoded["offset_mapping"]]
         return text if len(ends) <= self._max_tokens else text[: ends[self._max_tokens - 1]]
 
     def alike(self, texts: dict[int, str], pictured: set[int]) -> Iterator[list[int]]:
@@ -165,13 +165,15 @@ class _Encoder:
         """Returns float32 [B, D]."""
         # As dicts, never as bare strings: those the library would open if they look like a picture's
         # address, and a title is only a title.
-        words = [{"text": text} for text in texts if text]
+        text_inputs = [{"text": text} for text in texts if text]
         views = [{"image": picture} for picture in pictures if picture is not None]
-        if not (words and views):
-            return self._encode(words or views)
+        if not (text_inputs and views):
+            return self._encode(text_inputs or views)
         if self._is_fused():
-            return self._encode([view | word for view, word in zip(views, words, strict=True)])
-        return _unit(self._encode(words) + self._encode(views))
+            return self._encode(
+                [view | word for view, word in zip(views, text_inputs, strict=True)]
+            )
+        return _unit(self._encode(text_inputs) + self._encode(views))
 
     def _is_fused(self) -> bool:
         if self._mode != "auto":
@@ -188,12 +190,12 @@ class _Encoder:
 
     def _lengths(self, texts: Sequence[str]) -> list[int]:
         """Returns the tokens of each text; 0 where there is none."""
-        words = [{"text": text} for text in texts if text]
-        if not words:
+        text_inputs = [{"text": text} for text in texts if text]
+        if not text_inputs:
             return [0] * len(texts)
-        mask = self._model.preprocess(words, prompt=self._prompt).get("attention_mask")
-        found = iter([1] * len(words) if mask is None else mask.sum(dim=1).tolist())
-        return [next(found) if text else 0 for text in texts]
+        mask = self._model.preprocess(text_inputs, prompt=self._prompt).get("attention_mask")
+        lengths = iter([1] * len(text_inputs) if mask is None else mask.sum(dim=1).tolist())
+        return [next(lengths) if text else 0 for text in texts]
 
     def _encode(self, inputs: Sequence[dict[str, Any]]) -> Floats:
         vectors = self._model.encode(

@@ -59,18 +59,18 @@ def cached_rows(
             first.setdefault(key, row)
     if not first:
         raise ValueError(f"{step}: none of the {len(keys)} items has anything to encode")
-    found = {key: blob for key in first if (blob := cache.get(key)) is not None}
-    progress(step, len(found), len(first))
-    missing = [row for key, row in first.items() if key not in found]
+    blobs = {key: blob for key in first if (blob := cache.get(key)) is not None}
+    progress(step, len(blobs), len(first))
+    missing = [row for key, row in first.items() if key not in blobs]
     put = getattr(cache, "put_many", cache.update)
     for rows, vectors in batches(missing) if missing else ():
         fresh = {
             str(keys[row]): _to_bytes(vector) for row, vector in zip(rows, vectors, strict=True)
         }
         put(fresh)
-        found |= fresh
-        progress(step, len(found), len(first))
-    return _assemble(keys, found)
+        blobs |= fresh
+        progress(step, len(blobs), len(first))
+    return _assemble(keys, blobs)
 
 
 def fixed_batches(rows: Sequence[int], size: int) -> Iterable[tuple[list[int], list[int]]]:
@@ -89,8 +89,8 @@ def _to_bytes(vector: Floats) -> bytes:
     return np.asarray(vector, dtype="<f4").tobytes()
 
 
-def _assemble(keys: Sequence[str | None], found: dict[str, bytes]) -> Floats:
-    sizes = {len(blob) for blob in found.values()}
+def _assemble(keys: Sequence[str | None], blobs: dict[str, bytes]) -> Floats:
+    sizes = {len(blob) for blob in blobs.values()}
     if len(sizes) != 1:
         raise ValueError(
             f"the row cache holds vectors of different sizes ({sorted(sizes)} bytes) for one model; "
@@ -99,5 +99,5 @@ def _assemble(keys: Sequence[str | None], found: dict[str, bytes]) -> Floats:
     out = np.zeros((len(keys), sizes.pop() // 4), dtype=np.float32)
     for row, key in enumerate(keys):
         if key is not None:
-            out[row] = np.frombuffer(found[key], dtype="<f4")
+            out[row] = np.frombuffer(blobs[key], dtype="<f4")
     return out

@@ -119,9 +119,9 @@ def user_examples(
                 lists={
                     name: tuple(
                         card(row["item"], place=row["rank"], hit=row["item"] == target)
-                        for row in found.get(user, [])[:k]
+                        for row in ranked.get(user, [])[:k]
                     )
-                    for name, found in lists.items()
+                    for name, ranked in lists.items()
                 },
             )
         )

@@ -40,7 +40,7 @@ def evaluate_groups(
         {group, system, split, metric, k, value, low, high, users} for recall, ndcg and mrr; groups
         in alphabetical order, those without an evaluated user left out.
     """
-    found = []
+    group_rows = []
     for group, members in group_targets(targets, groups):
         measured = evaluate(
             systems,
@@ -53,8 +53,8 @@ def evaluate_groups(
             samples=samples,
             seed=seed,
         )
-        found += [{"group": group} | r for r in measured["rows"] if r["metric"] in METRICS]
-    return found
+        group_rows += [{"group": group} | r for r in measured["rows"] if r["metric"] in METRICS]
+    return group_rows
 
 
 def group_targets(

@@ -102,7 +102,7 @@ def absences(probes: Mapping[str, Any]) -> dict[str, str]:
     parts = {"content": probes.get("content", {})}
     parts |= {_label(name): probes[name] for name in _of_tasks(probes)}
     parts["judge"] = probes.get("judge", {})
-    parts |= {f"content: {name}": found for name, found in sorted(views.items())}
+    parts |= {f"content: {name}": view for name, view in sorted(views.items())}
     parts |= {f"judge: {kind}": scores for kind, scores in texts.items()}
     return {name: part[ABSENT] for name, part in parts.items() if ABSENT in part}
 
@@ -145,13 +145,13 @@ def _label(task: str) -> str:
 
 
 def _judge(probes: Mapping[str, Any]) -> Iterator[Measure]:
-    found = _present(probes, "judge")
+    judged = _present(probes, "judge")
     name = {"question": "log-odds of yes", "likelihood": "log-likelihood gained"}
-    for kind, scores in found.get("texts", {}).items():
+    for kind, scores in judged.get("texts", {}).items():
         if ABSENT in scores:
             continue
         part = f"judge: {kind}"
-        yield Measure(part, name[found["method"]], scores["right"], scores["shuffled"])
+        yield Measure(part, name[judged["method"]], scores["right"], scores["shuffled"])
         yield Measure(part, "right above shuffled (AUC)", scores["auc"], 0.5)
 
 

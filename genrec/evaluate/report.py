@@ -113,12 +113,12 @@ def _sentence(summary: Summary) -> str:
 
 def _groups(metrics: Mapping[str, Any], summary: Summary) -> list[dict[str, Any]]:
     """One row per group of users: its name, its users, and NDCG by system."""
-    found: dict[str, dict[str, Any]] = {}
+    by_group: dict[str, dict[str, Any]] = {}
     for row in metrics.get("groups", ()):
         if (row["split"], row["metric"], row["k"]) == (summary.split, "ndcg", summary.k):
             group = {"name": row["group"], "users": row["users"], "systems": {}}
-            found.setdefault(row["group"], group)["systems"][row["system"]] = row
-    return list(found.values())
+            by_group.setdefault(row["group"], group)["systems"][row["system"]] = row
+    return list(by_group.values())
 
 
 def _chart(summary: Summary, metric: str) -> dict[str, Any]:
@@ -175,32 +175,34 @@ def _sids(stats: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _probes(found: Mapping[str, Any]) -> dict[str, Any] | None:
+def _probes(probes: Mapping[str, Any]) -> dict[str, Any] | None:
     """The measures by part, in their order, and what was not measured."""
     parts: dict[str, list[Measure]] = {}
-    for measure in measures(found):
+    for measure in measures(probes):
         parts.setdefault(measure.part, []).append(measure)
-    return {"parts": parts, "absent": absences(found)} if found else None
+    return {"parts": parts, "absent": absences(probes)} if probes else None
 
 
 def _fusion(diagnostics: Mapping[str, Any], k: int) -> dict[str, Any] | None:
     """One row per source: its weight, its own hits kept and lost, and what the fusion gains on it."""
-    found = diagnostics.get("fusion")
-    if found is None:
+    fusion = diagnostics.get("fusion")
+    if fusion is None:
         return None
-    gains = {d["baseline"]: d for d in found["differences"] if (d["metric"], d["k"]) == ("ndcg", k)}
-    kept = found["kept"]["test"]
+    gains = {
+        d["baseline"]: d for d in fusion["differences"] if (d["metric"], d["k"]) == ("ndcg", k)
+    }
+    kept = fusion["kept"]["test"]
     rows = [
         {
             "name": name,
-            "weight": found.get("weights", {}).get(name),
+            "weight": fusion.get("weights", {}).get(name),
             "gain": gains[name],
             **kept["sources"][name],
         }
-        for name in found["sources"]
+        for name in fusion["sources"]
     ]
-    fallback = found.get("fallback")
-    return {"method": found["method"], "fallback": fallback, "k": kept["k"], "rows": rows, **kept}
+    fallback = fusion.get("fallback")
+    return {"method": fusion["method"], "fallback": fallback, "k": kept["k"], "rows": rows, **kept}
 
 
 def _flat(stats: Mapping[str, Any], above: str = "") -> dict[str, object]:

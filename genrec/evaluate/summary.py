@@ -55,13 +55,13 @@ class Summary:
             for d in metrics["differences"]
             if d["split"] == split
         }
-        found = tuple(dict.fromkeys(system for system, _, _ in rows))
+        systems = tuple(dict.fromkeys(system for system, _, _ in rows))
         baselines = tuple(dict.fromkeys(baseline for _, baseline, _, _ in differences))
         ks = tuple(sorted({k for _, metric, k in rows if metric == "ndcg"}))  # probes have others
         k = 10 if 10 in ks else ks[-1]
         return cls(
             split=split,
-            systems=tuple(sorted(found, key=baselines.__contains__)),
+            systems=tuple(sorted(systems, key=baselines.__contains__)),
             baselines=baselines,
             ks=ks,
             k=k,

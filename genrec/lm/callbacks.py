@@ -125,15 +125,17 @@ def trackers(names: Sequence[str], folder: Path) -> list[TrainerCallback]:
     if "all" in names or "none" in names:
         raise ValueError(f"runtime.trackers={list(names)}: name each, such as tensorboard")
     try:
-        found = [_flattened(kind)() for kind in get_reporting_integration_callbacks(list(names))]
+        callbacks = [
+            _flattened(kind)() for kind in get_reporting_integration_callbacks(list(names))
+        ]
     except ValueError as error:
         raise ValueError(f"runtime.trackers={list(names)}: {error}") from error
     except (RuntimeError, ImportError) as error:
         raise ImportError(f"runtime.trackers={list(names)}: {error}") from error
-    for tracker in found:
+    for tracker in callbacks:
         if getattr(tracker, "logging_dir", "") is None:
             tracker.logging_dir = str(folder)
-    return found
+    return callbacks
 
 
 def _flattened(kind: type[TrainerCallback]) -> type[TrainerCallback]:

@@ -134,11 +134,11 @@ def _measured(facts: Facts) -> str:
     if not facts.metrics:
         return "## Metrics\n\nNot evaluated."
     wanted = [("recall", 10), ("ndcg", 10), ("mrr", 10), ("coverage", 10)]
-    found = {(r["system"], r["metric"], r["k"]): r for r in facts.metrics}
+    rows = {(r["system"], r["metric"], r["k"]): r for r in facts.metrics}
     names = [f"{metric}@{k}" for metric, k in wanted]
     lines = ["| system | " + " | ".join(names) + " |", "|---" * (len(wanted) + 1) + "|"]
     for system in dict.fromkeys(row["system"] for row in facts.metrics):
-        cells = [_cell(found.get((system, *key))) for key in wanted]
+        cells = [_cell(rows.get((system, *key))) for key in wanted]
         lines.append(f"| {system} | " + " | ".join(cells) + " |")
     users = facts.metrics[0]["users"]
     return (

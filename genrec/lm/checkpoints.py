@@ -36,8 +36,8 @@ _FULL = (
 
 def last_complete_checkpoint(out: Path) -> Path | None:
     """Returns the newest checkpoint that was written to its end; removes those that were not."""
-    found = sorted(out.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    for folder in reversed(found):
+    checkpoints = sorted(out.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    for folder in reversed(checkpoints):
         if _is_complete(folder):
             return folder
         shutil.rmtree(folder)

@@ -77,7 +77,7 @@ def train_examples(
     max_text: int = 300,
 ) -> Iterator[Example]:
     """Yields the examples to train on, one by one; see `compose`."""
-    found = 0
+    count = 0
     rates: dict[str, float] = {}
     for name, chosen in tasks.items():
         task = _task(name)
@@ -90,11 +90,11 @@ def train_examples(
         if options.expand in STREAMED and task.expand:
             for variant in variants:
                 _check_streamable(name, variant)
-        before = found
+        before = count
         for example in _examples(task, corpus, options, variants, seed):
-            found += 1
+            count += 1
             yield example
-        if found == before:
+        if count == before:
             logger.warning("compose: the task %s has no example; %s", name, _nothing(task))
     if not any(rates.values()):
         now = f"the rate of each is 0: {', '.join(rates)}" if rates else "none is given"
@@ -102,7 +102,7 @@ def train_examples(
             f"compose.tasks: no task takes part ({now}), so there is nothing to train on; set a rate "
             "above 0, such as compose.tasks.history_to_sid.rate=1"
         )
-    if not found:
+    if not count:
         now = ", ".join(f"{name} {rate:g}" for name, rate in rates.items())
         raise ValueError(
             f"compose: no training example from {corpus.items.height} items and "

@@ -40,7 +40,7 @@ def conditions(
         settings: what training was asked for, such as tokens_per_batch.
     """
     cuda = device.type == "cuda"
-    found = {
+    state = {
         **settings,
         "processes": processes,
         "threads": torch.get_num_threads(),
@@ -50,12 +50,12 @@ def conditions(
         "genrec": __version__,
         **{name: number for name in _LIBRARIES if (number := _version(name))},
     }
-    return dict(json.loads(json.dumps(found)))  # as they will be read again
+    return dict(json.loads(json.dumps(state)))  # as they will be read again
 
 
-def write_conditions(folder: Path, found: Mapping[str, Any]) -> None:
+def write_conditions(folder: Path, state: Mapping[str, Any]) -> None:
     """Writes them into a checkpoint."""
-    text = json.dumps(found, indent=1, sort_keys=True)
+    text = json.dumps(state, indent=1, sort_keys=True)
     (folder / CONDITIONS_FILE).write_text(text + "\n", encoding="utf-8")
 
 
@@ -83,7 +83,7 @@ def differences(checkpoint: Path, now: Mapping[str, Any]) -> list[str]:
 def warn_of_differences(checkpoint: Path, now: Mapping[str, Any]) -> None:
     """Warns of all that differs from the checkpoint that training goes on from, in one message."""
     try:
-        found = differences(checkpoint, now)
+        changes = differences(checkpoint, now)
     except FileNotFoundError:
         logger.warning(
             "train: %s does not say under what settings and versions it was written, so what has "
@@ -91,11 +91,11 @@ def warn_of_differences(checkpoint: Path, now: Mapping[str, Any]) -> None:
             checkpoint,
         )
         return
-    if found:
+    if changes:
         logger.warning(
             "train: goes on from %s under other conditions, so the result may not be that of a run "
             "without a break: %s (checkpoint -> now). Remove %s to begin anew",
-            *(checkpoint, "; ".join(found), checkpoint.parent),
+            *(checkpoint, "; ".join(changes), checkpoint.parent),
         )
 
 

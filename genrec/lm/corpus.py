@@ -132,17 +132,17 @@ def _digest(
 ) -> str:
     """Returns 16 hex digits that stand for all that the encoded corpus depends on."""
     made_by = f"transformers {transformers.__version__}, tokenizers {tokenizers.__version__}"
-    found = hashlib.sha256(f"{_VERSION} {max_length} {made_by} ".encode())
+    digest = hashlib.sha256(f"{_VERSION} {max_length} {made_by} ".encode())
     encode_texts(tokenizer, [""])  # or it would save how it was last told to pad and to cut
     with tempfile.TemporaryDirectory() as temporary:
         tokenizer.save_pretrained(temporary)
         for part in (path, *sorted(Path(temporary).rglob("*"))):
             if part.is_file():
                 with part.open("rb") as stream:
-                    found.update(hashlib.file_digest(stream, "sha256").digest())
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
     for ids in code_tokens:
-        found.update(np.asarray(ids, dtype=np.int64).tobytes() + b" ")
-    return found.hexdigest()[:16]
+        digest.update(np.asarray(ids, dtype=np.int64).tobytes() + b" ")
+    return digest.hexdigest()[:16]
 
 
 @contextmanager

@@ -101,8 +101,8 @@ def _find(what: str, folder: str) -> Path | None:
     if not Path(folder).is_dir():  # a name on the hub
         quiet = ("missing_entries", "connection_errors")
         options = {f"_raise_exceptions_for_{name}": False for name in quiet}
-        found = cached_file(folder, SIDS_FILE, **options)
-        return None if found is None else Path(found)
+        path = cached_file(folder, SIDS_FILE, **options)
+        return None if path is None else Path(path)
     for pattern in (SIDS_FILE, *_OTHERS):
         files = sorted(Path(folder).glob(pattern))
         if len(files) > 1:

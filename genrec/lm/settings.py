@@ -39,12 +39,12 @@ class Compose(Section):
 
     def optional_reads(self) -> dict[str, str | None]:
         """Returns the stages that the tasks are made of, with the rate that insists on each."""
-        found: dict[str, str | None] = {}
+        stages: dict[str, str | None] = {}
         for name, task in self.tasks:
             if task.needs and task.rate != 0:
                 insists = f"compose.tasks.{name}.rate" if task.rate else None
-                found[task.needs] = found.get(task.needs) or insists
-        return found
+                stages[task.needs] = stages.get(task.needs) or insists
+        return stages
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -58,14 +58,14 @@ class Compose(Section):
             stages: the stages that compose reads; a rate of null is 1 where the task's is among
                 them, else 0.
         """
-        found: dict[str, dict[str, Any]] = {}
+        options: dict[str, dict[str, Any]] = {}
         for name, task in self.tasks:
             rate = task.rate
             if rate is None:
                 rate = float(task.needs is None or task.needs in stages)
             if rate > 0:
-                found[name] = task.model_dump() | {"rate": rate}
-        return found
+                options[name] = task.model_dump() | {"rate": rate}
+        return options
 
 
 SidInit = Annotated[

@@ -383,13 +383,13 @@ def kind_words(titles: Sequence[str], *, count: int = 2) -> list[str]:
     """
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS  # slow, and rarely needed
 
-    words = [
+    title_words = [
         [w for w in dict.fromkeys(re.findall(r"[^\W\d_]{3,}", t)) if w not in ENGLISH_STOP_WORDS]
         for t in map(str.lower, titles)
     ]
-    titles_with = Counter(word for own in words for word in own)
-    kept = [set(sorted(own, key=lambda w: -titles_with[w])[:count]) for own in words]
-    return [" ".join(w for w in own if w in k) for own, k in zip(words, kept, strict=True)]
+    titles_with = Counter(word for own in title_words for word in own)
+    kept = [set(sorted(own, key=lambda w: -titles_with[w])[:count]) for own in title_words]
+    return [" ".join(w for w in own if w in k) for own, k in zip(title_words, kept, strict=True)]
 
 
 def _streams(sids: Segments, options: Options) -> Iterator[Slots]:

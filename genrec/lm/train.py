@@ -133,7 +133,7 @@ def train(
         ImportError: the optimizer's or a tracker's package is not installed.
         OSError: the disk is full; the last whole checkpoint stays.
     """
-    asked = dict(locals())
+    arguments_given = dict(locals())
     _check_arguments(train_data, valid_data, epochs, max_steps, metric, validate)
     out.mkdir(parents=True, exist_ok=True)
     arguments = _arguments(
@@ -187,7 +187,7 @@ def train(
         arguments.device,
         processes=arguments.world_size,
         precision=trainer.accelerator.mixed_precision,
-        settings={name: asked[name] for name in _DECIDES}
+        settings={name: arguments_given[name] for name in _DECIDES}
         | {"examples": len(train_data), "validation examples": len(valid_data)}
         | {"attention": getattr(model.config, "_attn_implementation", None), **(noted or {})},
     )

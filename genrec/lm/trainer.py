@@ -176,12 +176,12 @@ class SidTrainer(Trainer):
         """Writes down the batch whose loss is not finite, and the one before, and raises."""
         step = self.state.global_step + 1
         path = Path(self.args.output_dir) / f"{BAD_BATCH}-{step}-{self.args.process_index}.json"
-        found = {
+        report = {
             "step": step,
             "batch": describe(inputs, self._tokenizer, losses),
             "batch_before": describe(self._before, self._tokenizer) if self._before else [],
         }
-        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         bad = int((~losses.isfinite()).sum())
         raise FloatingPointError(
             f"the training loss is {losses.sum().item()} at step {step}: {bad} of {len(losses)} targets "
@@ -203,7 +203,7 @@ def describe(
         losses: of every target, in the order of the batch; those not finite become null.
     """
     values = [] if losses is None else losses.detach().float().cpu().tolist()
-    found: list[dict[str, Any]] = []
+    examples: list[dict[str, Any]] = []
     for row, mask in enumerate(inputs["attention_mask"].bool()):
         ids, labels = (inputs[name][row][mask].tolist() for name in ("input_ids", "labels"))
         first = [not i for i in range(len(ids))]
@@ -212,9 +212,9 @@ def describe(
         starts = [i for i, begins in enumerate(first) if begins]
         for start, end in pairwise([*starts, len(ids)]):
             own = {"input_ids": ids[start:end], "labels": labels[start:end]}
-            found.append({"text": tokenizer.decode(own["input_ids"]), **own})
+            examples.append({"text": tokenizer.decode(own["input_ids"]), **own})
             if losses is not None:
                 count = sum(label != IGNORED for label in own["labels"][1:])
-                found[-1]["losses"] = [x if math.isfinite(x) else None for x in values[:count]]
+                examples[-1]["losses"] = [x if math.isfinite(x) else None for x in values[:count]]
                 values = values[count:]
-    return found
+    return examples

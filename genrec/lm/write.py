@@ -60,11 +60,11 @@ class Writer:
             progress: told how many prompts are done.
         """
         eos = self._tokenizer.eos_token_id
-        found: list[str] = []
+        texts: list[str] = []
         for rows in self._generate(prompts, progress, step, new=max_tokens, stop=eos, beams=1):
             for row in rows[:, 0].tolist():
-                found.append(self._tokenizer.decode(row, skip_special_tokens=True).strip())
-        return found
+                texts.append(self._tokenizer.decode(row, skip_special_tokens=True).strip())
+        return texts
 
     def sids(
         self,

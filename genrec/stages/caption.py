@@ -28,8 +28,8 @@ def run(context: Context) -> None:
             progress=context.progress,
         )
     schema.write(context.out / "captions.parquet", table, schema.CAPTIONS)
-    asked = [path is not None for path in paths]
-    kept = table.filter(asked)
+    with_image = [path is not None for path in paths]
+    kept = table.filter(with_image)
     counts = summarise(kept["error"].to_list(), kept["attempts"].to_list())
-    without = {"items": len(paths), "without_picture": len(paths) - sum(asked)}
+    without = {"items": len(paths), "without_picture": len(paths) - sum(with_image)}
     context.write_json("summary.json", without | counts)

@@ -20,19 +20,19 @@ def run(context: Context) -> None:
         train=prepared.load("train.parquet"),
         valid=prepared.load("valid.parquet"),
         captions=items["caption"].to_list() if "caption" in context.inputs else None,
-        interests=[found or [] for found in items["interests"].to_list()]
+        interests=[phrases or [] for phrases in items["interests"].to_list()]
         if "mine" in context.inputs
         else None,
     )
-    words = {"style": section.style, "max_history": section.max_history}
+    wording = {"style": section.style, "max_history": section.max_history}
     train = compose.train_examples(
         corpus,
         section.active(context.inputs),
         seed=context.recipe.seed,
         max_text=section.max_text,
-        **words,
+        **wording,
     )
-    valid = compose.valid_examples(corpus, **words)
+    valid = compose.valid_examples(corpus, **wording)
     test = (
         schema.Example(
             "history_to_sid",

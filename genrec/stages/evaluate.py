@@ -112,21 +112,21 @@ def _diagnostics(
         systems: the test lists by system.
         targets: the test users.
     """
-    found: dict[str, Any] = {}
+    diagnostics: dict[str, Any] = {}
     alone = {name: table for name, table in systems.items() if name != "fused"}
     if len(alone) > 1:
-        found["complementarity"] = _complementarity(context, alone, targets)
-        plot_complementarity(found["complementarity"], context.out)
+        diagnostics["complementarity"] = _complementarity(context, alone, targets)
+        plot_complementarity(diagnostics["complementarity"], context.out)
     if "fuse" in context.inputs:
-        found["fusion"] = _fusion(context, systems, targets)
-    found["retrievers"] = {
+        diagnostics["fusion"] = _fusion(context, systems, targets)
+    diagnostics["retrievers"] = {
         system_of(key): artifact.load("stats.json")
         for key, artifact in context.inputs.items()
         if key.startswith("retrieve.")
     }
     if context.section.alignment is not None:
-        found["alignment"] = _alignment(context, targets)
-    return found
+        diagnostics["alignment"] = _alignment(context, targets)
+    return diagnostics
 
 
 def _complementarity(
@@ -180,7 +180,7 @@ def _alignment(context: Context, targets: pl.DataFrame) -> dict[str, Any]:
         )
     histories = histories_of(targets)
     users, items = retriever.collaborative(histories)
-    found = probe_alignment(
+    measured = probe_alignment(
         views[section.view],
         items,
         users=Users(users, histories, [[t] for t in targets["target"]]),
@@ -188,4 +188,4 @@ def _alignment(context: Context, targets: pl.DataFrame) -> dict[str, Any]:
         training=Training(epochs=section.epochs, seed=context.recipe.seed, device=context.device),
         progress=context.progress,
     )
-    return {"of": section.of, "view": section.view, **found}
+    return {"of": section.of, "view": section.view, **measured}

@@ -34,10 +34,10 @@ def run(context: Context) -> None:
         )
     schema.write(context.out / "interests.parquet", table, schema.INTERESTS)
     counts = summarise(table["error"].to_list(), table["attempts"].to_list())
-    found = {normalise(phrase) for phrases in table["interests"] for phrase in phrases}
+    distinct = {normalise(phrase) for phrases in table["interests"] for phrase in phrases}
     counts |= {
         "interests": int(table["interests"].list.len().sum()),
-        "distinct_interests": len(found),
+        "distinct_interests": len(distinct),
         "dropped_interests": int(table["dropped"].sum()),
     }
     context.write_json("summary.json", counts)

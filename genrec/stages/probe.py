@@ -30,13 +30,13 @@ def run(context: Context) -> None:
     """Measures what there is to measure; of the rest it says why there is nothing."""
     probe = _Probe(context)
     rows, unconstrained = probe.unconstrained()
-    found: Found = {"content": probe.content(), "unconstrained": unconstrained, "rows": rows}
+    measured: Found = {"content": probe.content(), "unconstrained": unconstrained, "rows": rows}
     ways = {"write": probe.write, "find": probe.find}
     for task, (way, column) in _PROBES.items():
-        found[task] = probe.why_not(task, column) or ways[way](task, column)
-    found["judge"] = probe.judge()
+        measured[task] = probe.why_not(task, column) or ways[way](task, column)
+    measured["judge"] = probe.judge()
     schema.write(context.out / "written.parquet", probe.table(), schema.WRITTEN)
-    context.write_json("probes.json", found)
+    context.write_json("probes.json", measured)
 
 
 _PROBES = {
@@ -77,15 +77,20 @@ class _Probe:
     def unconstrained(self) -> tuple[list[Found], Found]:
         """Returns the rows for the metrics, and what of the sequences is not even a SID."""
         examples = schema.read_examples(self.context.inputs["compose"] / "test.parquet")
-        asked = [examples[row].prompt for row in self._draw(len(examples), self.section.users)]
+        test_prompts = [
+            examples[row].prompt for row in self._draw(len(examples), self.section.users)
+        ]
         written = {
             beams: self.writer.sids(
-                asked, num_beams=beams, step=f"write SIDs, {beams} beams", progress=self._progress
+                test_prompts,
+                num_beams=beams,
+                step=f"write SIDs, {beams} beams",
+                progress=self._progress,
             )
             for beams in dict.fromkeys((1, self.section.num_beams))
         }
         rows, broken = probes.invalid_rates(written, self.sids, seed=self.seed)
-        return rows, {"users": len(asked), "not_a_sid": broken}
+        return rows, {"users": len(test_prompts), "not_a_sid": broken}
 
     def why_not(self, task: str, column: str) -> Found | None:
         """Returns why a task is not measured; None where it is."""
@@ -99,7 +104,7 @@ class _Probe:
 
     def write(self, task: str, column: str) -> Found:
         """Has the model write a text of each item, and compares it with those of all items."""
-        asked, truths = self._asked(column), self._texts(column)
+        with_text, truths = self._asked(column), self._texts(column)
         known = [item for item, text in enumerate(truths) if text]
         lengths = [len(ids) for ids in tokenize(self.recommender.tokenizer, truths)]
         written = self.writer.texts(
@@ -110,20 +115,20 @@ class _Probe:
         )
         vectors = self._encode(written + [truths[item] for item in known])
         own, others = vectors[: len(written)], vectors[len(written) :]
-        where = np.searchsorted(known, asked)
+        where = np.searchsorted(known, with_text)
         pool = [truths[item] for item in known]
         right, ranks = fidelity.fidelity(written, own, where, pool, others)
-        wrong = where[fidelity.shuffled(len(asked), seed=self.seed)]
+        wrong = where[fidelity.shuffled(len(with_text), seed=self.seed)]
         shuffled, _ = fidelity.fidelity(written, own, wrong, pool, others)
         self.written[task] = [
             {"item": item, "task": task, "truth": truths[item], "written": text, "rank": rank}
-            for item, text, rank in zip(asked, written, ranks, strict=True)
+            for item, text, rank in zip(with_text, written, ranks, strict=True)
         ]
-        return {"items": len(asked), "right": right, "shuffled": shuffled}
+        return {"items": len(with_text), "right": right, "shuffled": shuffled}
 
     def find(self, task: str, column: str) -> Found:
         """Has the model find items by their texts."""
-        asked = self._asked(column)
+        with_text = self._asked(column)
         lists = self.recommender.recommend(
             self._prompts(task),
             k=max(fidelity.KS),
@@ -131,14 +136,14 @@ class _Probe:
             progress=self.context.progress_of(task),
         )
         targets = pl.DataFrame(
-            {"user": range(len(asked)), "history": [[]] * len(asked), "target": asked},
+            {"user": range(len(with_text)), "history": [[]] * len(with_text), "target": with_text},
             schema=dict(schema.SPLIT),
         )
-        table = lists.to_table(range(len(asked)))
+        table = lists.to_table(range(len(with_text)))
         each = per_user(table, targets, num_items=len(self.items), ks=fidelity.KS, where=task)
         right = {f"recall@{k}": float(each[f"recall@{k}"].mean()) for k in fidelity.KS}  # type: ignore[arg-type]
         chance = {f"recall@{k}": min(1.0, k / len(self.items)) for k in fidelity.KS}
-        return {"items": len(asked), "right": right, "shuffled": chance}
+        return {"items": len(with_text), "right": right, "shuffled": chance}
 
     def judge(self) -> Found:
         """Has a VLM say how well texts go with their pictures, the true ones and the written."""
@@ -150,7 +155,9 @@ class _Probe:
             asker = Asker(
                 engine, section.method, template, section.longest_side, self.context.cache
             )
-            texts = {name: self._judged(name, asker, found) for name, found in self._judgeable()}
+            texts = {
+                name: self._judged(name, asker, by_item) for name, by_item in self._judgeable()
+            }
         return {"method": section.method, "texts": texts}
 
     def table(self) -> pl.DataFrame:
@@ -173,13 +180,13 @@ class _Probe:
     @cached_property
     def writer(self) -> Writer:
         """The same model, free to write what it likes."""
-        found = self.recommender
+        recommender = self.recommender
         return Writer(
-            found.engine.model,
-            found.tokenizer,
-            found.code_tokens,
-            max_length=found.max_length,
-            batch_size=found.batch_size,
+            recommender.engine.model,
+            recommender.tokenizer,
+            recommender.code_tokens,
+            max_length=recommender.max_length,
+            batch_size=recommender.batch_size,
         )
 
     # --- within ------------------------------------------------------------------------------
@@ -203,17 +210,19 @@ class _Probe:
     def _prompts(self, task: str) -> list[tuple[schema.Segment, ...]]:
         prepared, recipe = self.context.inputs["prepare"], self.context.recipe.compose
         column = _PROBES[task].column
-        asked = self._asked(column)
-        items = self.items[asked]
+        with_text = self._asked(column)
+        items = self.items[with_text]
         corpus = Corpus(
             items=items,
-            sids=self.sids[asked],
+            sids=self.sids[with_text],
             train=prepared.load("train.parquet"),
             valid=prepared.load("valid.parquet"),
             captions=items["caption"].to_list() if column == "caption" else None,
         )
         examples = questions(task, corpus, style=recipe.style, max_text=recipe.max_text)
-        assert len(examples) == len(asked), f"{task}: {len(examples)} prompts, {len(asked)} items"
+        assert len(examples) == len(with_text), (
+            f"{task}: {len(examples)} prompts, {len(with_text)} items"
+        )
         return [example.prompt for example in examples]
 
     def _encode(self, texts: list[str]) -> np.ndarray:
@@ -233,16 +242,18 @@ class _Probe:
 
     def _judgeable(self) -> list[tuple[str, dict[int, str]]]:
         """Returns kinds of texts, each by item; the true ones are what the others aim at."""
-        found = []
+        texts_by_kind = []
         for column in ("title", "caption"):
             if column in self.items.columns:
                 texts = self._texts(column)
-                found.append((f"true {column}s", {item: texts[item] for item in self.sample}))
+                texts_by_kind.append(
+                    (f"true {column}s", {item: texts[item] for item in self.sample})
+                )
         for task, rows in self.written.items():
-            found.append(
+            texts_by_kind.append(
                 (f"written {_PROBES[task].column}s", {r["item"]: r["written"] for r in rows})
             )
-        return found
+        return texts_by_kind
 
     def _judged(self, name: str, asker: Asker, texts: dict[int, str]) -> Found:
         root, images = self.context.inputs["prepare"].path, self.items["image"]

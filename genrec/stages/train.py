@@ -180,8 +180,8 @@ def _validation(
                 exclude=sample["history"].to_list(),  # one way to select, whatever `mask_seen` says
             )
         table = lists.to_table(sample["user"])
-        found = per_user(table, sample, ks=(10,), num_items=len(sids), where="valid")
-        return {name: float(found[name].to_numpy().mean()) for name in ("recall@10", METRIC)}
+        measured = per_user(table, sample, ks=(10,), num_items=len(sids), where="valid")
+        return {name: float(measured[name].to_numpy().mean()) for name in ("recall@10", METRIC)}
 
     return validate
 
