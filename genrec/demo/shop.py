@@ -18,8 +18,7 @@ from genrec.data.source import RAW_GROUPS, RAW_INTERACTIONS, OnBad, RawData
 from genrec.demo.catalogue import Product, make_products
 from genrec.demo.interests import INTERESTS
 from genrec.demo.render import Canvas, save_png
-from genrec.demo.shapes_home import HOME
-from genrec.demo.shapes_outdoor import OUTDOOR
+from genrec.demo.shapes import HOME, OUTDOOR
 from genrec.demo.users import LENGTHS, make_choices
 from genrec.progress import Progress, silent
 
