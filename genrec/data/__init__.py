@@ -7,12 +7,11 @@ Every source returns `RawData`, by its settings (`read_source`) or by plain argu
 from genrec.data.amazon import hub_files, read_amazon
 from genrec.data.anonymous import hash_users
 from genrec.data.card import POPULARITY_FILE, describe, plot_popularity, times_in
-from genrec.data.download import Downloaded, Policy, download
+from genrec.data.download import Downloaded, Fetched, Policy, download, fetch
 from genrec.data.files import read_files
 from genrec.data.images import find_images, verify_images
 from genrec.data.leakage import LeakageError, check_no_leakage
 from genrec.data.movielens import read_movielens
-from genrec.data.pictures import Fetched, fetch
 from genrec.data.protocols import ColdItems, ColdUsers, LastOut, RandomOut, Temporal
 from genrec.data.recbole import read_recbole
 from genrec.data.settings import ItemFile, LogFile

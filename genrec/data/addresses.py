@@ -101,7 +101,7 @@ class PublicTransport(httpx.BaseTransport):
     """Sends requests of an `httpx.Client` to checked addresses; errors are httpcore's.
 
     Args:
-        allow_private: check nothing, for a picture server within one's own network.
+        allow_private: check nothing, for an image server within one's own network.
         resolve: from host and port to addresses; another one for tests.
         connections: how many at once.
         tls: certificates to trust; httpx's own where None.

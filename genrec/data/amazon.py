@@ -16,9 +16,9 @@ import polars as pl
 
 from genrec.data import tables
 from genrec.data.cells import columns_of
+from genrec.data.images import place_images
 from genrec.data.lines import lines, whole_lines
 from genrec.data.logs import at_least
-from genrec.data.pictures import place_images
 from genrec.data.settings import AmazonSettings
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean
 from genrec.data.text import as_text, without_markup
@@ -78,15 +78,15 @@ def read_amazon(
         describe: what the description is made of, in this order.
         images: a folder with `<id>.jpg`, "download" or None, as of `read_files`.
         max_unknown: see `source.clean`; products without a title do not count as unknown.
-        max_bytes: largest picture file.
-        max_pixels: largest width x height of a picture.
+        max_bytes: largest image file.
+        max_pixels: largest width x height of an image.
         on_bad: raise on bad rows, or drop and count them.
         progress: told "read reviews", "read products" and "check images".
 
     Returns:
         Products that somebody reviewed, in file order, by parent_asin (2023) or asin, with the
         attributes store (brand), main_category, categories, features, price (float) and image_url
-        (the MAIN picture, at its largest). Texts are without markup.
+        (the MAIN image, at its largest). Texts are without markup.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -279,7 +279,7 @@ def price_of(value: object) -> float | None:
 
 
 def image_of(product: Mapping[str, Any]) -> str | None:
-    """Returns the URL of a product's MAIN picture, else of its first, at its largest size.
+    """Returns the URL of a product's MAIN image, else of its first, at its largest size.
 
     `images` is a list of {variant, hi_res, large, thumb} (the files of 2023) or an object of lists
     (what `datasets` makes of it); 2018 has imageURLHighRes and imageURL, 2014 imUrl.

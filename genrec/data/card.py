@@ -1,4 +1,4 @@
-"""The data card: what is in a prepared dataset, in numbers (`stats.json`) and one picture.
+"""The data card: what is in a prepared dataset, in numbers (`stats.json`) and one image.
 
 Long tails decide which recommenders work, so the popularity curve is drawn, not only summarised.
 """

@@ -148,7 +148,7 @@ def _of_width(
         reason="ragged_row",
         where=path,
         problem=f"row with more or fewer cells than the {width} of the header",
-        mend=fix,
+        fix=fix,
         show=("cells",),
     ).drop("cells")
 

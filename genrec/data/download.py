@@ -1,6 +1,6 @@
-"""Fetches pictures from URLs into a content-addressed folder, each URL once.
+"""Fetches images from URLs into a content-addressed folder, each URL once.
 
-`<folder>/<ab>/<sha256>.jpg` holds a picture and is there by one rename after it was decoded;
+`<folder>/<ab>/<sha256>.jpg` holds an image and is there by one rename after it was decoded;
 `index.sqlite` knows which URL led to it. A kill loses what is in flight and nothing else.
 """
 
@@ -23,18 +23,19 @@ from pathlib import Path
 
 import httpcore
 import httpx
+import polars as pl
 
 from genrec.data.addresses import PublicTransport, RefusedAddress, Resolve, resolve
 from genrec.data.images import image_problem, suffix_of
 from genrec.progress import Progress, silent
 
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)  # what a later try may find otherwise
-_AGENT = "genrec (a recommender toolkit; fetches catalogue pictures once)"
+_AGENT = "genrec (a recommender toolkit; fetches catalogue images once)"
 _DAY = 86_400
 
 
 class _Failure(Exception):
-    """Why a picture was not fetched: a short reason to count by, whether a retry may help."""
+    """Why an image was not fetched: a short reason to count by, whether a retry may help."""
 
     def __init__(self, reason: str, *, again: bool = False, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -43,11 +44,11 @@ class _Failure(Exception):
 
 @dataclass(frozen=True)
 class Policy:
-    """How pictures are fetched.
+    """How images are fetched.
 
     Attributes:
-        concurrency: pictures at once.
-        timeout: seconds for one picture, from first to last byte.
+        concurrency: images at once.
+        timeout: seconds for one image, from first to last byte.
         attempts: tries where the server or the network fails.
         max_wait: seconds waited before another try at most. A server that asks for more (by
             Retry-After) is not asked again in this run.
@@ -75,7 +76,7 @@ class Downloaded:
     Attributes:
         paths: by URL, absolute; only those that are there.
         failures: by URL, the reason: http_404, timeout, unreachable, refused_address, refused_url,
-            too_large, too_many_pixels, not_a_picture, too_many_redirects, retry_later.
+            too_large, too_many_pixels, not_an_image, too_many_redirects, retry_later.
         fetched: how many were fetched now; the others were there already.
     """
 
@@ -98,7 +99,7 @@ def download(
     sleep: Callable[[float], None] = time.sleep,
     progress: Progress = silent,
 ) -> Downloaded:
-    """Fetches pictures, each URL once, over http and https; proxies of the environment are not used.
+    """Fetches images, each URL once, over http and https; proxies of the environment are not used.
 
     Args:
         urls: repeats are fetched once.
@@ -131,6 +132,60 @@ def download(
     in_order = {url: paths[url] for url in wanted if url in paths}
     failed = {url: failures[url] for url in wanted if url in failures}
     return Downloaded(in_order, failed, fetched)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What `fetch` did.
+
+    Attributes:
+        items: the table with `image` set where the image is there.
+        failures: item_id, image_url, reason (String): those that are not.
+        counts: image_fetched (now), image_cached (before), image_<reason> of each failure.
+    """
+
+    items: pl.DataFrame
+    failures: pl.DataFrame
+    counts: dict[str, int]
+
+
+def fetch(
+    items: pl.DataFrame,
+    folder: str | Path,
+    *,
+    policy: Policy = DEFAULT,
+    resolve: Resolve = resolve,
+    progress: Progress = silent,
+) -> Fetched:
+    """Fetches the images of the items that a dataset has in the end.
+
+    Args:
+        items: item_id, image, and image_url (a URL or null).
+        folder: the cache of `download`.
+        policy: limits and retries.
+        resolve: from host to addresses.
+        progress: told "fetch images".
+
+    Raises:
+        ValueError: not one image of many could be had, so something else is wrong.
+    """
+    urls = items["image_url"].drop_nulls().to_list()
+    downloaded = download(urls, folder, policy=policy, resolve=resolve, progress=progress)
+    if urls and not downloaded.paths:
+        raise ValueError(
+            f"prepare.source.images=download: not one of {len(urls)} images could be fetched "
+            f"({downloaded.reasons}; first: {urls[0]}). Look at the network; for an image server in "
+            "your own network set runtime.downloads.allow_private=true; for none, images=null."
+        )
+    paths = {url: str(path) for url, path in downloaded.paths.items()}
+    image = pl.col("image_url").replace_strict(paths, default=None, return_dtype=pl.String)
+    reason = pl.col("image_url").replace_strict(
+        downloaded.failures, default=None, return_dtype=pl.String
+    )
+    failures = items.select("item_id", "image_url", reason=reason).drop_nulls("reason")
+    counts = {"image_fetched": downloaded.fetched, "image_cached": len(paths) - downloaded.fetched}
+    counts |= {f"image_{name}": count for name, count in downloaded.reasons.items()}
+    return Fetched(items.with_columns(image=image), failures, counts)
 
 
 @contextmanager
@@ -176,7 +231,7 @@ class _Fetch:
         self, client: httpx.Client, folder: Path, policy: Policy, sleep: Callable[[float], None]
     ) -> None:
         self._client, self._folder, self._policy, self._sleep = client, folder, policy, sleep
-        # One picture is decoded at a time: it bounds memory, and Python's warning filters, which
+        # One image is decoded at a time: it bounds memory, and Python's warning filters, which
         # the check sets, are no business of several threads at once.
         self._decoding = threading.Lock()
 
@@ -206,7 +261,7 @@ class _Fetch:
                     temporary, max_bytes=self._policy.max_bytes, max_pixels=self._policy.max_pixels
                 )
             if problem:
-                raise _Failure("too_many_pixels" if "pixels" in problem else "not_a_picture")
+                raise _Failure("too_many_pixels" if "pixels" in problem else "not_an_image")
             final = self._folder / digest[:2] / f"{digest}{suffix_of(temporary)}"
             final.parent.mkdir(exist_ok=True)
             temporary.replace(final)
@@ -287,7 +342,7 @@ class _Index:
         self._base = sqlite3.connect(self._folder / "index.sqlite", timeout=60)
         self._base.execute("PRAGMA journal_mode=WAL")
         self._base.execute(
-            "CREATE TABLE IF NOT EXISTS pictures (url TEXT PRIMARY KEY, file TEXT, bytes INTEGER)"
+            "CREATE TABLE IF NOT EXISTS images (url TEXT PRIMARY KEY, file TEXT, bytes INTEGER)"
         )
 
     def __enter__(self) -> _Index:
@@ -301,7 +356,7 @@ class _Index:
         found: dict[str, Path] = {}
         for url in urls:
             row = self._base.execute(
-                "SELECT file, bytes FROM pictures WHERE url = ?", (url,)
+                "SELECT file, bytes FROM images WHERE url = ?", (url,)
             ).fetchone()
             if row is not None:
                 path = self._folder / row[0]
@@ -314,5 +369,5 @@ class _Index:
         name = os.fspath(path.relative_to(self._folder))
         with self._base:
             self._base.execute(
-                "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?)", (url, name, path.stat().st_size)
+                "INSERT OR REPLACE INTO images VALUES (?, ?, ?)", (url, name, path.stat().st_size)
             )

@@ -1,4 +1,4 @@
-"""A user's own catalogue and log: any column names, attributes kept, pictures by path or URL."""
+"""A user's own catalogue and log: any column names, attributes kept, images by path or URL."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import polars as pl
 
 from genrec.data import tables
 from genrec.data.cells import missing
+from genrec.data.images import place_images
 from genrec.data.logs import read_log, with_file
-from genrec.data.pictures import place_images
 from genrec.data.settings import FilesSettings, ItemFile, LogFile
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean
 from genrec.data.timestamps import times_of
@@ -44,11 +44,11 @@ def read_files(
         items: the catalogue.
         interactions: the log.
         images: a folder that the paths of the image column start at and never leave (without such
-            a column, its pictures are found by item id); or "download", and the column has URLs,
-            which are left in `image_url` (see `pictures.fetch`); None for no pictures.
+            a column, its images are found by item id); or "download", and the column has URLs,
+            which are left in `image_url` (see `download.fetch`); None for no images.
         max_unknown: see `source.clean`.
-        max_bytes: largest picture file.
-        max_pixels: largest width x height of a picture.
+        max_bytes: largest image file.
+        max_pixels: largest width x height of an image.
         on_bad: raise on bad rows, or drop and count them. A damaged file always raises.
         progress: told "read files" and "check images".
 
@@ -145,7 +145,7 @@ def _text(table: pl.DataFrame, column: str) -> pl.Expr:
 
 
 def _first(table: pl.DataFrame, column: str | None) -> pl.Expr:
-    """Returns the first of several pictures."""
+    """Returns the first of several images."""
     if column is None:
         return pl.lit(None, dtype=pl.String)
     if isinstance(table.schema[column], pl.List):
@@ -163,7 +163,7 @@ def _numbers(table: pl.DataFrame, spec: ItemFile, path: Path, bad_rows: BadRows)
             reason="bad_number",
             where=path,
             problem=f"'{name}' that is not a number; expected such as 12.99",
-            mend="Correct the cell, or take the column out of prepare.source.items.numbers",
+            fix="Correct the cell, or take the column out of prepare.source.items.numbers",
             show=("item_id", column),
         ).with_columns(number)
     return table

@@ -1,4 +1,4 @@
-"""Item pictures on disk: found by item id, and looked at before anything depends on them.
+"""Items' images: from a folder that no path leaves, by item id, or a URL; checked before use.
 
 Ids are matched against the folder's listing, never joined into a path, so no id reaches outside it.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -19,21 +20,24 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # decoders without side effects; no EPS, no PDF
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 50_000_000
+DOWNLOAD = "download"
+_NOTHING = pl.lit(None, dtype=pl.String)
+_URL = r"(?i)^[a-z][a-z0-9+.-]*://"
 
 
 def find_images(folder: str | Path) -> dict[str, str]:
-    """Returns the absolute path of every picture `<item_id>.jpg|jpeg|png|webp` in a folder, by id.
+    """Returns the absolute path of every image `<item_id>.jpg|jpeg|png|webp` in a folder, by id.
 
     Where one id has several files, the first suffix of that list wins.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: it has no picture.
+        ValueError: it has no image.
     """
     folder = Path(folder).resolve()
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"{folder}: no such folder; expected pictures named <item_id>.jpg, .png or .webp. "
+            f"{folder}: no such folder; expected images named <item_id>.jpg, .png or .webp. "
             "Correct the images path in the recipe's prepare.source, or set it to null."
         )
     found: dict[str, Path] = {}
@@ -45,12 +49,12 @@ def find_images(folder: str | Path) -> dict[str, str]:
         if known is None or SUFFIXES.index(suffix) < SUFFIXES.index(known.suffix.lower()):
             found[path.stem] = path
     if not found:
-        raise ValueError(f"{folder}: no pictures; expected <item_id>.jpg, .jpeg, .png or .webp.")
+        raise ValueError(f"{folder}: no images; expected <item_id>.jpg, .jpeg, .png or .webp.")
     return {item_id: str(path) for item_id, path in found.items()}
 
 
 def attach_images(items: pl.DataFrame, folder: str | Path | None) -> pl.DataFrame:
-    """Returns `items` with the column `image`: the item's picture in `folder`, or null.
+    """Returns `items` with the column `image`: the item's image in `folder`, or null.
 
     Args:
         items: has item_id.
@@ -58,7 +62,7 @@ def attach_images(items: pl.DataFrame, folder: str | Path | None) -> pl.DataFram
 
     Raises:
         FileNotFoundError: as `find_images`.
-        ValueError: as `find_images`, or no picture is named after any item.
+        ValueError: as `find_images`, or no image is named after any item.
     """
     if folder is None:
         return items.with_columns(image=pl.lit(None, dtype=pl.String))
@@ -66,7 +70,7 @@ def attach_images(items: pl.DataFrame, folder: str | Path | None) -> pl.DataFram
     images = [found.get(item_id) for item_id in items["item_id"]]
     if not any(images):
         raise ValueError(
-            f"{folder}: none of the {len(found)} pictures is named after an item; found "
+            f"{folder}: none of the {len(found)} images is named after an item; found "
             f"{sorted(found)[:3]}, expected names such as {items['item_id'].head(3).to_list()}."
         )
     return items.with_columns(image=pl.Series(images, dtype=pl.String))
@@ -81,21 +85,21 @@ def verify_images(
     max_pixels: int = MAX_PIXELS,
     progress: Progress = silent,
 ) -> tuple[pl.DataFrame, int]:
-    """Decodes every picture once, so that a broken one is found now and not hours later.
+    """Decodes every image once, so that a broken one is found now and not hours later.
 
     Args:
         items: item_id and image (a path or null).
         root: what relative image paths start at; the current folder where None.
-        on_bad: "error" raises on the first unreadable picture; "drop" makes it null and counts it.
+        on_bad: "error" raises on the first unreadable image; "drop" makes it null and counts it.
         max_bytes: largest file that is opened.
-        max_pixels: largest width x height that is decoded (a small file can claim a huge picture).
+        max_pixels: largest width x height that is decoded (a small file can claim a huge image).
         progress: told "check images".
 
     Returns:
-        `items`, with null for every picture that was left out, and how many those are.
+        `items`, with null for every image that was left out, and how many those are.
 
     Raises:
-        ValueError: a picture is missing, broken or too large, and `on_bad` is "error".
+        ValueError: an image is missing, broken or too large, and `on_bad` is "error".
     """
     bad_rows, start = BadRows(on_bad), Path(root or ".")
     images: list[str | None] = items["image"].to_list()
@@ -114,6 +118,102 @@ def verify_images(
         progress("check images", row + 1, len(images))
     checked = items.with_columns(image=pl.Series(images, dtype=pl.String))
     return checked, bad_rows.dropped.get("unreadable_image", 0)
+
+
+def place_images(
+    items: pl.DataFrame,
+    images: str | Path | None,
+    *,
+    bad_rows: BadRows,
+    where: str | Path,
+    max_bytes: int = MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
+    progress: Progress = silent,
+) -> pl.DataFrame:
+    """Returns `items` with `image` as a checked absolute path or null, and URLs in `image_url`.
+
+    Args:
+        items: item_id and image: what the owner wrote, a path or a URL, or null.
+        images: a folder: paths start there and never leave it, by `..`, from the root or through a
+            link; where no item has anything written, images are found by item id. "download":
+            URLs stay in `image_url`, to be fetched. None: no images.
+        bad_rows: an image that cannot be used is an error, or null and counted.
+        where: the catalogue's file, for messages.
+        max_bytes: largest image file.
+        max_pixels: largest width x height of an image.
+        progress: told "check images".
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: an image that cannot be used, unless they are dropped.
+    """
+    if images == DOWNLOAD:
+        urls = _without(items, _not_fetched, bad_rows, where, "image_not_a_url")
+        return items.with_columns(image_url=pl.Series(urls, dtype=pl.String), image=_NOTHING)
+    is_url = pl.col("image").str.contains(_URL)
+    if items.select(is_url.any()).item():
+        items = items.with_columns(image_url=pl.when(is_url).then("image"))
+    if images is None:
+        return items.with_columns(image=_NOTHING)
+    if not items["image"].count():
+        items = attach_images(items, images)
+    else:
+        folder = Path(images).resolve()
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"{folder}: no such folder; expected the images that {where} names. Correct "
+                "prepare.source.images, or set it to null."
+            )
+        kept = _without(items, lambda i: _outside(folder, i), bad_rows, where, "image_refused")
+        paths = [None if image is None else str(folder / image) for image in kept]
+        items = items.with_columns(image=pl.Series(paths, dtype=pl.String))
+    items, lost = verify_images(
+        items,
+        on_bad=bad_rows.on_bad,
+        max_bytes=max_bytes,
+        max_pixels=max_pixels,
+        progress=progress,
+    )
+    if lost:
+        bad_rows.count("unreadable_image", lost)
+    return items
+
+
+def _without(
+    items: pl.DataFrame,
+    problem_of: Callable[[str], str | None],
+    bad_rows: BadRows,
+    where: str | Path,
+    reason: str,
+) -> list[str | None]:
+    """Returns the images as written, null where there is a problem and bad rows are dropped."""
+    images: list[str | None] = []
+    for item_id, image in zip(items["item_id"], items["image"], strict=True):
+        problem = None if image is None else problem_of(image)
+        if problem and bad_rows.on_bad == "error":
+            bad_rows.fail(
+                where,
+                f"the image of item {item_id!r} is {image!r}: {problem}",
+                "Correct it or leave it empty (items without image are fine)",
+            )
+        if problem:
+            bad_rows.count(reason)
+        images.append(None if problem else image)
+    return images
+
+
+def _not_fetched(image: str) -> str | None:
+    fits = image.lower().startswith(("http://", "https://"))
+    return None if fits else "expected a URL that begins with http:// or https://"
+
+
+def _outside(folder: Path, image: str) -> str | None:
+    if "://" in image:
+        return "a URL, expected a path; prepare.source.images=download fetches URLs"
+    if "\0" in image:
+        return "expected a path"
+    found = (folder / image).resolve()  # links are followed to where they lead
+    return None if found.is_relative_to(folder) else f"a path that leads out of {folder}"
 
 
 class BadImage(ValueError):
@@ -221,7 +321,7 @@ def image_problem(path: Path, *, max_bytes: int, max_pixels: int) -> str | None:
 
 
 def suffix_of(path: Path) -> str:
-    """Returns the suffix that fits a picture's content, whatever its name says."""
+    """Returns the suffix that fits an image's content, whatever its name says."""
     with Image.open(path, formats=FORMATS) as image:
         name = str(image.format).lower()
     return {"jpeg": ".jpg"}.get(name, f".{name}")

@@ -101,7 +101,7 @@ def at_least(
         reason="bad_rating",
         where=where,
         problem=f"rating in '{field}' that is not a number",
-        mend="Correct the rating",
+        fix="Correct the rating",
         show=("user_id", "item_id", "rating"),
     ).with_columns(value)
     kept = log.filter(pl.col("rating") >= least)
@@ -127,7 +127,7 @@ def _weighed(log: pl.DataFrame, spec: LogFile, bad_rows: BadRows, path: Path) ->
             where=path,
             problem=f"interaction of a type without weight; found the types {found}, weights for "
             f"{kinds}",
-            mend="Name it in prepare.source.interactions.weights (0 where it shall not count)",
+            fix="Name it in prepare.source.interactions.weights (0 where it shall not count)",
             show=("user_id", "item_id", "type"),
         )
         .with_columns(weight=weight)

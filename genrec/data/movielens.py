@@ -49,7 +49,7 @@ def read_movielens(
         ratings: CSV with userId, movieId, rating, timestamp (seconds); any case, any order.
         movies: CSV with movieId, title, genres (separated by |).
         images: a folder with `<movieId>.jpg|jpeg|png|webp`.
-        check_images: decode every picture once (see `verify_images`).
+        check_images: decode every image once (see `verify_images`).
         min_rating: ratings below it are no interactions; they are counted, not bad.
         on_bad: raise on bad rows, or drop and count them.
         progress: told "check images".
@@ -135,7 +135,7 @@ def _interactions(path: Path, min_rating: float, bad_rows: BadRows) -> pl.DataFr
         reason="bad_rating",
         where=path,
         problem="rating that cannot be read; expected a number",
-        mend="Correct the rating",
+        fix="Correct the rating",
         show=("user_id", "item_id", "rating"),
     )
     log = settle(parse(log, unit="s", bad_rows=bad_rows, where=path), where=path, times="ns")

@@ -10,9 +10,9 @@ import polars as pl
 from genrec.data import tables
 from genrec.data.cells import missing
 from genrec.data.files import OWN_COLUMNS
+from genrec.data.images import place_images
 from genrec.data.lines import guarded, open_text
 from genrec.data.logs import at_least
-from genrec.data.pictures import place_images
 from genrec.data.settings import RecBoleSettings
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean
 from genrec.data.timestamps import Unit, parse, settle, times_of
@@ -63,8 +63,8 @@ def read_recbole(
         min_rating: ratings below are no interactions.
         images: as of `read_files`; URLs are expected in a field `image`.
         max_unknown: see `source.clean`.
-        max_bytes: largest picture file.
-        max_pixels: largest width x height of a picture.
+        max_bytes: largest image file.
+        max_pixels: largest width x height of an image.
         on_bad: raise on bad rows, or drop and count them.
         progress: told "check images".
 
@@ -175,7 +175,7 @@ def _items(
             reason="bad_number",
             where=path,
             problem=f"'{name}' that is not a number, although its type is float",
-            mend="Correct the cell, or make the field's type token",
+            fix="Correct the cell, or make the field's type token",
             show=(item, name),
         )
     return table.select(

@@ -137,7 +137,7 @@ class BadRows:
         reason: str,
         where: str | Path,
         problem: str,
-        mend: str,
+        fix: str,
         show: Sequence[str],
     ) -> pl.DataFrame:
         """Returns `table` without the rows where `bad` holds.
@@ -148,7 +148,7 @@ class BadRows:
             reason: the key in `dropped`.
             where: the file that the rows came from.
             problem: what was found and what was expected.
-            mend: what the owner can do about it.
+            fix: what the owner can do about it.
             show: columns that identify a row in the message (so do columns `file` and `row`).
 
         Raises:
@@ -160,7 +160,7 @@ class BadRows:
         if self.on_bad == "error":
             columns = [name for name in ("file", "row", *show) if name in table.columns]
             shown = table.filter(mask).select(columns).head(3).rows(named=True)
-            self.fail(where, f"{problem} ({count} in all; first: {_listed(shown)})", mend)
+            self.fail(where, f"{problem} ({count} in all; first: {_listed(shown)})", fix)
         self.count(reason, count)
         return table.filter(~mask)
 
@@ -169,14 +169,14 @@ class BadRows:
         self.dropped[reason] = self.dropped.get(reason, 0) + count
 
     @staticmethod
-    def fail(where: str | Path, problem: str, mend: str) -> None:
-        """Raises the error of a bad row, with both ways to mend it.
+    def fail(where: str | Path, problem: str, fix: str) -> None:
+        """Raises the error of a bad row, with both ways to fix it.
 
         Raises:
             ValueError: always.
         """
         raise ValueError(
-            f"{where}: {problem}. {mend}, or set prepare.on_bad=drop to drop and count such rows."
+            f"{where}: {problem}. {fix}, or set prepare.on_bad=drop to drop and count such rows."
         )
 
 
@@ -236,7 +236,7 @@ def clean(
             reason="unknown_item",
             where=interactions_from,
             problem=f"interaction with an item that {items_from} does not have",
-            mend="Add the item to the catalogue or remove the interaction",
+            fix="Add the item to the catalogue or remove the interaction",
             show=("user_id", "item_id"),
         )
     else:
@@ -257,7 +257,7 @@ def _clean_items(items: pl.DataFrame, bad_rows: BadRows, where: str | Path) -> p
         reason="item_without_id",
         where=where,
         problem="item without an item_id; expected a non-empty id",
-        mend="Give the item an id",
+        fix="Give the item an id",
         show=("title",),
     )
     items = bad_rows.reject(
@@ -266,7 +266,7 @@ def _clean_items(items: pl.DataFrame, bad_rows: BadRows, where: str | Path) -> p
         reason="repeated_item_id",
         where=where,
         problem="repeated item_id; expected every item once",
-        mend="Keep one row per item",
+        fix="Keep one row per item",
         show=("item_id",),
     )
     return bad_rows.reject(
@@ -275,7 +275,7 @@ def _clean_items(items: pl.DataFrame, bad_rows: BadRows, where: str | Path) -> p
         reason="empty_title",
         where=where,
         problem="empty title; expected some text",
-        mend="Fill in the title",
+        fix="Fill in the title",
         show=("item_id",),
     ).with_columns(pl.col("description").fill_null(""))
 
@@ -291,7 +291,7 @@ def _clean_interactions(
             reason=f"interaction_without_{column}",
             where=where,
             problem=f"interaction without a {column}",
-            mend=f"Fill in the {column}",
+            fix=f"Fill in the {column}",
             show=tuple(RAW_INTERACTIONS),
         )
     return interactions

@@ -166,7 +166,7 @@ def _check_floats(path: Path, ids: pl.Series, name: str) -> None:
 def as_attribute(column: str, dtype: pl.DataType) -> pl.Expr | None:
     """Returns a column as an attribute: numbers and truth values as they are, the rest as text.
 
-    None where it can be neither (pictures within the table, for instance).
+    None where it can be neither (images within the table, for instance).
     """
     value = pl.col(column)
     if isinstance(dtype, pl.Decimal):

@@ -96,7 +96,7 @@ def parse(
         where=where,
         problem=f"time in '{field}' that cannot be read; expected "
         + (_expected(unit) if unit != "auto" else "epoch seconds, ms, us or ns, or ISO 8601"),
-        mend="Correct the times" + (f", or say what they are by {setting}" if setting else ""),
+        fix="Correct the times" + (f", or say what they are by {setting}" if setting else ""),
         show=shown,
     )
     found = (
@@ -120,7 +120,7 @@ def parse(
         reason="mixed_timestamp_unit",
         where=where,
         problem=f"times in '{field}' in more than one unit ({counts}); expected one",
-        mend="Bring them to one unit",
+        fix="Bring them to one unit",
         show=shown,
     )
     decimals = _DECIMALS[main]
@@ -132,7 +132,7 @@ def parse(
         reason="bad_timestamp",
         where=where,
         problem=f"time in '{field}' (in {_NAMES[main]}) that is not within the years 1678 to 2261",
-        mend="Correct the times"
+        fix="Correct the times"
         + (f", or set {setting}=order where they are numbers without a unit" if setting else ""),
         show=shown,
     )

@@ -1,6 +1,6 @@
 """The demo's products: drawn traits, and texts that tell only part of them.
 
-Colour, pattern and silhouette are always drawn in the picture but mentioned in a known share of the
+Colour, pattern and silhouette are always drawn in the image but mentioned in a known share of the
 texts; interests are never named, only sometimes hinted at.
 """
 

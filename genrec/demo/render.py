@@ -103,11 +103,11 @@ def _smooth(points: Sequence[Point], *, closed: bool) -> list[Point]:
 
 
 class Canvas:
-    """One picture in the making.
+    """One image in the making.
 
     Args:
         colour, pattern: keys of the demo's word tables.
-        size: width and height of the finished picture in pixels.
+        size: width and height of the finished image in pixels.
         rng: small differences between products of the same look.
     """
 
@@ -141,15 +141,15 @@ class Canvas:
         self._product.paste(Image.new("RGBA", (self.side, self.side), (*colour, 255)), mask=mask)
 
     def finish(self) -> Image.Image:
-        """Returns the picture: backdrop, shadow, product."""
+        """Returns the image: backdrop, shadow, product."""
         alpha = self._product.getchannel("A")
         left, _, right, bottom = alpha.getbbox() or (0, 0, self.side, self.side)
-        picture = self._backdrop
-        picture.paste((58, 54, 60), mask=self._shadow(left, right, bottom))
-        picture.paste(self._product, mask=alpha)
+        image = self._backdrop
+        image.paste((58, 54, 60), mask=self._shadow(left, right, bottom))
+        image.paste(self._product, mask=alpha)
         if self._flip:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return picture.resize((self.size, self.size), Image.Resampling.BOX)
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return image.resize((self.size, self.size), Image.Resampling.BOX)
 
     def _shadow(self, left: int, right: int, floor: int) -> Image.Image:
         """A soft ellipse on the floor; drawn small, for it has no edges to lose."""

@@ -18,8 +18,7 @@ from genrec.data.source import RAW_GROUPS, RAW_INTERACTIONS, OnBad, RawData
 from genrec.demo.catalogue import Product, make_products
 from genrec.demo.interests import INTERESTS
 from genrec.demo.render import Canvas, save_png
-from genrec.demo.shapes_home import HOME
-from genrec.demo.shapes_outdoor import OUTDOOR
+from genrec.demo.shapes import HOME, OUTDOOR
 from genrec.demo.users import LENGTHS, make_choices
 from genrec.progress import Progress, silent
 
@@ -43,11 +42,11 @@ def make_demo(
     """Makes the demo catalogue and its histories.
 
     Args:
-        out: the pictures go to `out/images/<item_id>.png`.
+        out: the images go to `out/images/<item_id>.png`.
         items: number of products N.
         users: number of users U, with 6 to 20 choices each.
-        seed: same seed, same bytes, pictures included.
-        image_size: width and height of the pictures in pixels.
+        seed: same seed, same bytes, images included.
+        image_size: width and height of the images in pixels.
         progress: told "draw products" and "make choices".
 
     Returns:
@@ -59,7 +58,7 @@ def make_demo(
         "visual, named", or nothing of it, "visual, hidden".
 
     Raises:
-        ValueError: too few items or users, or too small a picture.
+        ValueError: too few items or users, or too small an image.
     """
     for name, value, least in (
         ("items", items, LENGTHS[1]),
@@ -72,8 +71,8 @@ def make_demo(
     folder = Path(out) / "images"
     folder.mkdir(parents=True, exist_ok=True)
     for done, product in enumerate(products, 1):
-        picture = draw(product, size=image_size, seed=seed)
-        save_png(picture, folder / f"{product.item_id}.png")
+        image = draw(product, size=image_size, seed=seed)
+        save_png(image, folder / f"{product.item_id}.png")
         progress("draw products", done, items)
     choices = pl.DataFrame(
         list(make_choices(products, users=users, seed=seed, progress=progress)),
@@ -90,7 +89,7 @@ def make_demo(
 
 
 def draw(product: Product, *, size: int, seed: int) -> Image.Image:
-    """Returns the picture of one product.
+    """Returns the image of one product.
 
     Args:
         product: its category, colour, pattern and silhouette are drawn; nothing else is.
@@ -132,7 +131,7 @@ def _groups(choices: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
     """Groups choices by reason; those by look also by whether words tell of it.
 
     Hidden: the chosen product's text names neither its colour nor its pattern nor its silhouette,
-    so whichever of them decided is in the picture only.
+    so whichever of them decided is in the image only.
     """
     named = pl.any_horizontal("mentions_colour", "mentions_pattern", "mentions_silhouette")
     kind = pl.when(named).then(pl.lit("visual, named")).otherwise(pl.lit("visual, hidden"))

@@ -234,7 +234,7 @@ def test_prices(written: Any, price: float | None) -> None:
     assert price_of(written) == price
 
 
-def test_pictures() -> None:
+def test_images() -> None:
     assert image_of({"images": IMAGES}) == f"{URL}/l0.jpg"  # MAIN before a larger other
     assert image_of({"images": IMAGES[:1]}) == f"{URL}/h1.jpg"
     lists = {name: [image[name] for image in IMAGES] for name in IMAGES[0]}
@@ -244,7 +244,7 @@ def test_pictures() -> None:
     assert image_of({"images": None, "imageURL": []}) is None
 
 
-def test_pictures_from_a_folder_by_id(tmp_path: Path) -> None:
+def test_images_from_a_folder_by_id(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / "pictures" / "B1.jpg")
     raw = read(tmp_path, images=str(tmp_path / "pictures"))

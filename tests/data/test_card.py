@@ -1,4 +1,4 @@
-"""The data card's numbers by hand, and its picture."""
+"""The data card's numbers by hand, and its image."""
 
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def test_popularity_by_hand(card: dict[str, object]) -> None:
     assert found["items_with_one_interaction"] == 2
 
 
-def test_the_picture_is_one_and_the_same(tmp_path: Path) -> None:
+def test_the_image_is_one_and_the_same(tmp_path: Path) -> None:
     schema = {"user": pl.Int32, "item": pl.Int32, "timestamp": pl.Int64}
     log = LastOut().split(pl.DataFrame(LOG, schema=schema, orient="row")).interactions
     paths = [tmp_path / name for name in ("a.png", "b.png", "c.png")]

@@ -1,4 +1,4 @@
-"""Pictures over HTTP against a real local server: once, in bounds, with patience, never inwards."""
+"""Images over HTTP against a real local server: once, in bounds, with patience, never inwards."""
 
 import io
 import sqlite3
@@ -20,7 +20,7 @@ from genrec.data import Policy, download, fetch
 LOCAL = Policy(allow_private=True, timeout=2, attempts=3, concurrency=4)
 
 
-def picture(colour: str = "teal", size: tuple[int, int] = (8, 8), form: str = "PNG") -> bytes:
+def image(colour: str = "teal", size: tuple[int, int] = (8, 8), form: str = "PNG") -> bytes:
     stream = io.BytesIO()
     Image.new("RGB", size, colour).save(stream, form)
     return stream.getvalue()
@@ -55,13 +55,13 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def ok(self) -> None:
-        self.send(200, picture())
+        self.send(200, image())
 
     def jpeg(self) -> None:
-        self.send(200, picture("red", form="JPEG"))
+        self.send(200, image("red", form="JPEG"))
 
     def text(self) -> None:
-        self.send(200, b"<html>no picture here</html>", Content_Type="image/png")
+        self.send(200, b"<html>no image here</html>", Content_Type="image/png")
 
     def empty(self) -> None:
         self.send(200)
@@ -76,13 +76,13 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(bytes(10_000))
 
     def wide(self) -> None:
-        self.send(200, picture(size=(300, 200)))
+        self.send(200, image(size=(300, 200)))
 
     def gone(self) -> None:
         self.send(404)
 
     def cut(self) -> None:  # says more than it sends, the first time
-        body = picture()
+        body = image()
         first = self.server.asked[self.path] == 1
         self.send(200, body[:20] if first else body, Content_Length=str(len(body)))
         self.close_connection = True
@@ -90,7 +90,7 @@ class Handler(BaseHTTPRequestHandler):
     def busy(self) -> None:  # twice busy, then there
         if self.server.asked[self.path] < 3:
             return self.send(503)
-        return self.send(200, picture())
+        return self.send(200, image())
 
     def always_busy(self) -> None:
         self.send(429)
@@ -98,12 +98,12 @@ class Handler(BaseHTTPRequestHandler):
     def wait(self) -> None:
         if self.server.asked[self.path] == 1:
             return self.send(429, Retry_After="7")
-        return self.send(200, picture())
+        return self.send(200, image())
 
     def wait_date(self) -> None:
         if self.server.asked[self.path] == 1:
             return self.send(503, Retry_After=formatdate(time.time() + 9, usegmt=True))
-        return self.send(200, picture())
+        return self.send(200, image())
 
     def wait_long(self) -> None:
         self.send(503, Retry_After="3600")
@@ -124,7 +124,7 @@ class Handler(BaseHTTPRequestHandler):
         time.sleep(0.05)
         with self.server.lock:
             self.server.at_once -= 1
-        self.send(200, picture())
+        self.send(200, image())
 
     def to(self) -> None:
         self.send(302, Location=self.path.removeprefix("/to/"))
@@ -154,10 +154,10 @@ def test_content_addressed_and_never_fetched_twice(
     seen: list[tuple[str, int, int]] = []
     done = download(urls, tmp_path, policy=LOCAL, progress=lambda *at: seen.append(at))
     one, two, three = (done.paths[url] for url in urls[:3])
-    assert one == two  # the same picture is one file
+    assert one == two  # the same image is one file
     assert one.suffix == ".png"
     assert three.suffix == ".jpg"  # by content, not by name
-    assert one.read_bytes() == picture()
+    assert one.read_bytes() == image()
     assert (done.fetched, done.failures) == (3, {})
     assert seen[-1] == ("fetch images", 3, 3)
     assert list((tmp_path / "partial").iterdir()) == []
@@ -174,7 +174,7 @@ def test_a_damaged_or_lost_file_is_fetched_again(base: str, tmp_path: Path) -> N
     assert download([url], tmp_path, policy=LOCAL).fetched == 1
     path.unlink()
     assert download([url], tmp_path, policy=LOCAL).fetched == 1
-    assert path.read_bytes() == picture()
+    assert path.read_bytes() == image()
 
 
 def test_a_killed_run_goes_on(server: Server, base: str, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_killed_run_goes_on(server: Server, base: str, tmp_path: Path) -> None
     with pytest.raises(KeyboardInterrupt):
         download(urls, tmp_path, policy=LOCAL, progress=kill)
     with sqlite3.connect(tmp_path / "index.sqlite") as base_:
-        known = {row[0] for row in base_.execute("SELECT url FROM pictures")}
+        known = {row[0] for row in base_.execute("SELECT url FROM images")}
     assert len(known) >= 12
     (tmp_path / "partial" / "left-behind").write_bytes(b"\x89PNG half")
     before = server.asked.copy()
@@ -203,8 +203,8 @@ SMALL = replace(LOCAL, max_bytes=50_000, max_pixels=10_000)
 def test_failures_are_counted_by_reason(server: Server, base: str, tmp_path: Path) -> None:
     expected = {
         "/gone": "http_404",
-        "/text.png": "not_a_picture",
-        "/empty": "not_a_picture",
+        "/text.png": "not_an_image",
+        "/empty": "not_an_image",
         "/large": "too_large",
         "/endless": "too_large",
         "/wide": "too_many_pixels",
@@ -220,7 +220,7 @@ def test_failures_are_counted_by_reason(server: Server, base: str, tmp_path: Pat
     }
     assert done.reasons == {
         "http_404": 1,
-        "not_a_picture": 2,
+        "not_an_image": 2,
         "refused_url": 4,
         "too_large": 2,
         "too_many_pixels": 1,
@@ -326,5 +326,5 @@ def test_fetch_fills_in_the_table_and_says_what_failed(base: str, tmp_path: Path
     assert found.failures.rows() == [("c", f"{base}/gone", "http_404")]
     assert found.counts == {"image_fetched": 2, "image_cached": 0, "image_http_404": 1}
     assert fetch(items, tmp_path, policy=LOCAL).counts["image_cached"] == 2
-    with pytest.raises(ValueError, match=r"not one of 1 pictures could be fetched.*http_404"):
+    with pytest.raises(ValueError, match=r"not one of 1 images could be fetched.*http_404"):
         fetch(items[2:3], tmp_path, policy=LOCAL)

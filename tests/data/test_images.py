@@ -1,4 +1,4 @@
-"""Pictures are found by id and decoded before anything depends on them."""
+"""Images are found by id and decoded before anything depends on them."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from genrec.data.images import attach_images, find_images, verify_images
 def folder(tmp_path: Path) -> Path:
     for name in ("a.png", "b.JPG", "b.png", "c.webp"):
         Image.new("RGB", (8, 8), "teal").save(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     return tmp_path
 
 
@@ -40,17 +40,17 @@ def test_ids_never_reach_outside_the_folder(folder: Path) -> None:
     assert attach_images(items, inner)["image"].null_count() == 2
 
 
-def test_no_folder_no_pictures(tmp_path: Path) -> None:
+def test_no_folder_no_images(tmp_path: Path) -> None:
     items = pl.DataFrame({"item_id": ["1"]})
     assert attach_images(items, None)["image"].to_list() == [None]
-    with pytest.raises(FileNotFoundError, match="no such folder; expected pictures named"):
+    with pytest.raises(FileNotFoundError, match="no such folder; expected images named"):
         attach_images(items, tmp_path / "absent")
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="no images"):
         find_images(tmp_path)
 
 
-def test_pictures_named_after_something_else(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"none of the 3 pictures .* expected names such as"):
+def test_images_named_after_something_else(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"none of the 3 images .* expected names such as"):
         attach_images(pl.DataFrame({"item_id": ["7"]}), folder)
 
 
@@ -78,7 +78,7 @@ def broken(folder: Path) -> dict[str, str]:
 LIMITS = {"max_pixels": 10_000, "max_bytes": 4_000}
 
 
-def test_every_kind_of_broken_picture_is_named(folder: Path) -> None:
+def test_every_kind_of_broken_image_is_named(folder: Path) -> None:
     for name, problem in broken(folder).items():
         items = table({"fine": "a.png", "item7": name})
         with pytest.raises(ValueError, match="item 'item7' cannot be used") as error:
@@ -89,7 +89,7 @@ def test_every_kind_of_broken_picture_is_named(folder: Path) -> None:
         assert "prepare.on_bad=drop" in str(error.value)
 
 
-def test_dropped_pictures_are_null_and_counted(folder: Path) -> None:
+def test_dropped_images_are_null_and_counted(folder: Path) -> None:
     names = list(broken(folder))
     items = table({"fine": "a.png", "none": None, **{name: name for name in names}})
     seen = []

@@ -1,4 +1,4 @@
-"""Pictures before a model: what is refused, with which words, and what is done to the rest."""
+"""Images before a model: what is refused, with which words, and what is done to the rest."""
 
 import contextlib
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_limits_are_named(red: Path) -> None:
     assert open_image(red, longest_side=64, max_pixels=3200).size == (64, 32)
 
 
-def test_what_is_no_picture(tmp_path: Path) -> None:
+def test_what_is_no_image(tmp_path: Path) -> None:
     assert "no such file" in refused(tmp_path / "nothing.png")
     text = tmp_path / "text.png"
     text.write_text("%!PS-Adobe-3.0 EPSF-3.0\n")
@@ -36,7 +36,7 @@ def test_what_is_no_picture(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
-def test_truncated_pictures_are_refused(tmp_path: Path, kind: str) -> None:
+def test_truncated_images_are_refused(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "cut"
     noise = Image.effect_noise((200, 200), 90).convert("RGB")
     noise.save(path, kind)

@@ -1,4 +1,4 @@
-"""Bad rows: an error that names them and the mend, or dropped and counted."""
+"""Bad rows: an error that names them and the fix, or dropped and counted."""
 
 import polars as pl
 import pytest
@@ -47,13 +47,13 @@ BAD_LOG = [
 ]
 
 
-@pytest.mark.parametrize(("row", "reason", "named", "mend"), BAD_ITEMS)
-def test_bad_item(row: tuple, reason: str, named: str, mend: str) -> None:
+@pytest.mark.parametrize(("row", "reason", "named", "fix"), BAD_ITEMS)
+def test_bad_item(row: tuple, reason: str, named: str, fix: str) -> None:
     bad = pl.concat([GOOD_ITEMS, items(row)])
     with pytest.raises(ValueError, match=r"shop\.csv") as error:
         cleaned(bad, GOOD_LOG)
     assert named in str(error.value)
-    assert mend in str(error.value)
+    assert fix in str(error.value)
     assert "prepare.on_bad=drop" in str(error.value)
     i, x, dropped = cleaned(bad, GOOD_LOG, "drop")
     assert i["title"].to_list() == ["Lamp", "Mug"]
@@ -61,13 +61,13 @@ def test_bad_item(row: tuple, reason: str, named: str, mend: str) -> None:
     assert dropped == {reason: 1}
 
 
-@pytest.mark.parametrize(("row", "reason", "named", "mend"), BAD_LOG)
-def test_bad_interaction(row: tuple, reason: str, named: str, mend: str) -> None:
+@pytest.mark.parametrize(("row", "reason", "named", "fix"), BAD_LOG)
+def test_bad_interaction(row: tuple, reason: str, named: str, fix: str) -> None:
     bad = pl.concat([GOOD_LOG, log(row)])
     with pytest.raises(ValueError, match=r"clicks\.csv") as error:
         cleaned(GOOD_ITEMS, bad)
     assert named in str(error.value)
-    assert mend in str(error.value)
+    assert fix in str(error.value)
     assert "prepare.on_bad=drop" in str(error.value)
     _, x, dropped = cleaned(GOOD_ITEMS, bad, "drop")
     assert x.equals(GOOD_LOG)

@@ -43,7 +43,7 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
     assert digest(a) != digest(other)
 
 
-def test_tables_and_pictures_fit_together(tmp_path: Path) -> None:
+def test_tables_and_images_fit_together(tmp_path: Path) -> None:
     seen: dict[str, tuple[int, int]] = {}
     raw = make_demo(
         tmp_path, progress=lambda step, done, total: seen.update({step: (done, total)}), **SMALL
@@ -90,7 +90,7 @@ def test_bad_settings(tmp_path: Path, options: dict[str, int], said: str) -> Non
 
 
 def pixels(category: str, colour: str, pattern: str, silhouette: str) -> np.ndarray:
-    """One product's picture, alike in everything that is not asked for."""
+    """One product's image, alike in everything that is not asked for."""
     product = make_products(20, seed=1)[0]
     traits = {"colour": colour, "pattern": pattern, "silhouette": silhouette}
     changed = replace(product, category=category, title="", description="", **traits)

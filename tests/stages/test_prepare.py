@@ -18,7 +18,7 @@ from genrec.recipe import content_paths, load
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[str, Counter[str]]]:
-    """A server of one picture, and what was asked of it."""
+    """A server of one image, and what was asked of it."""
     Image.new("RGB", (8, 8), "navy").save(tmp_path / "one.png")
     body, asked = (tmp_path / "one.png").read_bytes(), Counter[str]()
 
@@ -41,7 +41,7 @@ def served(tmp_path: Path) -> Iterator[tuple[str, Counter[str]]]:
 
 @pytest.fixture
 def path(tmp_path: Path, served: tuple[str, Counter[str]]) -> Path:
-    """Three users of items 0 to 3; item 4 has no interactions and item 3's picture is gone."""
+    """Three users of items 0 to 3; item 4 has no interactions and item 3's image is gone."""
     base, _ = served
     names = ["0.png", "1.png", "2.png", "gone.png", "4.png"]
     rows = [f"{n},Thing {n},{base}/{name}" for n, name in enumerate(names)]
@@ -61,7 +61,7 @@ def path(tmp_path: Path, served: tuple[str, Counter[str]]) -> Path:
     return recipe
 
 
-def test_pictures_of_the_items_that_are_left_are_fetched_once(
+def test_images_of_the_items_that_are_left_are_fetched_once(
     path: Path, served: tuple[str, Counter[str]]
 ) -> None:
     base, asked = served
@@ -87,7 +87,7 @@ def test_private_addresses_are_refused_by_default(
     path: Path, served: tuple[str, Counter[str]]
 ) -> None:
     pipeline = Pipeline.load(path, "runtime.downloads.allow_private=false")
-    with pytest.raises(ValueError, match=r"not one of 4 pictures .*refused_address.*allow_private"):
+    with pytest.raises(ValueError, match=r"not one of 4 images .*refused_address.*allow_private"):
         pipeline.run(to="prepare")
     assert not served[1]
 

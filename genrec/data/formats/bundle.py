@@ -37,7 +37,7 @@ class Bundle:
 
     Attributes:
         name: the files' name.
-        items: schema `ITEMS`; pictures do not travel.
+        items: schema `ITEMS`; images do not travel.
         users: schema `USERS`.
         train: schema `SPLIT`; likewise `valid` and `test`.
         interactions: schema `INTERACTIONS`; None where a format has none.

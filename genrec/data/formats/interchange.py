@@ -53,7 +53,7 @@ def read_interchange(
             missing values stay null, and every further key becomes a String column.
         index: `*.index.json`: {item: ["<a_1>", "<b_2>", ...]}, published SIDs.
         images: a folder with `<item>.jpg|jpeg|png|webp`.
-        check_images: decode every picture once (see `verify_images`).
+        check_images: decode every image once (see `verify_images`).
         on_bad: raise on bad rows, or drop and count them. A misshapen file or index always raises.
         progress: told "check images".
 
@@ -131,7 +131,7 @@ def _read_object(path: Path, *, what: str) -> _Object:
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{path}: invalid JSON at line {error.lineno}, column {error.colno}: {error.msg}; "
-            f"expected {what}. Mend or download the file again."
+            f"expected {what}. Fix or download the file again."
         ) from error
     if not isinstance(value, _Object):
         raise ValueError(f"{path}: found a JSON {type(value).__name__}, expected {what}.")

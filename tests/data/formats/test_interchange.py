@@ -193,7 +193,7 @@ def test_images_by_item_id(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     Image.new("RGB", (4, 4)).save(folder / "1.png")
-    (folder / "2.png").write_bytes(b"not a picture")
+    (folder / "2.png").write_bytes(b"not an image")
     with pytest.raises(ValueError, match="the image of item '2' cannot be used"):
         read(tmp_path, images=folder)
     raw = read(tmp_path, images=folder, on_bad="drop")

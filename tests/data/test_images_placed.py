@@ -1,4 +1,4 @@
-"""Pictures by path stay within their folder; URLs are told apart, and fetched only when asked."""
+"""Images by path stay within their folder; URLs are told apart, and fetched only when asked."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from genrec.data.pictures import place_images
+from genrec.data.images import place_images
 from genrec.data.source import BadRows
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """`pictures/a.png` and `pictures/sub/b.png`, beside a picture that is nobody's business."""
+    """`images/a.png` and `images/sub/b.png`, beside an image that is nobody's business."""
     inner = tmp_path / "pictures" / "sub"
     inner.mkdir(parents=True)
     for path in (inner.parent / "a.png", inner / "b.png", tmp_path / "secret.png"):
@@ -57,7 +57,7 @@ def test_absolute_paths_are_refused_outside_only(folder: Path) -> None:
             place([way], folder)
 
 
-def test_a_broken_or_missing_picture(folder: Path) -> None:
+def test_a_broken_or_missing_image(folder: Path) -> None:
     (folder / "text.png").write_text("hello")
     for name, said in (("text.png", "not an image"), ("gone.png", "no such file")):
         with pytest.raises(ValueError, match=said):
