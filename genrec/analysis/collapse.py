@@ -1,8 +1,8 @@
 """Positional collapse: have an item's views been pulled onto one spot? The measures are ours.
 
-The AnchorRec paper (arXiv 2603.12726) shows pictures; how it counts overlap is not known. Three numbers
+The AnchorRec paper (arXiv 2603.12726) shows images; how it counts overlap is not known. Three numbers
 stand in: what is left of each view's neighbourhoods, how far an item's views lie from one another, and
-how much the views' neighbour lists agree, each beside what chance or the raw views give.
+how much the views' neighbour lists agree, each with what chance or the raw views give.
 """
 
 from __future__ import annotations

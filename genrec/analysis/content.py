@@ -1,4 +1,4 @@
-"""What quantisation keeps of the embeddings (SID content degradation), as a whole and view by view.
+"""What quantization keeps of the embeddings (SID content degradation), as a whole and view by view.
 
 Two numbers: the cosine of each vector with its reconstruction, and how many of its nearest items stay
 its nearest items. The measures are the ones that the paper's review asks for; their form is ours.
@@ -32,7 +32,7 @@ def content_kept(
     """Compares embeddings with their reconstructions, whole and by view.
 
     Args:
-        embeddings: float [N, D], before quantisation.
+        embeddings: float [N, D], before quantization.
         reconstructed: float [N, D], what each item's SID stands for.
         views: width of each view, in the order in which they make up D.
         k: neighbours that are compared, fewer where there are fewer items.

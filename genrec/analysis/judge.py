@@ -1,7 +1,7 @@
-"""Asks a vision-language model how well texts go with pictures, through the row cache.
+"""Asks a vision-language model how well texts go with images, through the row cache.
 
-Two ways: the odds that it answers yes to "does this text describe this picture", or how much likelier
-it finds the text as the caption of this picture than of others. Both measures are our choice.
+Two ways: the odds that it answers yes to "does this text describe this image", or how much likelier
+it finds the text as the caption of this image than of others. Both measures are our choice.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Asker:
         engine: what is asked.
         method: `question` or `likelihood`.
         template: with the placeholders of the method, see `PLACEHOLDERS`.
-        longest_side: pictures are made no larger, in pixels.
+        longest_side: images are made no larger, in pixels.
         cache: finished scores; failures are not kept.
     """
 
@@ -48,7 +48,7 @@ class Asker:
     def scores(
         self, pairs: Sequence[Pair], *, step: str = "judge", progress: Progress = silent
     ) -> list[Score]:
-        """Returns log p(yes) / p(no), or log p(text | picture), of each text and picture.
+        """Returns log p(yes) / p(no), or log p(text | image), of each text and image.
 
         Raises:
             EngineError: the engine cannot go on.
@@ -109,16 +109,16 @@ def judge(
     step: str = "judge",
     progress: Progress = silent,
 ) -> tuple[list[Score], list[Score]]:
-    """Scores each text with its own picture, and with that of another item.
+    """Scores each text with its own image, and with that of another item.
 
-    For a likelihood, the mean over yet other pictures is taken off both, the same one: how likely a
-    text is anyway says nothing about a picture.
+    For a likelihood, the mean over yet other images is taken off both, the same one: how likely a
+    text is anyway says nothing about an image.
 
     Args:
         texts: n texts, one per item, at least two.
-        pictures: the items' own pictures.
+        pictures: the items' own images.
         asker: the judge.
-        others: the pictures that make up the mean, fewer where there are fewer items.
+        others: the images that make up the mean, fewer where there are fewer items.
         seed: of the shuffling.
         step: the name that `progress` is told.
         progress: counts distinct pairs.

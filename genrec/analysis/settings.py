@@ -12,10 +12,10 @@ from genrec.settings import Section
 
 
 class JudgeSettings(Section):
-    """A vision-language model that says how well a text goes with a picture.
+    """A vision-language model that says how well a text goes with an image.
 
-    `question` asks it whether the text describes the picture. `likelihood` asks nothing: how much
-    likelier it finds the text as this picture's caption than as that of other pictures; for small
+    `question` asks it whether the text describes the image. `likelihood` asks nothing: how much
+    likelier it finds the text as this image's caption than as that of other images; for small
     captioners, which cannot answer questions about a text.
     """
 
@@ -27,8 +27,8 @@ class JudgeSettings(Section):
         description="null: judge/describes for a question, caption/product for a likelihood; its "
         "content is what counts",
     )
-    others: int = Field(4, ge=1, description="likelihood: other pictures that each is held against")
-    longest_side: int = Field(768, ge=16, description="pictures are made no larger, pixels")
+    others: int = Field(4, ge=1, description="likelihood: other images that each is held against")
+    longest_side: int = Field(768, ge=16, description="images are made no larger, pixels")
 
     @model_validator(mode="after")
     def _measurable(self) -> JudgeSettings:

@@ -1,4 +1,4 @@
-"""Which side to normalise: three rules beside each other.
+"""Which side to normalise: three rules, compared.
 
 Only validation is sure. The Delta-CV rule is the paper's (arXiv 2602.09229 v1; two encoders, weak
 evidence); of the Fisher-information rule of v2 and v3 one sentence was found, so what stands here is

@@ -55,8 +55,9 @@ class BeamEngine:
             head: `full` scores over the whole vocabulary. `sid` computes the output matrix' rows of
                 a level's codes only: cheaper, but a score is then the log-probability of the SID
                 given that one follows, and lists may differ.
-            memory_budget: bytes that a search may take beside the weights and `prompt_budget`; users
-                beyond it wait for their turn. None: a fixed part of what the device has.
+            memory_budget: bytes that a search may take in addition to the weights and
+                `prompt_budget`; users beyond it wait for their turn. None: a fixed part of what the
+                device has.
             prompt_budget: bytes that prompts of `keys` may take.
 
         Raises:

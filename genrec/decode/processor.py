@@ -207,7 +207,7 @@ class _Catalogue:
         self._on_device: TrieOnDevice | None = None
 
     def on(self, device: torch.device) -> TrieOnDevice:
-        """Returns the trie there, and puts `tokens` and `codes` beside it."""
+        """Returns the trie there, and puts `tokens` and `codes` there too."""
         if self._on_device is None or self._on_device.device != device:
             self._on_device = TrieOnDevice(self.trie, device=device, packed=False)
             self.tokens = [torch.from_numpy(tokens).to(device) for tokens in self._tokens]

@@ -52,7 +52,7 @@ class Children(NamedTuple):
 
 
 class TrieOnDevice:
-    """The arrays of a `SIDTrie` as tensors beside the model, 8 bytes per node."""
+    """The arrays of a `SIDTrie` as tensors where the model is, 8 bytes per node."""
 
     def __init__(self, trie: SIDTrie, *, device: torch.device | str, packed: bool = True) -> None:
         """Lays the trie out.

@@ -2,7 +2,7 @@
 
 Each level is one `LLM.generate` of one-token requests, one per live beam; prefix caching keeps the
 prompts, and `SIDProcessor` inside vLLM makes the log-probabilities exact. `genrec.decode.BeamEngine`
-returns the same lists; vLLM pays where models are large, quantised or spread over devices.
+returns the same lists; vLLM pays where models are large, quantized or spread over devices.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class HFEngine:
         """Yields (index, reply), batch by batch; see `Engine.generate`.
 
         Raises:
-            EngineError: the model sees no pictures and a request has one.
+            EngineError: the model sees no images and a request has one.
         """
 
         def write(rows: Sequence[int], inputs: Any) -> list[Reply]:
@@ -137,7 +137,7 @@ class HFEngine:
         work: Work[T],
         alike: bool,
     ) -> Iterator[tuple[int, T | Reply]]:
-        """Answers one batch; its requests differ in words, pictures and seeds only.
+        """Answers one batch; its requests differ in words, images and seeds only.
 
         With `alike` its prompts are of one length too, so that none is padded.
         """
@@ -191,7 +191,7 @@ class _Loaded:
         self._compiler: Any = None
 
     def encode(self, chats: list[list[dict[str, Any]]], options: Mapping[str, Any]) -> Any:
-        """Renders and tokenises conversations: input_ids [B, T], left-padded, and the pictures."""
+        """Renders and tokenises conversations: input_ids [B, T], left-padded, and the images."""
         settings: dict[str, Any] = {"padding": True, "return_tensors": "pt"}
         if self.sees:
             settings = {"processor_kwargs": settings | {"padding_side": "left"}}
@@ -292,7 +292,7 @@ def _batches(requests: Sequence[Request], size: int) -> Iterable[list[int]]:
 def _open(
     requests: Sequence[Request], rows: Sequence[int]
 ) -> tuple[dict[int, Pictures], list[tuple[int, Reply]]]:
-    """Returns the pictures of each row, and the rows that have one which no model may see."""
+    """Returns the images of each row, and the rows that have one which no model may see."""
     opened: dict[int, Pictures] = {}
     failed = []
     for row in rows:
@@ -308,7 +308,7 @@ def _chat(request: Request, pictures: Pictures, sees: bool) -> list[dict[str, An
     """Returns a conversation as transformers' chat templates read it."""
     if not sees:
         if pictures:
-            raise EngineError("this model sees no pictures; expected a vision-language model")
+            raise EngineError("this model sees no images; expected a vision-language model")
         return [{"role": m.role, "content": m.text} for m in request.messages]
     left, chat = iter(pictures), []
     for message in request.messages:

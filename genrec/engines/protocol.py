@@ -25,12 +25,12 @@ class EngineError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation; a picture stands before the text.
+    """One turn of a conversation; an image stands before the text.
 
     Attributes:
         role: who speaks.
         text: what is said.
-        image: a picture file; each engine verifies and resizes it, see `data.images`.
+        image: an image file; each engine verifies and resizes it, see `data.images`.
     """
 
     role: Role
@@ -48,7 +48,7 @@ class Request:
         max_tokens: the longest reply, in tokens of the model.
         temperature: 0 is greedy.
         seed: of the sampling; means nothing at temperature 0.
-        longest_side: pictures are made no larger than this, in pixels.
+        longest_side: images are made no larger than this, in pixels.
     """
 
     messages: tuple[Message, ...]
@@ -60,7 +60,7 @@ class Request:
 
     @property
     def images(self) -> tuple[Path, ...]:
-        """The pictures of all messages, in order."""
+        """The images of all messages, in order."""
         return tuple(m.image for m in self.messages if m.image is not None)
 
 
@@ -72,7 +72,7 @@ class Reply:
         text: the model's words; empty at an error.
         finish: "stop" when the model ended by itself, "length" when cut at `max_tokens`, "error".
         error: what went wrong; set exactly when `finish` is "error".
-        permanent: asking again with the same request cannot help (a picture that is none).
+        permanent: asking again with the same request cannot help (an image that is none).
     """
 
     text: str

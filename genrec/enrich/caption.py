@@ -1,7 +1,7 @@
-"""Pictures to captions (CMSA, first pathway): a VLM says what is to be seen, and only that.
+"""Images to captions (CMSA, first pathway): a VLM says what is to be seen, and only that.
 
 The paper names the pathway, not the model or the prompt; ours is `prompts/caption/product.yaml`. The
-title is not given, so that a caption tells what the picture shows and the text may not.
+title is not given, so that a caption tells what the image shows and the text may not.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ def caption_request(
     seed: int = 0,
     longest_side: int = 768,
 ) -> Request:
-    """Returns the request for one picture's caption.
+    """Returns the request for one image's caption.
 
     Args:
-        image: the item's main picture.
+        image: the item's main image.
         template: the words; the shipped ones by default.
         max_tokens: the longest reply.
         temperature: 0 is greedy.
         seed: of the sampling.
-        longest_side: the picture is made no larger, in pixels.
+        longest_side: the image is made no larger, in pixels.
     """
     chat = template or prompts.load_chat(TEMPLATE, placeholders=())
     messages = (Message("system", chat.system), Message("user", chat.user, image))
@@ -80,22 +80,22 @@ def caption_items(
     retries: int = 2,
     progress: Progress = silent,
 ) -> pl.DataFrame:
-    """Captions the picture of every item that has one; goes on where it was interrupted.
+    """Captions the image of every item that has one; goes on where it was interrupted.
 
     Args:
-        images: one per item; None where it has no picture.
+        images: one per item; None where it has no image.
         engine: of a vision-language model.
         cache: finished rows, see `annotate`.
         template: the words; the shipped ones by default.
         max_tokens: the longest reply.
         temperature: 0 is greedy.
         seed: of the sampling.
-        longest_side: pictures are made no larger, in pixels.
+        longest_side: images are made no larger, in pixels.
         retries: further attempts where a reply cannot be used.
-        progress: told "captions", in distinct pictures.
+        progress: told "captions", in distinct images.
 
     Returns:
-        A table of schema `CAPTIONS`. An item without a picture has neither caption nor error.
+        A table of schema `CAPTIONS`. An item without an image has neither caption nor error.
 
     Raises:
         EngineError: see `annotate`.

@@ -32,21 +32,21 @@ _BINS = (12, 4, 4)  # hue, saturation, value
 def describe_images(
     paths: Sequence[Path | None], *, components: int = 64, progress: Progress = silent
 ) -> Floats:
-    """Describes pictures by colour and shape.
+    """Describes images by color and shape.
 
     Each half, the square root of an HSV histogram (distances are then Hellinger's) and the HOG
     (Dalal and Triggs, CVPR 2005), has length 1 before PCA.
 
     Args:
-        paths: one per item; None where it has no picture.
-        components: d, at most the number of pictures.
+        paths: one per item; None where it has no image.
+        components: d, at most the number of images.
         progress: told "describe images".
 
     Returns:
-        float32 [N, d]; rows without a picture are zero.
+        float32 [N, d]; rows without an image are zero.
 
     Raises:
-        ValueError: a picture cannot be read, or there are none.
+        ValueError: an image cannot be read, or there are none.
     """
     rows = [row for row, path in enumerate(paths) if path is not None]
     if not rows:
@@ -70,7 +70,7 @@ def _describe(picture: Image.Image) -> NDArray[np.float64]:
     # Pillow's HSV is in [0, 255]; edges up to 256 keep the bins equally wide.
     pixels = np.asarray(small.convert("HSV")).reshape(-1, 3)
     counts, _ = np.histogramdd(pixels, bins=_BINS, range=[(0, 256)] * 3)
-    colour = np.sqrt(counts.ravel() / counts.sum())
+    color = np.sqrt(counts.ravel() / counts.sum())
     shape = hog(
         np.asarray(small),
         orientations=9,
@@ -79,7 +79,7 @@ def _describe(picture: Image.Image) -> NDArray[np.float64]:
         channel_axis=-1,
     )
     length = np.linalg.norm(shape)
-    return np.concatenate([colour, shape / length if length > 0 else shape])
+    return np.concatenate([color, shape / length if length > 0 else shape])
 
 
 def encode_images(
@@ -91,25 +91,25 @@ def encode_images(
     cache: MutableMapping[str, bytes],
     progress: Progress = silent,
 ) -> Floats:
-    """Encodes pictures with a vision model; goes on where it was interrupted.
+    """Encodes images with a vision model; goes on where it was interrupted.
 
     The vector is `get_image_features` where the model has that (CLIP-like), else its pooled output,
     else the mean of its last hidden states.
 
     Args:
-        paths: one per item; None where it has no picture.
+        paths: one per item; None where it has no image.
         model: hub id, folder, or `package:<import name>`; see `find_weights`.
         batch_size: B. Part of the cache key, since another B changes the last bits.
         device: where the model runs.
-        cache: finished rows, see `cached_rows`; the key holds the picture's content, not its path.
-        progress: told "encode images", in distinct pictures.
+        cache: finished rows, see `cached_rows`; the key holds the image's content, not its path.
+        progress: told "encode images", in distinct images.
 
     Returns:
-        float32 [N, D]; rows without a picture are zero.
+        float32 [N, D]; rows without an image are zero.
 
     Raises:
         FileNotFoundError: there is no such model.
-        ValueError: a picture cannot be read, or there are none.
+        ValueError: an image cannot be read, or there are none.
     """
     identity = weights_identity(model)
     keys = [
@@ -148,7 +148,7 @@ class _Encoder:
 
 
 def _pooled(output: object) -> Floats:
-    """Takes the one vector per picture out of what a model returned."""
+    """Takes the one vector per image out of what a model returned."""
     if not isinstance(output, torch.Tensor):
         pooled = getattr(output, "pooler_output", None)
         # Convolutional models pool to [B, D, 1, 1] and have hidden states [B, D, H, W].
@@ -161,7 +161,7 @@ def _pooled(output: object) -> Floats:
 
 
 def image_bytes(path: Path, row: int) -> bytes:
-    """Returns a picture's file, what cache keys know it by; names the item where it cannot."""
+    """Returns an image's file, what cache keys know it by; names the item where it cannot."""
     try:
         return path.read_bytes()
     except OSError as error:

@@ -150,7 +150,7 @@ def interest_request(
     Args:
         title: of the item.
         description: of the item; may be empty.
-        caption: of its picture, or None.
+        caption: of its image, or None.
         template: the words; the shipped ones by default.
         reader: holds the schema; with the default limits where None.
         max_tokens: the longest reply.

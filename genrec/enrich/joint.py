@@ -45,21 +45,21 @@ def encode_joint(
     """Encodes items by words and image; goes on where it was interrupted.
 
     Items are computed in batches of exactly `batch_size` whose texts have equally many tokens and
-    whose pictures have one size, so nothing is padded and a row does not depend on its neighbours.
+    whose images have one size, so nothing is padded and a row does not depend on its neighbours.
 
     Args:
         texts: one per item; empty where it has none.
-        paths: one per item; None where it has no picture. An item with neither gets zeros.
+        paths: one per item; None where it has no image. An item with neither gets zeros.
         model: what sentence-transformers loads: hub id, folder; see `find_weights`.
         mode: `fused` gives text and image to the model as one input, `mean` averages the normalised
             vectors of each; `auto` fuses where the model says that it can.
         instruction: the model's prompt; None is its own default.
-        image_size: pictures are fitted into a white square of so many pixels a side.
+        image_size: images are fitted into a white square of so many pixels a side.
         max_tokens: a text is cut there; None leaves that to the model.
         batch_size: B. Part of the cache key, since another B changes the last bits.
         trust_remote_code: lets the model run Python code that it brings.
         device: where the model runs.
-        cache: finished rows, see `cached_rows`; the key holds the picture's content, not its path.
+        cache: finished rows, see `cached_rows`; the key holds the image's content, not its path.
         progress: told "encode items", in distinct items.
 
     Returns:
@@ -67,7 +67,7 @@ def encode_joint(
 
     Raises:
         FileNotFoundError: there is no such model.
-        ValueError: texts and paths differ in number, a picture cannot be read, there is nothing to
+        ValueError: texts and paths differ in number, an image cannot be read, there is nothing to
             encode, or the model does not read what there is.
     """
     if len(texts) != len(paths):
@@ -103,7 +103,7 @@ def load_joint_encoder(
     trust_remote_code: bool = False,
     device: str = "cpu",
 ) -> Callable[[Sequence[str]], Floats]:
-    """Loads a model once, to encode words of requests as `encode_joint` encodes items without picture.
+    """Loads a model once, to encode words of requests as `encode_joint` encodes items without image.
 
     Args:
         model: and the others: as in `encode_joint`.
@@ -124,7 +124,7 @@ def load_joint_encoder(
 
 
 class _Encoder:
-    """A loaded model: texts and pictures, all of one kind in a batch, to vectors of length 1."""
+    """A loaded model: texts and images, all of one kind in a batch, to vectors of length 1."""
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class _Encoder:
 
     def __call__(self, texts: Sequence[str], pictures: Sequence[Image.Image | None]) -> Floats:
         """Returns float32 [B, D]."""
-        # As dicts, never as bare strings: those the library would open if they look like a picture's
+        # As dicts, never as bare strings: those the library would open if they look like an image's
         # address, and a title is only a title.
         text_inputs = [{"text": text} for text in texts if text]
         views = [{"image": picture} for picture in pictures if picture is not None]

@@ -21,11 +21,11 @@ class Annotate(Section):
 
 
 class Caption(Annotate):
-    """Pictures to captions, by a vision-language model."""
+    """Images to captions, by a vision-language model."""
 
     prompt: str = Field("caption/product", exclude=True, description="its content is what counts")
     max_tokens: int = Field(96, ge=1)
-    longest_side: int = Field(768, ge=16, description="pictures are made no larger, pixels")
+    longest_side: int = Field(768, ge=16, description="images are made no larger, pixels")
 
 
 class Mine(Annotate):
@@ -138,7 +138,7 @@ class Late(Section):
 
 
 class JointText(TextFields):
-    """The words that the joint model reads beside the image."""
+    """The text fields that the joint model reads in addition to the image."""
 
     max_tokens: int | None = Field(
         None, ge=8, description="texts are cut there; null: where the model does"
@@ -171,7 +171,7 @@ class Joint(Section):
     mode: Literal["auto", "fused", "mean"] = "auto"
     instruction: str | None = Field(None, description="the model's prompt; null: its own default")
     image_size: int = Field(
-        448, ge=16, description="pixels; pictures are fitted into a white square of this side"
+        448, ge=16, description="pixels; images are fitted into a white square of this side"
     )
     batch_size: int = Field(8, ge=1)
     trust_remote_code: bool = Field(False, description="run Python code that the model brings")

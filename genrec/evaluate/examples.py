@@ -1,4 +1,4 @@
-"""Users to look at: their histories and lists as cards with titles and small pictures."""
+"""Users to look at: their histories and lists as cards with titles and small images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Card:
 
     Attributes:
         title: plain text, from the catalogue.
-        picture: a `data:` URI; None where the item has no picture.
+        picture: a `data:` URI; None where the item has no image.
         place: place in the list, or None in a history.
         hit: whether it is the held-out item.
     """
@@ -156,9 +156,9 @@ class _Pictures:
 
 
 def thumbnail(path: str | Path) -> str | None:
-    """Returns a picture as a `data:` URI of at most 96 pixels, or None where it cannot be read.
+    """Returns an image as a `data:` URI of at most 96 pixels, or None where it cannot be read.
 
-    A picture that went missing since `prepare` is no reason to lose a report: it warns instead.
+    An image that went missing since `prepare` is no reason to lose a report: it warns instead.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:

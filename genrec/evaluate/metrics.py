@@ -1,8 +1,8 @@
 """Metrics of recommendations tables: full catalogue, one target per user, with intervals.
 
 Rows of one user that share a rank are a tie, and every order within a tie is equally likely: a
-metric is its expectation over these orders, so a SID shared by several items is scored as one
-(design decision 3). A user without any row counts as 0.
+metric is its expectation over these orders, so a SID shared by several items is scored as one. A user
+without any row counts as 0.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Summary:
 
     @classmethod
     def of(cls, metrics: Mapping[str, Any]) -> Summary:
-        """Reads what `evaluate` returned; rows of other splits may stand beside it.
+        """Reads what `evaluate` returned; rows of other splits are left out.
 
         Raises:
             ValueError: it has no row of its split.

@@ -1,7 +1,7 @@
-"""Adapters: LoRA, DoRA or rsLoRA on the linear layers, and the rows of the SID tokens beside them.
+"""Adapters: LoRA, DoRA or rsLoRA on the linear layers, and the rows of the SID tokens with them.
 
 SID tokens are new vocabulary, which plain LoRA never trains; PEFT's trainable token rows train those
-rows and no other (design decision 4). So an adapter is small, and merging it gives a whole model.
+rows and no other. So an adapter is small, and merging it gives a whole model.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ class BalanceWatch(TrainerCallback):
 
 
 def message(finding: Mapping[str, Any]) -> str:
-    """Returns a finding in words, with the mend."""
+    """Returns a finding as a sentence, with what to change."""
     task, share, loss = finding["task"], finding["share"], finding["loss"]
     starved = finding["state"] == "starved"
     return (

@@ -1,7 +1,7 @@
 """Examples to token ids and labels.
 
 Texts are encoded with special tokens split, SIDs are inserted by id: a title that contains `<a_12>`
-stays a title (design decision 5). A text completion ends with EOS; a SID completion does not, for a
+stays a title. A text completion ends with EOS; a SID completion does not, for a
 SID has a fixed length, so that decoding never needs EOS and a streamed history may go on.
 """
 

@@ -185,13 +185,8 @@ def questions(name: str, corpus: Corpus, *, style: Style, max_text: int = 300) -
     return list(_examples(task, corpus, Options(max_text=max_text), [variant], seed=0))
 
 
-def digests(tasks: Sequence[str]) -> dict[str, str]:
-    """Returns the digest of each task's template, what a fingerprint of compose needs."""
-    return {name: _task(name).template.digest for name in tasks}
-
-
 def render(example: Example) -> list[tuple[str, bool]]:
-    """Returns the example as (text, is_target) parts: what `genrec show` prints in colour."""
+    """Returns the example as (text, is_target) parts: what `genrec show` prints in color."""
     return [
         (format_sid(part.sid) if part.sid is not None else part.text or "", is_target)
         for parts, is_target in ((example.prompt, False), (example.completion, True))

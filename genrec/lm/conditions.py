@@ -31,7 +31,7 @@ _ABSENT = "not set"
 def conditions(
     device: torch.device, *, processes: int, precision: str, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns what a step's result depends on beside weights and data, JSON values by name.
+    """Returns what a step's result depends on in addition to weights and data, JSON values by name.
 
     Args:
         device: of this process.

@@ -1,4 +1,4 @@
-"""What a model's SID tokens stand for: the file of its items' SIDs that lies beside its weights.
+"""What a model's SID tokens stand for: the file of its items' SIDs that lies next to its weights.
 
 `<a_12>` means to a model the items that had it in training. Under other SIDs the same token means other
 items, so a model may be trained further only under the SIDs that it knows.

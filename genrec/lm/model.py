@@ -145,7 +145,7 @@ def load_pretrained(
         use_dora: as there.
         use_rslora: as there.
         dtype: of the base's weights; keep fp32 for `full`.
-        device: where a quantised base is made; `auto` is the GPU if there is one.
+        device: where a quantized base is made; `auto` is the GPU if there is one.
         seed: of LoRA's matrices and the new rows.
         sid_init: as in `build_scratch`.
         sids: what the tokens mean here, item id to codes. The rows of SID tokens that the model has
@@ -207,7 +207,7 @@ def save_merged(
 
     Args:
         model: trained; an adapted one is merged in place, so do not use it afterwards.
-        tokenizer: saved beside it.
+        tokenizer: saved next to it.
         path: the folder to write.
 
     Returns:
@@ -290,7 +290,7 @@ def _base(
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
         for module in model.modules():
             # bitsandbytes repacks weights at the first CPU inference, rounds their scales to bf16
-            # and then dequantises them wrongly: training after a validation would go astray.
+            # and then dequantizes them wrongly: training after a validation would go astray.
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = False
     return model, tokenizer

@@ -14,7 +14,7 @@ from typing import Any, Literal
 Tune = Literal["full", "lora", "qlora"]
 Sharding = Literal["none", "zero2", "zero3"]
 
-_NF4 = 0.5 + 0.127 / 8  # bytes: 4 bits, and 0.127 for doubly quantised scales (QLoRA, section 3)
+_NF4 = 0.5 + 0.127 / 8  # bytes: 4 bits, and 0.127 for doubly quantized scales (QLoRA, section 3)
 _LOGITS = 2**27  # targets x vocabulary held at once, `lm.loss.MAX_LOGITS`
 # What a layer keeps for the backward pass, bytes per token, as multiples of (hidden, intermediate,
 # heads x head_dim, kv_heads x head_dim, heads, kv_heads).

@@ -291,7 +291,7 @@ def titles_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     probe=Probe("find", "caption"),
 )
 def caption_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
-    """What an item's picture shows to its SID."""
+    """What an item's image shows to its SID."""
     for item, caption in _captions(corpus, options):
         yield [{"caption": _text(caption), "target": _sids(corpus, [item])}]
 
@@ -303,7 +303,7 @@ def caption_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     needs="captions",
 )
 def caption_to_title(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
-    """What an item's picture shows to its title."""
+    """What an item's image shows to its title."""
     titles = _titles(corpus, options)
     for item, caption in _captions(corpus, options):
         yield [{"caption": _text(caption), "target": _text(titles[item])}]
@@ -317,7 +317,7 @@ def caption_to_title(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     probe=Probe("write", "caption"),
 )
 def sid_to_caption(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
-    """An item's SID to what its picture shows."""
+    """An item's SID to what its image shows."""
     for item, caption in _captions(corpus, options):
         yield [{"sid": _sids(corpus, [item]), "target": _text(caption)}]
 

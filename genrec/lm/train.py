@@ -34,7 +34,7 @@ from genrec.lm.trainer import SidTrainer, Validate
 from genrec.progress import Progress, quiet, silent
 
 LOG_FILE = "log.jsonl"
-# The arguments of `train` that decide what it learns, beside the model and the data.
+# The arguments of `train` that decide what it learns, apart from the model and the data.
 _DECIDES = (
     *("epochs", "max_steps", "tokens_per_batch", "packing", "lr", "weight_decay", "optimizer"),
     *("warmup", "scheduler", "label_smoothing", "max_grad_norm", "ema", "eval_every", "patience"),
@@ -104,7 +104,7 @@ def train(
         ema: decay of the averaged weights, such as 0.999; 0 is off.
         eval_every: steps between validations.
         patience: validations without a gain before stopping.
-        save_every: steps between checkpoints, beside those after each validation.
+        save_every: steps between checkpoints, in addition to those after each validation.
         log_every: steps between log lines.
         gradient_checkpointing: layers keep their input alone and are computed again for the backward
             pass: a fraction of the memory for a third more work.

@@ -26,7 +26,7 @@ class Context:
     """What a stage function gets.
 
     Attributes:
-        recipe: the whole recipe; what a stage reads of it beside its section must be in its
+        recipe: the whole recipe; what a stage reads of it in addition to its section must be in its
             fingerprint (`Stage.uses`) or in that of an artifact that it reads.
         section: the stage's own section.
         inputs: the artifacts that it reads, by node, checked.

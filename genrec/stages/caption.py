@@ -1,4 +1,4 @@
-"""Pictures to captions."""
+"""Images to captions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from genrec.stages import Context
 
 
 def run(context: Context) -> None:
-    """Pictures to captions, through the row cache."""
+    """Images to captions, through the row cache."""
     section, prepared = context.section, context.inputs["prepare"]
     images = prepared.load("items.parquet")["image"].to_list()
     paths = [None if image is None else prepared.path / image for image in images]

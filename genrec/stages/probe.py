@@ -60,7 +60,7 @@ class _Probe:
         self.tasks = context.recipe.compose.active(context.inputs)
 
     def content(self) -> Found:
-        """Returns what quantisation keeps of the embeddings, view by view."""
+        """Returns what quantization keeps of the embeddings, view by view."""
         if "embed" not in self.context.inputs:
             return _absent("the SIDs were published, not made from embeddings")
         quantize, embed = self.context.inputs["quantize"], self.context.inputs["embed"]
@@ -146,7 +146,7 @@ class _Probe:
         return {"items": len(with_text), "right": right, "shuffled": chance}
 
     def judge(self) -> Found:
-        """Has a VLM say how well texts go with their pictures, the true ones and the written."""
+        """Has a VLM say how well texts go with their images, the true ones and the written."""
         section = self.section.judge
         if section.engine.kind == "none":
             return _absent("no judge: set probe.judge.engine to a vision-language model")
@@ -260,7 +260,7 @@ class _Probe:
         items = [item for item, text in texts.items() if text and images[item] is not None]
         least = 2 if asker.method == "question" else 3
         if len(items) < least:
-            return _absent(f"{len(items)} items with text and picture; needs {least}")
+            return _absent(f"{len(items)} items with text and image; needs {least}")
         right, shuffled = judge(
             [texts[item] for item in items],
             [root / images[item] for item in items],

@@ -116,7 +116,7 @@ def test_a_batch_is_of_one_kind_and_the_longest_come_first(red: Path) -> None:
 
 
 def test_a_text_model_is_shown_no_picture(tiny_lm: Path, red: Path) -> None:
-    with pytest.raises(EngineError, match="sees no pictures"):
+    with pytest.raises(EngineError, match="sees no images"):
         list(HFEngine(str(tiny_lm)).generate([Request((Message("user", "?", red),))]))
 
 

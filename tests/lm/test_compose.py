@@ -9,7 +9,7 @@ import pytest
 
 from genrec import registry
 from genrec.lm import compose as composing
-from genrec.lm.compose import compose, digests, prompt_for, render
+from genrec.lm.compose import compose, prompt_for, render
 from genrec.prompts import STYLES, Variant
 from genrec.schema import Example, Segment, read_examples, write_examples
 
@@ -116,10 +116,6 @@ def test_render_marks_the_targets(corpus):
 def test_neighbouring_texts_become_one_segment(corpus):
     train, _ = made(corpus, {"title_to_sid": {}}, style="compact")
     assert train[4].prompt == (Segment(text="thing number 4 <a_1> blue\n"),)
-
-
-def test_digests_are_the_templates(corpus):
-    assert digests(["title_to_sid"]) == {"title_to_sid": TASKS["title_to_sid"].template.digest}
 
 
 @pytest.mark.parametrize(
