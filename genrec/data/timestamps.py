@@ -85,6 +85,11 @@ def parse(
     if unit not in get_args(Unit):
         raise ValueError(f"timestamp unit: found {unit!r}, expected one of {get_args(Unit)}")
     table = table.with_columns(_read(table["timestamp"])).with_columns(_unit(unit))
+    if table.schema["timestamp"] == pl.Float32 and (table["timestamp"].abs().max() or 0) > 2**24:  # type: ignore[operator]
+        raise ValueError(
+            f"{where}: the times in '{field}' are 32-bit floats, which stand for several moments each "
+            "(about two minutes of epoch seconds). Write them as whole numbers, 64-bit floats or text."
+        )
     shown = ("user_id", "item_id", "timestamp")
     unread = pl.col("timestamp").is_not_null() & (
         pl.col("_unit").is_null() | (pl.col("_time") < 0) & (pl.col("_unit") != "iso")

@@ -191,3 +191,9 @@ def test_mixed_units(other: str) -> None:
     assert "2 in seconds" in str(error.value)
     done = nanoseconds(values, on_bad="drop")
     assert done == ([NANO, NANO + 10**9], {"mixed_timestamp_unit": 1})
+
+
+def test_32_bit_floats_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"log\.csv: the times in 'at' are 32-bit floats"):
+        nanoseconds([float(MOMENT)], dtype=pl.Float32)
+    assert nanoseconds([5.0, 7.0], "s", dtype=pl.Float32)[0] == [5 * 10**9, 7 * 10**9]
