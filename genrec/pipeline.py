@@ -99,7 +99,7 @@ class Pipeline:
 
         Raises:
             FileNotFoundError: there is no such recipe.
-            RecipeError: it cannot be used; the message names each key and the mend.
+            RecipeError: it cannot be used; the message names each key and the fix.
         """
         loaded = recipes.load(path, overrides)
         return cls(loaded, words=[str(path), *overrides], console=console)

@@ -267,7 +267,7 @@ class Recipe(Section):
 
 
 class RecipeError(ValueError):
-    """A recipe that cannot be used; the message names the file, the key and the mend."""
+    """A recipe that cannot be used; the message names the file, the key and the fix."""
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

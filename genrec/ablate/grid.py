@@ -31,7 +31,7 @@ _NOT_HERE = {
 
 
 class GridError(ValueError):
-    """A grid that cannot be used; the message names the file, the key and the mend."""
+    """A grid that cannot be used; the message names the file, the key and the fix."""
 
 
 class _Part(BaseModel):
@@ -81,9 +81,9 @@ class Grid(_Part):
             f"variants.{name}.overrides": v.overrides for name, v in self.variants.items()
         }
         for where, overrides in sections.items():
-            for key, mend in _NOT_HERE.items():
+            for key, fix in _NOT_HERE.items():
                 if key in overrides:
-                    raise ValueError(f"{where}: {key} is the same for every variant: {mend}")
+                    raise ValueError(f"{where}: {key} is the same for every variant: {fix}")
         return self
 
     def overrides(self, variant: str) -> tuple[list[str], list[str]]:

@@ -68,7 +68,7 @@ def problem(
 
     Args:
         status: of HTTP.
-        message: what is wrong, and how to mend it.
+        message: what is wrong, and how to fix it.
         headers: of the answer.
         type: a word for programs; by the status if None.
     """
