@@ -158,9 +158,11 @@ def _annotated(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact
 
 
 def _embed(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact, rows: int) -> None:
-    embeddings = artifact.load()
-    out.print(f"  {embeddings.shape[0]} items x {embeddings.shape[1]} dimensions")
-    _tree(out, artifact.load("views.json"))
+    from genrec.enrich import load_fused
+
+    embeddings, _ = load_fused(artifact.path)
+    out.print(f"  {embeddings.shape[0]} items x {embeddings.shape[1]} dimensions are quantized")
+    _tree(out, artifact.load())
 
 
 def _quantize(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact, rows: int) -> None:
