@@ -15,11 +15,16 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 from PIL import Image
 
 # One thread for each test process, set before anything loads OpenMP: more would take the other worker's
 # core, and the threads of a tiny model wait more than they work. What the tests start inherits it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# No test is timed: a busy machine is no fault of the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 TINY = [
     "prepare.source.items=60",
