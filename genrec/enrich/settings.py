@@ -110,22 +110,11 @@ class BehaviourViewSettings(Section):
     weight: float = Field(1.0, gt=0)
 
 
-class Late(Section):
-    """Late fusion: each view L2-normalised, weighted, concatenated."""
+class EmbedSettings(Section):
+    """What both ways to embed items read."""
 
-    packages: ClassVar[tuple[str, ...]] = ("numpy",)
-    kind: Literal["late"] = "late"
-    text: TextViewSettings | None = TextViewSettings()
-    image: Annotated[
-        NoImages | DescriptorsSettings | VisionModelSettings, Field(discriminator="kind")
-    ] = NoImages()
+    text: TextFields | None
     behaviour: BehaviourViewSettings | None = None
-
-    @model_validator(mode="after")
-    def _some_view(self) -> Late:
-        if self.text is None and self.behaviour is None and self.image.kind == "none":
-            raise ValueError("no view is left; expected at least one of text, image, behaviour")
-        return self
 
     def optional_reads(self) -> dict[str, str | None]:
         """Returns the stages whose words enter the text."""
@@ -137,6 +126,23 @@ class Late(Section):
         return ("prepare", *self.optional_reads())
 
 
+class Late(EmbedSettings):
+    """Late fusion: each view L2-normalised, weighted, concatenated."""
+
+    packages: ClassVar[tuple[str, ...]] = ("numpy",)
+    kind: Literal["late"] = "late"
+    text: TextViewSettings | None = TextViewSettings()
+    image: Annotated[
+        NoImages | DescriptorsSettings | VisionModelSettings, Field(discriminator="kind")
+    ] = NoImages()
+
+    @model_validator(mode="after")
+    def _some_view(self) -> Late:
+        if self.text is None and self.behaviour is None and self.image.kind == "none":
+            raise ValueError("no view is left; expected at least one of text, image, behaviour")
+        return self
+
+
 class JointText(TextFields):
     """The text fields that the joint model reads in addition to the image."""
 
@@ -145,7 +151,7 @@ class JointText(TextFields):
     )
 
 
-class Joint(Section):
+class Joint(EmbedSettings):
     """A multimodal embedding model, by hub name or folder: one vector of words and image together.
 
     `mode: auto` gives both at once to a model that can take them so (GME-Qwen2-VL,
@@ -176,19 +182,9 @@ class Joint(Section):
     batch_size: int = Field(8, ge=1)
     trust_remote_code: bool = Field(False, description="run Python code that the model brings")
     weight: float = Field(1.0, gt=0)
-    behaviour: BehaviourViewSettings | None = None
 
     @model_validator(mode="after")
     def _some_view(self) -> Joint:
         if self.text is None and not self.image:
             raise ValueError("nothing is left to embed; expected text, image: true, or both")
         return self
-
-    def optional_reads(self) -> dict[str, str | None]:
-        """Returns the stages whose words enter the text."""
-        return self.text.optional_reads() if self.text else {}
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The items, and the stages whose words enter the text."""
-        return ("prepare", *self.optional_reads())
