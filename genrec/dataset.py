@@ -256,14 +256,10 @@ class DatasetRetriever:
             sequences = self.dataset.histories(names)
         lists = self._ranked(sequences, k, filter_seen, allowed)
         row, place = np.nonzero(lists.valid)
-        item_ids = self.dataset.items["item_id"]
+        item_ids, owner = self.dataset.items["item_id"], self.dataset.user_ids.dtype
         return pl.DataFrame(
             {
-                "user_id": pl.Series(names, dtype=self.dataset.user_ids.dtype if users else None)[
-                    row
-                ]
-                if names
-                else pl.Series([], dtype=self.dataset.user_ids.dtype),
+                "user_id": pl.Series(names, dtype=None if histories else owner)[row],
                 "item_id": item_ids[lists.items[row, place]],
                 "score": lists.scores[row, place],
                 "rank": lists.ranks[row, place],
