@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -211,9 +212,52 @@ def _stage_command(stage: str) -> Callable[..., Any]:
 
 
 for _stage in STAGES:
-    _verb: Any = _OVERRIDES(_stage_command(_stage.name))
-    _verb = click.option("--force", is_flag=True, help="Build it anew.")(_RECIPE(_verb))
-    cli.command(name=_stage.name)(_verb)
+    if _stage.name != "recommend":  # which has more options
+        _verb: Any = _OVERRIDES(_stage_command(_stage.name))
+        _verb = click.option("--force", is_flag=True, help="Build it anew.")(_RECIPE(_verb))
+        cli.command(name=_stage.name)(_verb)
+
+
+@cli.command()
+@_RECIPE
+@_OVERRIDES
+@click.option("--user", "named", multiple=True, metavar="ID", help="Recommend to; repeatable.")
+@click.option("--users", metavar="all|FILE", help="To all, or to the ids in a file's lines.")
+@click.option("--history", multiple=True, metavar="ITEM", help="To whoever chose this; repeatable.")
+@click.option("-k", type=int, help="Items for each; 10 if not given.")
+@click.option("--system", metavar="NAME", help="One system's list, such as generative, not fused.")
+@click.option("--keep-seen", is_flag=True, help="Items of the history may come again.")
+@click.option("--why", is_flag=True, help="Say which systems listed an item, and because of what.")
+@click.option("--to", type=Path, metavar="FILE", help="Write a .parquet or .csv file.")
+@click.option("--force", is_flag=True, help="Of the stage: build it anew.")
+def recommend(
+    recipe: str,
+    overrides: tuple[str, ...],
+    named: tuple[str, ...],
+    users: str | None,
+    history: tuple[str, ...],
+    force: bool,
+    **options: Any,
+) -> None:
+    """Recommend items to users, by their own ids; without users: run the recommend stage.
+
+    The stage ranks for the users of the split, for evaluation. Users get what the fused systems
+    recommend after all that they chose; run the recipe first.
+    """
+    given = {name: value for name, value in options.items() if value}
+    if not (named or users or history):
+        if given:
+            raise ValueError("give --user, --users or --history: whom to recommend to")
+        _stage_command("recommend")(recipe, overrides, force)
+        return
+    from genrec import lists
+
+    if force:
+        raise ValueError("--force builds the stage anew; leave it out to recommend to users")
+    with _console() as console:
+        pipeline = Pipeline.load(recipe, *overrides, console=console)
+        progress = console.progress("recommend")
+        lists.recommend(pipeline, named, users=users, history=history, progress=progress, **given)
 
 
 for _command in (serve, chat):

@@ -8,22 +8,26 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from genrec import registry
+from genrec.console import Console
 from genrec.data.source import BadRows
 from genrec.data.timestamps import Unit, parse, settle, times_of
-from genrec.progress import Progress, silent
+from genrec.progress import Progress
 from genrec.ranking import RankedLists
 from genrec.retrieve import Retriever, Validation
 from genrec.retrieve.settings import RetrieverSettings
 
 Id = Hashable
+T = TypeVar("T")
+_TIME = "genrec time"  # a column of our own in the owner's table
 _RANKED = 2**24  # cells of the lists that are ranked at once where items are filtered
 
 
@@ -35,11 +39,16 @@ class Dataset:
         items: `item_id` and whatever else is known of them; row i is item i.
         user_ids: the owner's ids; place u is user u.
         sequences: int32 arrays, the items of user u, oldest first.
+        times: int64 arrays, when that was, nanoseconds since 1970 (UTC); None where only the order is
+            known.
+        images: the folder in which the paths of the items' column `image` lie; None without images.
     """
 
     items: pl.DataFrame
     user_ids: pl.Series
     sequences: Sequence[npt.NDArray[np.int32]]
+    times: Sequence[npt.NDArray[np.int64]] | None = None
+    images: Path | None = None
 
     @classmethod
     def from_frames(
@@ -51,25 +60,31 @@ class Dataset:
         item: str = "item_id",
         timestamp: str | None = "timestamp",
         unit: Unit = "auto",
+        images: str | Path | None = None,
     ) -> Self:
         """Makes a dataset of tables: pandas, polars, Arrow or `datasets`.
 
         Args:
             interactions: a row per event.
-            items: a row per item; None takes the items that the interactions name.
+            items: a row per item; None takes the items that the interactions name. A pipeline reads
+                `title`, `description` and `image`; further columns are attributes.
             user: the column of user ids, of any type that can be compared.
             item: the column of item ids, in both tables.
             timestamp: the column of times; None where rows stand in the order of time.
             unit: of the times, as of `prepare.source`.
+            images: the folder in which the paths of the column `image` lie.
 
         Raises:
             TypeError: a table of another kind.
+            NotADirectoryError: `images` is no folder.
             ValueError: a column is missing or has gaps, an item is repeated, an interaction names an
                 item that `items` lacks, or a time cannot be read.
         """
         log = _table(interactions, "interactions")
         wanted = [user, item, *([timestamp] if timestamp is not None else [])]
         _need(log, wanted, "interactions")
+        if images is not None and not Path(images).is_dir():
+            raise NotADirectoryError(f"images: no folder {images}")
         log = _in_order_of_time(log, timestamp, unit)
         if items is None:
             catalogue = log.select(pl.col(item).unique(maintain_order=True))
@@ -92,12 +107,33 @@ class Dataset:
                 f"interactions: {item} {strange!r} is not among the items "
                 f"({known['number'].null_count()} rows in all); add it, or drop these rows"
             )
-        lists = known.group_by(user, maintain_order=True).agg(pl.col("number").cast(pl.Int32))
+        lists = known.group_by(user, maintain_order=True).agg(pl.col("number").cast(pl.Int32), _TIME)
+        dated = timestamp is not None and unit != "order"
         return cls(
             catalogue.rename({item: "item_id"}),
             lists[user].alias("user_id"),
             [row.to_numpy() for row in lists["number"]],
+            [row.to_numpy() for row in lists[_TIME]] if dated else None,
+            None if images is None else Path(images).resolve(),
         )
+
+    @classmethod
+    def demo(
+        cls, *, items: int = 800, users: int = 2000, seed: int = 7, images: str | Path | None = None
+    ) -> Self:
+        """Makes a dataset to play with: the made-up shop of `recipes/demo.yaml`.
+
+        Args:
+            items: number of products N.
+            users: number of users U.
+            seed: same seed, same data.
+            images: a folder to draw the products' images into; None draws none.
+        """
+        from genrec.demo import make_demo
+
+        made = make_demo(images, items=items, users=users, seed=seed)
+        catalogue = made.items if images is not None else made.items.drop("image")
+        return cls.from_frames(made.interactions, catalogue, unit="ns", images=images)
 
     @classmethod
     def from_prepared(cls, folder: str | Path) -> Self:
@@ -109,6 +145,27 @@ class Dataset:
         lists = log.group_by("user", maintain_order=True).agg("item")
         named = users.join(lists, on="user", how="inner", maintain_order="left")
         return cls(items.drop("item"), named["user_id"], [row.to_numpy() for row in named["item"]])
+
+    def save(self, folder: str | Path) -> None:
+        """Writes `items.parquet` and `interactions.parquet`, which the source `files` reads.
+
+        Interactions have `user_id`, `item_id` and, where times are known, `timestamp`; they stand by
+        user, oldest first.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        lengths = [len(sequence) for sequence in self.sequences]
+        numbers = np.concatenate([np.empty(0, np.int32), *self.sequences]).astype(np.uint32)
+        log = pl.DataFrame(
+            {
+                "user_id": self.user_ids.gather(np.repeat(np.arange(len(lengths)), lengths)),
+                "item_id": self.items["item_id"].gather(numbers),
+            }
+        )
+        if self.times is not None:
+            log = log.with_columns(timestamp=np.concatenate([np.empty(0, np.int64), *self.times]))
+        log.write_parquet(folder / "interactions.parquet")
+        self.items.write_parquet(folder / "items.parquet")
 
     @property
     def num_items(self) -> int:
@@ -131,7 +188,7 @@ class Dataset:
         Raises:
             KeyError: nobody of that id.
         """
-        return [self.sequences[_number(self.user_numbers, user, "user")] for user in users]
+        return [self.sequences[by_id(self.user_numbers, user, "user")] for user in users]
 
     def numbered(self, items: Iterable[Id]) -> npt.NDArray[np.int32]:
         """Returns the numbers of items.
@@ -139,7 +196,7 @@ class Dataset:
         Raises:
             KeyError: there is none of that id.
         """
-        numbers = [_number(self.item_numbers, item, "item") for item in items]
+        numbers = [by_id(self.item_numbers, item, "item") for item in items]
         return np.array(numbers, dtype=np.int32)
 
     def held_out(self) -> tuple[list[npt.NDArray[np.int32]], Validation]:
@@ -190,7 +247,7 @@ class DatasetRetriever:
         dataset: Dataset,
         *,
         views: Mapping[str, npt.ArrayLike] | None = None,
-        progress: Progress = silent,
+        progress: Progress | None = None,
     ) -> Self:
         """Learns from all interactions; a retriever that trains by epochs validates on last items.
 
@@ -198,7 +255,7 @@ class DatasetRetriever:
             dataset: what to learn from.
             views: float [N, D] by name, rows in the order of `dataset.items`, for retrievers that use
                 the items' content.
-            progress: told how far the fit is.
+            progress: told how far the fit is; None draws it on stderr, `progress.silent` does not.
 
         Raises:
             ValueError: the retriever needs views that are not given, or as its own `fit`.
@@ -215,7 +272,9 @@ class DatasetRetriever:
             sequences, valid = dataset.held_out()
             if len(valid.targets):
                 extra["valid"] = valid
-        self.retriever.fit(sequences, num_items=dataset.num_items, progress=progress, **extra)
+        with Console() as console:
+            shown = progress or console.progress(self.retriever.kind)
+            self.retriever.fit(sequences, num_items=dataset.num_items, progress=shown, **extra)
         self.dataset = dataset
         return self
 
@@ -252,8 +311,10 @@ class DatasetRetriever:
             names = list(histories)
             sequences = [self.dataset.numbered(items) for items in histories.values()]
         else:
-            names = list(self.dataset.user_ids if users is None else users)
-            sequences = self.dataset.histories(names)
+            own = self.dataset.user_ids
+            if users is not None:
+                own = own.gather([by_id(self.dataset.user_numbers, u, "user") for u in users])
+            names, sequences = list(own), self.dataset.histories(own)
         lists = self._ranked(sequences, k, filter_seen, allowed)
         row, place = np.nonzero(lists.valid)
         item_ids, owner = self.dataset.items["item_id"], self.dataset.user_ids.dtype
@@ -322,20 +383,35 @@ def _need(table: pl.DataFrame, columns: Sequence[str], what: str) -> None:
 
 
 def _in_order_of_time(log: pl.DataFrame, timestamp: str | None, unit: Unit) -> pl.DataFrame:
+    """The log by time, ties as they stand; its column `_TIME` holds the times, 0 where there are none."""
     if timestamp is None:
-        return log
+        return log.with_columns(pl.lit(0, pl.Int64).alias(_TIME))
     where = "interactions"
     times = log.select(pl.col(timestamp).alias("timestamp"))
     bad_rows = BadRows("error")
     times = parse(times, unit=unit, bad_rows=bad_rows, where=where, field=timestamp, setting="unit")
     times = settle(times, where=where, times=times_of(timestamp, unit))
-    order = times.with_row_index("row").sort("timestamp", maintain_order=True)["row"]
-    return log[order]
+    log = log.with_columns(times["timestamp"].alias(_TIME))
+    return log.sort(_TIME, maintain_order=True)
 
 
-def _number(numbers: Mapping[Id, int], key: Id, what: str) -> int:
-    try:
-        return numbers[key]
-    except (KeyError, TypeError):
-        example = next(iter(numbers), None)
-        raise KeyError(f"no {what} {key!r}; ids are such as {example!r}") from None
+def by_id(entries: Mapping[Any, T], key: Id, what: str) -> T:
+    """Returns the entry of an owner's id; 12 and "12" are one id.
+
+    Raises:
+        KeyError: there is none; `what` names the kind of thing in the message.
+    """
+    for form in (key, *_other_form(key)):
+        if form in entries:
+            return entries[form]
+    example = next(iter(entries), None)
+    raise KeyError(f"no {what} has the id {key!r}; ids look like {example!r}")
+
+
+def _other_form(key: Id) -> tuple[Id, ...]:
+    """Text for a whole number, a whole number for its text."""
+    if isinstance(key, Integral) and not isinstance(key, bool):
+        return (str(int(key)),)
+    if isinstance(key, str) and key.removeprefix("-").isdecimal() and str(int(key)) == key:
+        return (int(key),)
+    return ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +21,10 @@ from genrec.stages import Context
 from genrec.store import Artifact, DamagedArtifact, Digests, RowCache, Store
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from genrec.bundle import Bundle
+    from genrec.dataset import Id
 
 __all__ = ["STAGES", "MissingArtifact", "Pipeline", "Plan"]
 
@@ -92,6 +95,7 @@ class Pipeline:
         self._processes = Processes.current()
         self._warned: set[str] = set()
         self._strict = False
+        self._opened: Bundle | None = None  # for `recommend`
 
     @classmethod
     def load(cls, path: str | Path, *overrides: str, console: Console | None = None) -> Pipeline:
@@ -161,6 +165,7 @@ class Pipeline:
             DamagedArtifact: `only`, and an input is damaged.
         """
         self._check_processes(only)
+        self._opened = None
         if self.recipe.runtime.launcher is not None:
             find_config(self.recipe.runtime.launcher)  # known now, not after hours
         named = only or to
@@ -216,6 +221,44 @@ class Pipeline:
         from genrec.bundle import Bundle
 
         return Bundle(self.recipe, Artifacts(self), engine=engine, options=options)
+
+    def recommend(
+        self,
+        users: Iterable[Id] | None = None,
+        *,
+        histories: Mapping[Id, Sequence[Id]] | None = None,
+        k: int = 10,
+        filter_seen: bool = True,
+        allowed: Collection[Id] | None = None,
+        system: str | None = None,
+        why: bool = False,
+    ) -> pl.DataFrame:
+        """Recommends to known users or for any histories, in the owner's ids, by the fused systems.
+
+        The recipe must be finished as far as `fuse`; what it made is opened once and kept.
+        Arguments, columns and errors as of `recommendations.recommend_users`.
+
+        Raises:
+            MissingArtifact: something was not built; names the command.
+        """
+        import polars as pl
+
+        from genrec.recommendations import recommend_users
+
+        if self._opened is None:
+            self._opened = self.bundle()
+        tables = recommend_users(
+            self._opened,
+            users,
+            histories=histories,
+            k=k,
+            filter_seen=filter_seen,
+            allowed=allowed,
+            system=system,
+            why=why,
+            progress=self._console.progress("recommend"),
+        )
+        return pl.concat(tables)
 
     def finished(self, key: str) -> bool:
         """Says whether a stage is part of the recipe and its artifact is there."""

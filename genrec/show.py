@@ -267,14 +267,17 @@ def _points(lines: Sequence[Line], name: str) -> list[tuple[int, float]]:
 
 
 def _lists(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact, rows: int) -> None:
-    titles = pipeline["prepare"].load()["title"].to_list()
+    items = pipeline["prepare"].load().select("item_id", "title").rows()
+    users = pipeline["prepare"].load("users.parquet")
+    user_ids = dict(users.select("user", "user_id").iter_rows())
     for (user,), group in artifact.load().group_by(["user"], maintain_order=True):
         if rows <= 0:
             break
         rows -= 1
-        out.print(f"user {user}", style="bold", highlight=False)
+        out.print(Text(f"user {user_ids[user]}", style="bold"))
         for item, score, rank in group.select("item", "score", "rank").head(10).iter_rows():
-            out.print(Text(f"  {rank:>3} {score:>9.3f}  {_short(titles[item])}"))
+            item_id, title = items[item]
+            out.print(Text(f"  {rank:>3} {score:>9.3f}  {item_id}  {_short(title)}"), soft_wrap=True)
 
 
 def _fuse(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact, rows: int) -> None:

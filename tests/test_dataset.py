@@ -48,8 +48,9 @@ def test_ids_keep_their_type_and_columns_their_names() -> None:
     assert data.items["item_id"].to_list() == [20, 10, 30]
     lists = DatasetRetriever("popular").fit(data).recommend([2], k=5)
     assert lists.rows() == [(2, 30, 1.0, 1)]
-    with pytest.raises(KeyError, match="no user '2'; ids are such as 2"):
-        DatasetRetriever("popular").fit(data).recommend(["2"])
+    assert DatasetRetriever("popular").fit(data).recommend(["2"], k=5).equals(lists)
+    with pytest.raises(KeyError, match="no user has the id 'x'; ids look like 2"):
+        DatasetRetriever("popular").fit(data).recommend(["x"])
 
 
 @pytest.mark.parametrize("kind", registry.parts("retrievers"))
@@ -105,5 +106,5 @@ def test_misuse_of_a_retriever_is_refused() -> None:
     data = Dataset.from_frames(LOG)
     with pytest.raises(ValueError, match="two ways to ask"):
         DatasetRetriever("popular").fit(data).recommend(["u1"], histories={"x": ["a"]})
-    with pytest.raises(KeyError, match="no item 'z'"):
+    with pytest.raises(KeyError, match="no item has the id 'z'"):
         DatasetRetriever("popular").fit(data).recommend(histories={"x": ["z"]})

@@ -24,9 +24,9 @@ LAYERS = [
     {"enrich", "lm", "decode", "retrieve", "evaluate"},
     {"analysis"},
     {"recommender"},
-    {"bundle", "dataset"},
+    {"bundle", "dataset", "recommendations"},
     {"stages"},
-    {"pipeline", "launch", "show", "export", "publish", "ablate"},
+    {"pipeline", "launch", "show", "lists", "export", "publish", "ablate"},
     {"cli", "serve", "__main__", "__init__"},
 ]
 DOMAIN = {

@@ -31,7 +31,7 @@ def read(
 
 
 def make_demo(
-    out: str | Path,
+    out: str | Path | None,
     *,
     items: int = 800,
     users: int = 2000,
@@ -42,7 +42,7 @@ def make_demo(
     """Makes the demo catalogue and its histories.
 
     Args:
-        out: the images go to `out/images/<item_id>.png`.
+        out: the images go to `out/images/<item_id>.png`; None draws none.
         items: number of products N.
         users: number of users U, with 6 to 20 choices each.
         seed: same seed, same bytes, images included.
@@ -68,12 +68,13 @@ def make_demo(
         if value < least:
             raise ValueError(f"prepare.source.{name}: found {value}, expected at least {least}")
     products = make_products(items, seed=seed)
-    folder = Path(out) / "images"
-    folder.mkdir(parents=True, exist_ok=True)
-    for done, product in enumerate(products, 1):
-        image = draw(product, size=image_size, seed=seed)
-        save_png(image, folder / f"{product.item_id}.png")
-        progress("draw products", done, items)
+    if out is not None:
+        folder = Path(out) / "images"
+        folder.mkdir(parents=True, exist_ok=True)
+        for done, product in enumerate(products, 1):
+            image = draw(product, size=image_size, seed=seed)
+            save_png(image, folder / f"{product.item_id}.png")
+            progress("draw products", done, items)
     choices = pl.DataFrame(
         list(make_choices(products, users=users, seed=seed, progress=progress)),
         schema={**RAW_INTERACTIONS, "reason": pl.String},

@@ -15,10 +15,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from genrec.recommendations import Unanswerable
 from genrec.serve.batching import Closed, Overloaded
 from genrec.serve.chat.wording import Wording
 from genrec.serve.models import ModelRegistry
-from genrec.serve.recommend import Unanswerable
 from genrec.serve.resolve import Unknown
 from genrec.serve.schemas import ErrorBody, Problem
 from genrec.serve.settings import Settings

@@ -11,8 +11,7 @@ from functools import partial
 from typing import Any
 
 from genrec.bundle import Bundle
-from genrec.serve.batching import Batcher
-from genrec.serve.recommend import (
+from genrec.recommendations import (
     InfluenceRequest,
     ListRequest,
     Recommended,
@@ -21,6 +20,7 @@ from genrec.serve.recommend import (
     neighbours,
     recommend,
 )
+from genrec.serve.batching import Batcher
 from genrec.serve.settings import Settings
 
 AnyRequest = ListRequest | InfluenceRequest | SimilarRequest
@@ -63,19 +63,19 @@ class ModelVersion:
         Raises:
             Overloaded: the queue is full.
             TimeoutError: it took longer than the settings allow.
-            Unanswerable: see `serve.recommend.recommend`.
+            Unanswerable: see `recommendations.recommend`.
         """
         return await self.batcher.ask(request, timeout=self.timeout)
 
     async def influence(
         self, history: Sequence[int], items: Sequence[int]
     ) -> list[dict[int, float]] | None:
-        """As `serve.recommend.influence`, in the queue; raises as `recommend`."""
+        """As `recommendations.influence`, in the queue; raises as `recommend`."""
         request = InfluenceRequest(tuple(history), tuple(items))
         return await self.batcher.ask(request, timeout=self.timeout)
 
     async def similar(self, number: int, view: str, k: int) -> list[tuple[int, float]]:
-        """As `serve.recommend.neighbours` for one item, in the queue; raises as `recommend`."""
+        """As `recommendations.neighbours` for one item, in the queue; raises as `recommend`."""
         return await self.batcher.ask(SimilarRequest(number, view, k), timeout=self.timeout)
 
 

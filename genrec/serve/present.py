@@ -8,8 +8,8 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from genrec.bundle import Bundle
+from genrec.recommendations import Recommended
 from genrec.serve.columns import columns_of
-from genrec.serve.recommend import Recommended
 from genrec.serve.schemas import Influence, Item, Reasons, Recommendation
 
 # By the file's first bytes: a row that names anything else than an image shows nothing. No SVG, which

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from genrec.bundle import Bundle
+from genrec.recommendations import ListRequest
 from genrec.serve.columns import columns_of
-from genrec.serve.recommend import ListRequest
 from genrec.serve.schemas import RecommendationsRequest
 
 

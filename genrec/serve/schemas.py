@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 MAX_K, MAX_HISTORY, MAX_QUERY, MAX_ID = 100, 500, 1000, 200
-Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID)]
+
+
+def _text(value: Any) -> Any:
+    """A whole number as its text: a bundle's ids are text, and their owner may count."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Id = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_ID),
+    BeforeValidator(_text, json_schema_input_type=str | int),
+]
 Scalar = str | float | bool
 
 

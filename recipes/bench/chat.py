@@ -25,11 +25,11 @@ import numpy as np
 import polars as pl
 
 from genrec.pipeline import Pipeline
+from genrec.recommendations import SEARCH, WRITTEN, ListRequest, known_systems
 from genrec.serve.chat.listing import Asker
 from genrec.serve.chat.messages import Message
 from genrec.serve.chat.reply import Reply, respond
 from genrec.serve.models import ModelRegistry, ModelVersion
-from genrec.serve.recommend import SEARCH, WRITTEN, ListRequest, known_systems
 from genrec.serve.settings import Settings
 from recipes.bench.chat_wishes import NOUNS, SAID, Wish, make_wishes
 

@@ -12,10 +12,10 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from genrec.bundle import Bundle
+from genrec.recommendations import ListRequest, influence, recommend
 from genrec.serve.app import create_app
 from genrec.serve.models import ModelRegistry
 from genrec.serve.present import image_of
-from genrec.serve.recommend import ListRequest, influence, recommend
 from genrec.serve.settings import Settings
 
 URL = "/v1/recommendations"

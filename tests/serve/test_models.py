@@ -10,16 +10,16 @@ from fastapi.testclient import TestClient
 
 from genrec.bundle import Bundle
 from genrec.decode.vllm_server import ServerUnreachable
-from genrec.serve.app import create_app
-from genrec.serve.batching import Closed
-from genrec.serve.models import ModelRegistry
-from genrec.serve.recommend import (
+from genrec.recommendations import (
     ListRequest,
     SimilarRequest,
     Unanswerable,
     neighbours,
     recommend,
 )
+from genrec.serve.app import create_app
+from genrec.serve.batching import Closed
+from genrec.serve.models import ModelRegistry
 from genrec.serve.settings import Settings
 
 

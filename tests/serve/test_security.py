@@ -17,9 +17,9 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from genrec.bundle import Bundle
+from genrec.recommendations import ListRequest, recommend
 from genrec.serve.app import create_app
 from genrec.serve.models import ModelRegistry
-from genrec.serve.recommend import ListRequest, recommend
 from genrec.serve.settings import Settings
 
 Listening = Callable[[FastAPI], AbstractContextManager[str]]

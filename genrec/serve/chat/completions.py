@@ -15,6 +15,7 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import StreamingResponse
 
 from genrec.bundle import Bundle
+from genrec.recommendations import Unanswerable
 from genrec.serve import present
 from genrec.serve.chat.listing import Asker
 from genrec.serve.chat.messages import (
@@ -36,7 +37,6 @@ from genrec.serve.columns import columns_of
 from genrec.serve.http import TheRegistry, TheWording
 from genrec.serve.models import ModelVersion
 from genrec.serve.operate import note
-from genrec.serve.recommend import Unanswerable
 from genrec.serve.resolve import history_of
 from genrec.serve.schemas import Recommendation
 

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from genrec.bundle import Bundle
+from genrec.recommendations import ListRequest, Recommended
 from genrec.serve.chat.conversation import State
 from genrec.serve.chat.facets import Bools, Facets
 from genrec.serve.chat.guide import Guide
 from genrec.serve.chat.lexicon import clean
 from genrec.serve.chat.messages import MAX_LISTED
 from genrec.serve.models import ModelVersion
-from genrec.serve.recommend import ListRequest, Recommended
 
 _SEEN = 1000  # what was shown before comes after everything else
 _GROUPS = 3  # lists that are asked for at once

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from genrec.bundle import Bundle
+from genrec.recommendations import Recommended
 from genrec.serve.chat.conversation import State, converse
 from genrec.serve.chat.guide import Guide, guide_of
 from genrec.serve.chat.lexicon import clean, tokens
@@ -20,7 +21,6 @@ from genrec.serve.chat.titles import SEPARATOR
 from genrec.serve.chat.turns import Kind, Turn
 from genrec.serve.chat.wording import Fact, Worded, Wording
 from genrec.serve.models import ModelVersion
-from genrec.serve.recommend import Recommended
 
 _SHORT = 160  # characters of a caption in a list
 _SEEN: Mapping[Kind, Literal["last", "out"]] = {Kind.ALIKE: "last", Kind.MORE: "out"}

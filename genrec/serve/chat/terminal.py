@@ -18,6 +18,7 @@ from rich.text import Text
 
 from genrec.bundle import Bundle
 from genrec.pipeline import Pipeline
+from genrec.recommendations import Unanswerable
 from genrec.serve.batching import Overloaded
 from genrec.serve.chat.guide import guide_of
 from genrec.serve.chat.lexicon import clean
@@ -27,7 +28,6 @@ from genrec.serve.chat.reply import Reply, respond
 from genrec.serve.chat.sayings import load_sentences
 from genrec.serve.chat.wording import Wording
 from genrec.serve.models import ModelRegistry, ModelVersion
-from genrec.serve.recommend import Unanswerable
 from genrec.serve.resolve import history_of
 from genrec.serve.settings import Settings
 

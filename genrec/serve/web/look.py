@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field
 
 from genrec.bundle import Bundle
+from genrec.recommendations import ListRequest
 from genrec.serve import present
-from genrec.serve.recommend import ListRequest
 from genrec.serve.schemas import MAX_HISTORY, MAX_K, MAX_QUERY, Id, Item, Recommendation
 
 PAGE = 24  # cards on a page, and how many `more` adds

@@ -15,12 +15,12 @@ from fastapi import APIRouter, Form, HTTPException, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from genrec.bundle import Bundle
+from genrec.recommendations import Recommended
 from genrec.serve import present
 from genrec.serve.guard import COOKIE, issue_cookie
 from genrec.serve.http import TheRegistry, TheSettings
 from genrec.serve.models import ModelVersion
 from genrec.serve.operate import note
-from genrec.serve.recommend import Recommended
 from genrec.serve.resolve import history_of, view_of
 from genrec.serve.schemas import MAX_K, Reasons, Recommendation
 from genrec.serve.web.look import (

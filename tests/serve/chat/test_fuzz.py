@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from genrec.bundle import Bundle
 from genrec.lm.batch import encode_prompts
+from genrec.recommendations import WRITTEN
 from genrec.serve.app import create_app
 from genrec.serve.models import ModelRegistry
-from genrec.serve.recommend import WRITTEN
 from genrec.serve.settings import Settings
 
 PATH = "/v1/chat/completions"

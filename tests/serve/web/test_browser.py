@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from genrec.bundle import Bundle
-from genrec.serve.recommend import ListRequest, recommend
+from genrec.recommendations import ListRequest, recommend
 from genrec.serve.web import look
 
 pytestmark = pytest.mark.browser

@@ -13,11 +13,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from genrec.bundle import Bundle
+from genrec.recommendations import ListRequest, recommend
 from genrec.serve import web
 from genrec.serve.batching import Closed, Overloaded
 from genrec.serve.guard import COOKIE, issue_cookie
 from genrec.serve.models import ModelVersion
-from genrec.serve.recommend import ListRequest, recommend
 
 FOLDER = Path(web.__file__).parent
 HOSTILE = (

@@ -9,7 +9,7 @@ import pytest
 from genrec import Pipeline, recipe
 from genrec.bundle import LLM, Bundle
 from genrec.pipeline import MissingArtifact
-from genrec.serve.recommend import MAX_INFLUENCES, SEARCH, ListRequest, influence, recommend
+from genrec.recommendations import MAX_INFLUENCES, SEARCH, ListRequest, influence, recommend
 
 
 def histories(pipeline: Pipeline, count: int = 12) -> list[tuple[int, ...]]:

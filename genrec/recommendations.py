@@ -1,11 +1,12 @@
-"""A batch of requests to answers: lists, the influence of a history, neighbours.
+"""What a finished recipe recommends: lists for users or histories, and why; neighbours of an item.
 
 Every system is asked once for all lists of a batch; then they are fused user by user.
+`recommend_users` speaks the owner's ids, all else item numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ import polars as pl
 
 from genrec import schema
 from genrec.bundle import LLM, Bundle
+from genrec.dataset import Id, by_id
+from genrec.progress import Progress, silent
 from genrec.ranking import RankedLists, top_k
 from genrec.retrieve.fusion import reciprocal_rank
 
@@ -27,6 +30,8 @@ SEARCH, WRITTEN = "search", f"{LLM}-search"
 # The search counts twice as much as the history's list (our choice), the LLM's decoding little:
 # recipes/bench/chat.py measures both on the demo.
 _TEXT_WEIGHTS = {SEARCH: 2.0, WRITTEN: 0.25, "fused": 1.0}
+_BATCH = 256  # users whose lists are made together
+_BECAUSE = 3  # items of the history that are named as reasons
 _SEARCHED, _FUSED = 100, 20  # ranks of a search, and of a fusion at least, that are looked at
 
 
@@ -106,6 +111,109 @@ def recommend(bundle: Bundle, requests: Sequence[ListRequest]) -> list[list[Reco
     chosen = _chosen(bundle, requests, tables)
     ranks = pl.concat([t.with_columns(system=pl.lit(n)) for n, t in tables.items()])
     return _lists(len(requests), chosen, ranks)
+
+
+def recommend_users(
+    bundle: Bundle,
+    users: Iterable[Id] | None = None,
+    *,
+    histories: Mapping[Id, Sequence[Id]] | None = None,
+    k: int = 10,
+    filter_seen: bool = True,
+    allowed: Collection[Id] | None = None,
+    system: str | None = None,
+    why: bool = False,
+    progress: Progress = silent,
+) -> Iterator[pl.DataFrame]:
+    """Recommends to users of the recipe's data, or for any histories, in the owner's ids.
+
+    Args:
+        bundle: the finished recipe.
+        users: ids of known users, whose whole history counts; None without histories takes all.
+        histories: item ids, oldest first, by whatever the user is to be called.
+        k: items for each.
+        filter_seen: leave out the items of the user's history.
+        allowed: ids of the only items to recommend.
+        system: one system's lists alone, such as `generative`; None fuses as the recipe does.
+        why: also say which systems listed an item, and what it was recommended because of.
+        progress: told how many users are done.
+
+    Yields:
+        Tables of some users each, in order, best items first: `user_id`, `item_id`, `title`, `score`,
+        `rank` (from 1); ids are text, as a finished recipe has them. With `why` also `systems`, a list of system and rank, best rank first, and
+        `because`, a list of up to 3 items of the history that made the item likelier by the LLM, as
+        item_id and log_ratio (see `influence`); null without an LLM.
+
+    Raises:
+        KeyError: an unknown user or item.
+        ValueError: users and histories both given, k below 1, or an unknown system.
+    """
+    if users is not None and histories is not None:
+        raise ValueError("users and histories are two ways to ask; give one of them")
+    if k < 1:
+        raise ValueError(f"k is {k}; expected 1 or more")
+    if histories is not None:
+        names: list[Id] = list(histories)
+        sequences = [
+            [by_id(bundle.rows, item, "item") for item in items] for items in histories.values()
+        ]
+    else:
+        names = list(bundle.histories if users is None else users)
+        sequences = [by_id(bundle.histories, user, "user") for user in names]
+    mask = None
+    if allowed is not None:
+        mask = np.zeros(len(bundle), dtype=bool)
+        mask[[by_id(bundle.rows, item, "item") for item in allowed]] = True
+    for start in range(0, max(1, len(names)), _BATCH):  # nobody: one table without rows
+        part = slice(start, start + _BATCH)
+        requests = [
+            ListRequest(tuple(history), k, mask, keep_seen=not filter_seen, system=system)
+            for history in sequences[part]
+        ]
+        lists = recommend(bundle, requests)
+        table = _owned(bundle, names[part], lists)
+        if why:
+            table = table.with_columns(*_reasons(bundle, requests, lists))
+        yield table
+        progress("users", min(part.stop, len(names)), len(names))
+
+
+def _owned(
+    bundle: Bundle, names: Sequence[Id], lists: Sequence[Sequence[Recommended]]
+) -> pl.DataFrame:
+    """Lists to one table under the owner's ids."""
+    numbers = pl.Series([entry.item for listed in lists for entry in listed], dtype=pl.UInt32)
+    items = bundle.items.select(pl.col("item_id", "title").gather(numbers))
+    return pl.DataFrame(
+        {
+            "user_id": [str(name) for name, listed in zip(names, lists, strict=True) for _ in listed],
+            "score": [entry.score for listed in lists for entry in listed],
+            "rank": [rank for listed in lists for rank in range(1, len(listed) + 1)],
+        },
+        schema={"user_id": pl.String, "score": pl.Float64, "rank": pl.Int32},
+    ).select("user_id", items["item_id"], items["title"], "score", "rank")
+
+
+def _reasons(
+    bundle: Bundle, requests: Sequence[ListRequest], lists: Sequence[Sequence[Recommended]]
+) -> tuple[pl.Series, pl.Series]:
+    """The columns `systems` and `because`, a row per recommended item."""
+    ids = bundle.items["item_id"]
+    systems, because = list[Any](), list[Any]()
+    for request, listed in zip(requests, lists, strict=True):
+        influences = influence(bundle, request.history, [entry.item for entry in listed])
+        for place, entry in enumerate(listed):
+            ranks = sorted(entry.ranks.items(), key=lambda pair: (pair[1], pair[0]))
+            systems.append([{"system": name, "rank": rank} for name, rank in ranks])
+            because.append(None if influences is None else _strongest(ids, influences[place]))
+    listed_by = pl.List(pl.Struct({"system": pl.String, "rank": pl.Int32}))
+    reason = pl.List(pl.Struct({"item_id": pl.String, "log_ratio": pl.Float64}))
+    return pl.Series("systems", systems, listed_by), pl.Series("because", because, reason)
+
+
+def _strongest(ids: pl.Series, ratios: Mapping[int, float]) -> list[dict[str, Any]]:
+    best = sorted(ratios.items(), key=lambda pair: (-pair[1], pair[0]))[:_BECAUSE]
+    return [{"item_id": ids[item], "log_ratio": ratio} for item, ratio in best if ratio > 0]
 
 
 def known_systems(bundle: Bundle) -> tuple[str, ...]:
