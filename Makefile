@@ -23,7 +23,7 @@ $(BIN)/genrec: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(INSTALL) --upgrade pip
 	@echo "installing genrec and its libraries; this takes some minutes the first time"
-	$(BIN)/python $(INSTALL) --editable .
+	$(BIN)/python $(INSTALL) --editable ".[train,embed,serve]"
 	@touch $@
 
 $(VENV)/.dev: $(BIN)/genrec

@@ -45,10 +45,10 @@ def run(
         pipeline = Pipeline.load(recipe, *overrides, console=console)
         pipeline.run(to, force=force, strict=strict)
     if to in (None, "evaluate"):
-        from genrec.show import show
+        from genrec.show import show, show_next
 
         show(pipeline, "evaluate", rows=0)
-        click.echo(f"report: {pipeline['evaluate'] / 'report.html'}")
+        show_next(pipeline, (recipe, *overrides))
 
 
 @cli.command()

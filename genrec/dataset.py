@@ -107,7 +107,9 @@ class Dataset:
                 f"interactions: {item} {strange!r} is not among the items "
                 f"({known['number'].null_count()} rows in all); add it, or drop these rows"
             )
-        lists = known.group_by(user, maintain_order=True).agg(pl.col("number").cast(pl.Int32), _TIME)
+        lists = known.group_by(user, maintain_order=True).agg(
+            pl.col("number").cast(pl.Int32), _TIME
+        )
         dated = timestamp is not None and unit != "order"
         return cls(
             catalogue.rename({item: "item_id"}),
@@ -383,7 +385,7 @@ def _need(table: pl.DataFrame, columns: Sequence[str], what: str) -> None:
 
 
 def _in_order_of_time(log: pl.DataFrame, timestamp: str | None, unit: Unit) -> pl.DataFrame:
-    """The log by time, ties as they stand; its column `_TIME` holds the times, 0 where there are none."""
+    """Returns the log by time, ties as they stand; `_TIME` holds the times, 0 without any."""
     if timestamp is None:
         return log.with_columns(pl.lit(0, pl.Int64).alias(_TIME))
     where = "interactions"

@@ -141,7 +141,9 @@ def _flat(table: pl.DataFrame) -> pl.DataFrame:
     """Reasons as JSON text: a cell of a CSV file holds no list."""
     nested = [name for name, kind in table.schema.items() if kind.is_nested()]
     texts = (
-        pl.Series(name, [v if v is None else json.dumps(v) for v in table[name].to_list()], pl.String)
+        pl.Series(
+            name, [v if v is None else json.dumps(v) for v in table[name].to_list()], pl.String
+        )
         for name in nested
     )
     return table.with_columns(*texts)

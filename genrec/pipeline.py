@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from genrec import recipe as recipes
 from genrec.console import Console
-from genrec.environment import UNKNOWN, age, environment, of_rows
+from genrec.environment import UNKNOWN, age, environment, of_rows, packages
+from genrec.extras import missing
 from genrec.graph import STAGES, Graph, Node, ancestors, differences
 from genrec.launch import find_config, launch, launched
 from genrec.processes import Processes
@@ -117,7 +118,7 @@ class Pipeline:
         plans: list[Plan] = []
         anew: set[str] = set()
         for key, node in self.nodes.items():
-            missing = self._missing_files(node)
+            missing = [*self._missing_files(node), *self._missing_packages(key)]
             if missing:
                 plans.append(Plan(key, self.graph.fingerprint(key), "blocked", tuple(missing)))
                 continue
@@ -175,6 +176,8 @@ class Pipeline:
             for key in targets
             for k in ((key, *self.nodes[key].reads) if only else ancestors(self.nodes, key))
         }
+        if absent := [text for key in sorted(wanted) for text in self._missing_packages(key)]:
+            raise ImportError("\n".join(absent))  # now, not after the stages before it
         forced, anew = self._forced(force), set[str]()
         self._strict = strict
         for key in [key for key in self.nodes if key in wanted]:
@@ -283,6 +286,13 @@ class Pipeline:
             for name, value in recipes.content_paths(node.section)
             if not matching(value)
         ]
+
+    def _missing_packages(self, key: str) -> list[str]:
+        """What a stage that is to be built needs and is not installed, with the command."""
+        if self._there(key) is not None:
+            return []
+        needed = packages(self.nodes[key].section)
+        return [f"{key} needs {text}" for text in missing(needed)]
 
     def _find(self, key: str) -> Artifact | None:
         stage = self.nodes[key].stage

@@ -140,9 +140,10 @@ def recommend_users(
 
     Yields:
         Tables of some users each, in order, best items first: `user_id`, `item_id`, `title`, `score`,
-        `rank` (from 1); ids are text, as a finished recipe has them. With `why` also `systems`, a list of system and rank, best rank first, and
-        `because`, a list of up to 3 items of the history that made the item likelier by the LLM, as
-        item_id and log_ratio (see `influence`); null without an LLM.
+        `rank` (from 1); ids are text, as a finished recipe has them. With `why` also `systems`, a list
+        of system and rank, best rank first, and `because`, a list of up to 3 items of the history that
+        made the item likelier by the LLM, as item_id and log_ratio (see `influence`); null without an
+        LLM.
 
     Raises:
         KeyError: an unknown user or item.
@@ -186,7 +187,9 @@ def _owned(
     items = bundle.items.select(pl.col("item_id", "title").gather(numbers))
     return pl.DataFrame(
         {
-            "user_id": [str(name) for name, listed in zip(names, lists, strict=True) for _ in listed],
+            "user_id": [
+                str(name) for name, listed in zip(names, lists, strict=True) for _ in listed
+            ],
             "score": [entry.score for listed in lists for entry in listed],
             "rank": [rank for listed in lists for rank in range(1, len(listed) + 1)],
         },

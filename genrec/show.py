@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shlex
+import shutil
+import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -46,6 +50,22 @@ def show(pipeline: Pipeline, stage: str, *, rows: int) -> None:
         if rows:
             out.print(f"{key}  {artifact.path}", style="bold", highlight=False, soft_wrap=True)
         _VIEWS[artifact.stage](out, pipeline, artifact, rows)
+
+
+def show_next(pipeline: Pipeline, words: Sequence[str]) -> None:
+    """Prints what a finished run made, and the commands that use it.
+
+    Args:
+        pipeline: finished.
+        words: how the recipe was named on the command line: itself, then overrides.
+    """
+    genrec = "genrec" if shutil.which("genrec") else os.path.relpath(sys.argv[0])
+    recipe = shlex.join(words)
+    user = pipeline["prepare"].load("users.parquet")["user_id"][0]
+    print(f"made:      {len(pipeline.nodes)} artifacts in {pipeline.store.root}")
+    print(f"report:    {pipeline['evaluate'] / 'report.html'}")
+    print(f"one user:  {genrec} recommend {recipe} --user {shlex.quote(user)} --why")
+    print(f"shop page: {genrec} serve {recipe}    (then open http://127.0.0.1:8000)")
 
 
 def registries() -> dict[str, dict[str, str]]:
@@ -277,7 +297,9 @@ def _lists(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact, ro
         out.print(Text(f"user {user_ids[user]}", style="bold"))
         for item, score, rank in group.select("item", "score", "rank").head(10).iter_rows():
             item_id, title = items[item]
-            out.print(Text(f"  {rank:>3} {score:>9.3f}  {item_id}  {_short(title)}"), soft_wrap=True)
+            out.print(
+                Text(f"  {rank:>3} {score:>9.3f}  {item_id}  {_short(title)}"), soft_wrap=True
+            )
 
 
 def _fuse(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact, rows: int) -> None:

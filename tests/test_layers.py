@@ -14,7 +14,7 @@ PACKAGE = Path(genrec.__file__).parent
 LAYERS = [
     {
         *("settings", "registry", "schema", "resources", "weights", "keys", "progress"),
-        *("processes", "console"),
+        *("processes", "console", "extras"),
     },
     {"ranking"},
     {"recipe", "environment", "store", "graph", "prompts"},

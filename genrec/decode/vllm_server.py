@@ -16,6 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from genrec.decode.next_code import Answers, NextCode, NextCodeSearch
+from genrec.extras import install
 from genrec.keys import api_key
 from genrec.sid.trie import SIDTrie
 
@@ -155,7 +156,7 @@ def _client(base_url: str, key: str | None, **options: Any) -> Any:
         import openai
     except ImportError as error:
         raise ImportError(
-            "engine vllm-serve needs the openai package: pip install 'genrec[openai]'"
+            f"engine vllm-serve needs the openai package: {install('openai')}"
         ) from error
     return openai.OpenAI(
         base_url=base_url, api_key=api_key(key, whose="engine vllm-serve"), **options

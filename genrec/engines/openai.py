@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from genrec.data.images import BadImage, open_image
 from genrec.engines.judge import listed_odds
 from genrec.engines.protocol import EngineError, Message, Reply, Request, Score
+from genrec.extras import install
 from genrec.keys import api_key
 
 T = TypeVar("T")
@@ -136,7 +137,7 @@ class OpenAIEngine:
             import openai
         except ImportError as error:
             raise EngineError(
-                "engine openai needs the openai package: pip install 'genrec[openai]'"
+                f"engine openai needs the openai package: {install('openai')}"
             ) from error
         hooks = {"request": [_Pace(self._per_minute).wait]} if self._per_minute else {}
         client = openai.AsyncOpenAI(

@@ -155,7 +155,7 @@ Optimizer = Literal[
 class Train(Section):
     """Examples to a model, by transformers.Trainer."""
 
-    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate")
+    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate", "datasets")
     model: Annotated[ScratchSettings | PretrainedSettings, Field(discriminator="kind")] = (
         ScratchSettings()
     )

@@ -23,6 +23,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from genrec.extras import install
 from genrec.lm.balance import CURVES_FILE, BalanceWatch, draw_curves, unbalanced
 from genrec.lm.callbacks import Average, Flow, LogFile, read_log, trackers
 from genrec.lm.checkpoints import check_kind, is_finished, last_complete_checkpoint, room_for
@@ -299,7 +300,7 @@ def check_optimizer(name: str, *, cuda: bool) -> None:
             f"{'adamw_8bit' if name.endswith('8bit') else 'adamw_torch_fused'}"
         )
     if (name.startswith("paged_") or name.endswith("8bit")) and not find_spec("bitsandbytes"):
-        raise ImportError(f"train.optimizer={name} needs bitsandbytes: pip install 'genrec[qlora]'")
+        raise ImportError(f"train.optimizer={name} needs bitsandbytes: {install('qlora')}")
 
 
 def _check_arguments(

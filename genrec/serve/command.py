@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from genrec.extras import require
 from genrec.serve.settings import Settings
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def serve(
     **limits: Any,
 ) -> None:
     """Serve a finished recipe: REST, chat in OpenAI's protocol, and a page for people."""
+    require("serve", "genrec serve")
     from genrec.serve import server
 
     key = read_key(key_file)
@@ -114,6 +116,7 @@ def chat(
     words_key: str | None,
 ) -> None:
     """Talk with a finished recipe in the terminal."""
+    require("serve", "genrec chat")
     from genrec.pipeline import Pipeline
     from genrec.serve.chat import terminal
 

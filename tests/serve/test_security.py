@@ -114,7 +114,7 @@ def url(bundle: Bundle, listening: Listening) -> Iterator[str]:
 @pytest.mark.slow
 def test_the_document_is_true(url: str) -> None:
     """schemathesis: requests made from the OpenAPI document, valid ones and broken ones."""
-    schemathesis = pytest.importorskip("schemathesis", reason="pip install 'genrec[test]'")
+    schemathesis = pytest.importorskip("schemathesis", reason="in the extra `test`")
     from schemathesis.checks import not_a_server_error
     from schemathesis.specs.openapi.checks import (
         content_type_conformance,

@@ -1,6 +1,6 @@
 """Item vectors in Qdrant, searched by inner product so that magnitudes survive (`Distance.DOT`).
 
-Needs `pip install genrec[qdrant]`. Works with a server as with the client's own local mode.
+Needs the extra `retrieve`. Works with a server as with the client's own local mode.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from genrec.extras import install
 from genrec.ranking import RankedLists
 from genrec.retrieve.index.vectors import check_rows
 
@@ -40,7 +41,7 @@ class QdrantItems:
         try:
             from qdrant_client import models
         except ImportError as error:
-            raise ImportError("qdrant-client is missing: pip install 'genrec[qdrant]'") from error
+            raise ImportError(f"qdrant-client is missing: {install('retrieve')}") from error
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; expected 1 or more")
         self._models = models

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
+from genrec.extras import install
 from genrec.keys import api_key
 from genrec.prompts import load_chat
 from genrec.serve.chat.lexicon import clean, load_lexicon
@@ -84,7 +85,7 @@ class Endpoint:
         try:
             import openai
         except ImportError as error:
-            raise ValueError("--words-url needs openai: pip install 'genrec[openai]'") from error
+            raise ValueError(f"--words-url needs openai: {install('openai')}") from error
         self._model = model
         self._client = openai.AsyncOpenAI(
             base_url=base_url, api_key=api_key(key, whose="--words-key"), max_retries=0

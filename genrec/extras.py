@@ -1,0 +1,72 @@
+"""What `pip install -e .` leaves out: which extra brings a package, and the command that installs it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, distribution, version
+from urllib.parse import unquote, urlparse
+
+_OWN = "genrec"
+_EXTRA = re.compile(r"extra\s*==\s*['\"]([\w-]+)['\"]")
+
+
+def require(extra: str, what: str) -> None:
+    """Checks that the packages of an extra are installed.
+
+    Args:
+        extra: such as `serve`.
+        what: needs them, for the message.
+
+    Raises:
+        ImportError: some are not; names them and the command.
+    """
+    if absent := [
+        name for name, extras in _optional().items() if extra in extras and not _here(name)
+    ]:
+        raise ImportError(f"{what} needs {', '.join(sorted(absent))}; run: {install(extra)}")
+
+
+def missing(packages: Iterable[str]) -> tuple[str, ...]:
+    """Returns for each package that is not installed: its name, and the command that installs it."""
+    absent = [name for name in packages if not _here(name)]
+    return tuple(f"{name}; run: {_command(name)}" for name in absent)
+
+
+def install(extra: str) -> str:
+    """Returns the command that installs an extra, from where genrec itself came from."""
+    return f"pip install {_origin(f'[{extra}]')}"
+
+
+def _command(package: str) -> str:
+    extras = _optional().get(package, [])
+    groups = [extra for extra in extras if extra not in ("all", "test", "dev")]
+    return install(groups[0]) if groups else f"pip install {package}"
+
+
+def _here(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _optional() -> dict[str, list[str]]:
+    """The optional packages, each with the extras that bring it."""
+    found: dict[str, list[str]] = {}
+    for line in distribution(_OWN).requires or ():
+        name = re.split(r"[^\w.-]", line, maxsplit=1)[0].lower()
+        if name != _OWN and (extra := _EXTRA.search(line)):
+            found.setdefault(name, []).append(extra[1])
+    return found
+
+
+def _origin(extra: str) -> str:
+    """What pip takes: a clone, a wheel, or the name."""
+    source = json.loads(distribution(_OWN).read_text("direct_url.json") or "{}")
+    url = source.get("url", "")
+    if source.get("dir_info", {}).get("editable"):
+        return f'-e "{unquote(urlparse(url).path)}{extra}"'
+    return f'"{_OWN}{extra} @ {url}"' if url else f'"{_OWN}{extra}"'
