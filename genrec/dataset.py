@@ -148,6 +148,14 @@ class Dataset:
         named = users.join(lists, on="user", how="inner", maintain_order="left")
         return cls(items.drop("item"), named["user_id"], [row.to_numpy() for row in named["item"]])
 
+    @property
+    def interactions(self) -> pl.DataFrame:
+        """All interactions in numbers: `user` and `item`, by user, oldest first."""
+        lengths = [len(sequence) for sequence in self.sequences]
+        users = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+        items = np.concatenate([np.empty(0, np.int32), *self.sequences])
+        return pl.DataFrame({"user": users, "item": items})
+
     def save(self, folder: str | Path) -> None:
         """Writes `items.parquet` and `interactions.parquet`, which the source `files` reads.
 
@@ -156,12 +164,11 @@ class Dataset:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        lengths = [len(sequence) for sequence in self.sequences]
-        numbers = np.concatenate([np.empty(0, np.int32), *self.sequences]).astype(np.uint32)
+        numbers = self.interactions
         log = pl.DataFrame(
             {
-                "user_id": self.user_ids.gather(np.repeat(np.arange(len(lengths)), lengths)),
-                "item_id": self.items["item_id"].gather(numbers),
+                "user_id": self.user_ids.gather(numbers["user"]),
+                "item_id": self.items["item_id"].gather(numbers["item"]),
             }
         )
         if self.times is not None:

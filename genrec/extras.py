@@ -30,7 +30,7 @@ def require(extra: str, what: str) -> None:
 
 def missing(packages: Iterable[str]) -> tuple[str, ...]:
     """Returns for each package that is not installed: its name, and the command that installs it."""
-    absent = [name for name in packages if not _here(name)]
+    absent = [name for name in packages if name not in ("python", _OWN) and not _here(name)]
     return tuple(f"{name}; run: {_command(name)}" for name in absent)
 
 

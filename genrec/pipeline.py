@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
+
+import yaml
 
 from genrec import recipe as recipes
 from genrec.console import Console
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from genrec.bundle import Bundle
-    from genrec.dataset import Id
+    from genrec.dataset import Dataset, Id
 
 __all__ = ["STAGES", "MissingArtifact", "Pipeline", "Plan"]
 
@@ -44,6 +48,40 @@ class Plan:
     fingerprint: str
     status: str
     why: tuple[str, ...]
+
+
+def _sized(data: Dataset, store: Path, *, quick: bool) -> dict[str, Any]:
+    """Keeps a dataset in a store, by its content, and returns a recipe for it."""
+    from genrec import sizes
+
+    partial = store / "datasets" / ".partial"
+    data.save(partial)
+    content = hashlib.sha256()
+    for name in ("items", "interactions"):
+        content.update((partial / f"{name}.parquet").read_bytes())
+    folder = partial.with_name(content.hexdigest()[:16])
+    if folder.exists():
+        shutil.rmtree(partial)
+    else:
+        partial.rename(folder)
+    columns = data.items.columns
+    items: dict[str, Any] = {"path": str(folder / "items.parquet")}
+    if "title" not in columns:
+        items["title"] = "item_id"
+    log: dict[str, Any] = {"path": str(folder / "interactions.parquet")}
+    log |= {"unit": "ns"} if data.times is not None else {"timestamp": None}
+    source: dict[str, Any] = {"kind": "files", "items": items, "interactions": log}
+    if data.images is not None:
+        source["images"] = str(data.images)
+    core, count, interactions = sizes.core(data.interactions)
+    prepare: dict[str, Any] = {"source": source, "core": core}
+    return {"prepare": prepare} | sizes.sections(
+        items=count,
+        interactions=interactions,
+        text="title" in columns,
+        images=data.images is not None and "image" in columns,
+        quick=quick,
+    )
 
 
 class MissingArtifact(FileNotFoundError):
@@ -108,6 +146,59 @@ class Pipeline:
         """
         loaded = recipes.load(path, overrides)
         return cls(loaded, words=[str(path), *overrides], console=console)
+
+    @classmethod
+    def from_settings(
+        cls,
+        data: Dataset | None = None,
+        *,
+        store: str | Path = "store",
+        quick: bool = False,
+        console: Console | None = None,
+        **sections: Any,
+    ) -> Pipeline:
+        """Makes a pipeline of a recipe's sections as keyword arguments, without a recipe file.
+
+        `Pipeline.from_settings(data).fit()` is the whole; `quantize={"levels": 3}` changes a part. The
+        recipe is kept in `store/recipes`, so that the command line can go on with it.
+
+        Args:
+            data: what to learn from, kept in `store/datasets`; None where `prepare` names a source.
+            store: the folder that holds the artifacts.
+            quick: sizes that end in minutes.
+            console: where progress goes; by default stderr.
+            sections: of the recipe. What is not given has a size that suits the data, as `genrec init`
+                writes it; without data, the default of the recipe.
+
+        Raises:
+            RecipeError: it cannot be used; the message names each key and the fix.
+        """
+        recipe: dict[str, Any] = {"name": "python"}
+        if data is not None:
+            recipe |= _sized(data, Path(store), quick=quick)
+        for name, section in sections.items():
+            both = isinstance(section, dict) and isinstance(recipe.get(name), dict)
+            recipe[name] = recipe[name] | section if both else section
+        recipe["runtime"] = {**recipe.get("runtime", {}), "store": str(store)}
+        text = yaml.safe_dump(recipe, sort_keys=False)
+        mark = hashlib.sha256(text.encode()).hexdigest()[:12]
+        file = Path(store) / "recipes" / f"{recipe['name']}-{mark}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        return cls.load(file, console=console or Console())
+
+    def fit(self, to: str | None = None) -> Self:
+        """Builds what is missing of what recommending needs, and shows how far it is.
+
+        As `run`, without what only measures: the stages `probe` and `evaluate`.
+
+        Args:
+            to: the last stage to run.
+        """
+        with self._console:
+            for stage in (to,) if to else self._last_stages():
+                self.run(stage)
+        return self
 
     def plan(self, *, strict: bool = False) -> list[Plan]:
         """Returns what `run` would do, without reading the artifacts' contents.
@@ -266,6 +357,11 @@ class Pipeline:
     def finished(self, key: str) -> bool:
         """Says whether a stage is part of the recipe and its artifact is there."""
         return key in self.nodes and self._find(key) is not None
+
+    def _last_stages(self) -> tuple[str, ...]:
+        """The stages whose artifacts, with all that they read, are what recommending needs."""
+        there = {key.split(".")[0] for key in self.nodes}
+        return ("fuse",) if "fuse" in there else tuple(there & {"retrieve", "recommend"})
 
     # --- within ------------------------------------------------------------------------------
 

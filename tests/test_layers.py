@@ -26,7 +26,18 @@ LAYERS = [
     {"recommender"},
     {"bundle", "dataset", "recommendations"},
     {"stages"},
-    {"pipeline", "launch", "show", "lists", "export", "publish", "ablate"},
+    {
+        "pipeline",
+        "launch",
+        "show",
+        "lists",
+        "sizes",
+        "sniff",
+        "init",
+        "export",
+        "publish",
+        "ablate",
+    },
     {"cli", "serve", "__main__", "__init__"},
 ]
 DOMAIN = {

@@ -1,0 +1,441 @@
+"""What a file of somebody else's holds: its form, its columns, and which of them we need.
+
+Looks at the first rows only. Every guess is a `note` that a person can check; nothing is read by it
+later but through the settings that `genrec init` writes.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import polars as pl
+
+Form = Literal["csv", "jsonl", "parquet", "xlsx"]
+Cells = Sequence[str]
+_HEAD = 2**20  # bytes that are looked at
+_ROWS = 500
+_SEPARATORS = ("::", "\t", "|", ";", ",")
+# By letters and digits alone: "User-ID" and "user_id" are one name. Best names first.
+_NAMES: dict[str, tuple[str, ...]] = {
+    "user": (
+        *("userid", "user", "uid", "customerid", "customer", "reviewerid", "reviewer", "visitorid"),
+        *("visitor", "memberid", "member", "accountid", "clientid", "personid", "profileid"),
+        *("authorid", "sessionid", "session"),
+    ),
+    "item": (
+        *(
+            "itemid",
+            "item",
+            "iid",
+            "parentasin",
+            "asin",
+            "movieid",
+            "stockcode",
+            "sku",
+            "productid",
+        ),
+        *("product", "artistid", "isbn", "bookid", "businessid", "trackid", "songid", "newsid"),
+        *("articleid", "gameid", "appid", "animeid", "recipeid", "videoid", "contentid"),
+    ),
+    "timestamp": (
+        *("timestamp", "time", "ts", "unixreviewtime", "datetime", "date", "eventtime", "at"),
+        *("createdat", "invoicedate", "orderdate", "purchasedate", "reviewtime"),
+    ),
+    "rating": ("rating", "ratings", "stars", "overall", "bookrating", "score"),
+    "type": ("eventtype", "event", "behavior", "behaviour", "action", "type"),
+    "title": (
+        *("title", "name", "itemname", "productname", "producttitle", "movietitle", "booktitle"),
+        *("itemtitle", "headline", "description"),
+    ),
+    "description": (
+        *("description", "overview", "summary", "abstract", "plot", "text", "longdescription"),
+        *("shortdescription",),
+    ),
+    "image": (
+        *("image", "imageurl", "imurl", "img", "imgurl", "photo", "poster", "posterurl", "picture"),
+        *("thumbnail", "imageurll", "imageurlm", "imageurls"),
+    ),
+}
+_TIMES = (
+    *(
+        "%m/%d/%Y %H:%M",
+        "%m/%d/%Y %H:%M:%S",
+        "%m/%d/%Y %I:%M:%S %p",
+        "%m/%d/%Y %I:%M %p",
+        "%m/%d/%Y",
+    ),
+    *("%m/%d/%y %H:%M", "%m/%d/%y", "%d/%m/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%d/%m/%Y"),
+    *("%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y", "%d-%m-%Y %H:%M", "%d-%m-%Y"),
+    *("%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%Y/%m/%d", "%Y%m%d", "%m %d, %Y", "%b %d, %Y"),
+)
+_ISO = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?\s*(Z|UTC|[+-]\d\d:?\d\d)?$")
+_NUMBER = re.compile(r"-?\d+(\.\d+)?$")
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a file looks like.
+
+    Attributes:
+        path: the file, or a folder or glob of parts.
+        form: how it is written.
+        columns: their names; made up where the file has no header.
+        rows: the first ones, as text; "" where a cell is empty.
+        separator, encoding: of text in columns.
+        header: whether its first row names the columns.
+        quoted: whether quotes enclose cells.
+        escaped: whether a backslash stands before a quote within a cell.
+        notes: what was guessed.
+    """
+
+    path: Path
+    form: Form
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    separator: str | None = None
+    encoding: str = "utf-8"
+    header: bool = True
+    quoted: bool = True
+    escaped: bool = False
+    notes: tuple[str, ...] = ()
+
+    def column(self, name: str) -> list[str]:
+        """Returns the cells of a column that are not empty."""
+        place = self.columns.index(name)
+        return [row[place] for row in self.rows if row[place]]
+
+
+@dataclass
+class Roles:
+    """Which column is what: our names to the file's.
+
+    Attributes:
+        of: by `user`, `item`, `timestamp`, `rating`, `type`, `title`, `description`, `image`.
+        doubts: what else it could have been, in words.
+    """
+
+    of: dict[str, str] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
+
+
+def look(path: str | Path) -> Table:
+    """Returns what a file looks like.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is empty, or of no known form.
+    """
+    path = Path(path)
+    part = _first_part(path)
+    with _opened(part) as stream:
+        head = stream.read(_HEAD)
+    if not head.strip():
+        raise ValueError(f"{part}: the file is empty; expected a table with a row per line")
+    if head.startswith(b"PAR1"):
+        return _of_frame(path, "parquet", pl.read_parquet(part, n_rows=_ROWS))
+    if head.startswith(b"PK\x03\x04"):
+        return _of_frame(path, "xlsx", pl.read_excel(part, infer_schema_length=0).head(_ROWS))
+    encoding, text = _decoded(head, whole=len(head) < _HEAD)
+    lines = [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
+    if not len(head) < _HEAD and len(lines) > 1:
+        lines.pop()  # cut off
+    lines = lines[:_ROWS]
+    notes = () if encoding.startswith("utf-") else (f"not UTF-8, read as {encoding}",)
+    if lines[0].lstrip().startswith("{"):
+        return _of_json(path, lines)
+    return _of_text(path, lines, encoding, notes)
+
+
+def _first_part(path: Path) -> Path:
+    if path.is_dir():
+        parts = sorted(p for p in path.iterdir() if p.is_file() and p.name[0] not in "._")
+        if not parts:
+            raise FileNotFoundError(f"{path}: the folder has no files")
+        return parts[0]
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    return path
+
+
+def _opened(path: Path) -> IO[bytes]:
+    if path.suffix == ".gz":
+        return gzip.open(path)  # type: ignore[return-value]
+    if path.suffix == ".zst":
+        import pyarrow as pa
+
+        return pa.CompressedInputStream(path.open("rb"), "zstd")  # type: ignore[no-any-return]
+    if path.suffix == ".zip":
+        archive = zipfile.ZipFile(path)
+        members = [m for m in archive.namelist() if not m.endswith("/")]
+        if len(members) != 1:
+            raise ValueError(
+                f"{path}: holds {len(members)} files {members[:5]}; unpack the one you need"
+            )
+        return archive.open(members[0])
+    return path.open("rb")
+
+
+def _decoded(head: bytes, *, whole: bool) -> tuple[str, str]:
+    for mark, name in (
+        (b"\xef\xbb\xbf", "utf-8-sig"),
+        (b"\xff\xfe", "utf-16"),
+        (b"\xfe\xff", "utf-16"),
+    ):
+        if head.startswith(mark):
+            return name.replace("-sig", ""), head.decode(name, errors="ignore")
+    cut = head if whole else head[: head.rfind(b"\n") + 1] or head
+    for name in ("utf-8", "cp1252"):
+        try:
+            return name, cut.decode(name)
+        except UnicodeDecodeError:
+            continue
+    return "latin-1", cut.decode("latin-1")
+
+
+def _of_frame(path: Path, form: Form, frame: pl.DataFrame) -> Table:
+    rows = tuple(tuple(_text(cell) for cell in row) for row in frame.iter_rows())
+    return Table(path, form, tuple(frame.columns), rows)
+
+
+def _of_json(path: Path, lines: Sequence[str]) -> Table:
+    import ast
+
+    read = ast.literal_eval if lines[0].lstrip().startswith("{'") else json.loads
+    try:
+        objects: list[dict[str, Any]] = [read(line) for line in lines]
+    except (ValueError, SyntaxError) as error:
+        raise ValueError(
+            f"{path}: begins with {{ but is not an object per line ({error}); write JSON lines, "
+            "such as by `jq -c '.[]'`"
+        ) from error
+    columns = tuple(dict.fromkeys(name for each in objects for name in each))
+    rows = tuple(tuple(_text(each.get(name)) for name in columns) for each in objects)
+    return Table(path, "jsonl", columns, rows)
+
+
+def _text(cell: Any) -> str:
+    if cell is None:
+        return ""
+    if isinstance(cell, datetime):
+        return cell.isoformat(" ")
+    return json.dumps(cell, default=str) if isinstance(cell, list | dict) else str(cell)
+
+
+# --- text in columns ---------------------------------------------------------------------------
+
+
+def _of_text(path: Path, lines: Sequence[str], encoding: str, notes: Sequence[str]) -> Table:
+    notes = list(notes)
+    escaped = any('\\"' in line for line in lines)
+    best: tuple[float, int, str, bool, list[Cells]] | None = None
+    for separator in _SEPARATORS:
+        for quoted in (True, False):
+            rows = _split(lines, separator, quoted=quoted, escaped=escaped)
+            width, often = Counter(map(len, rows)).most_common(1)[0]
+            score = (often / len(rows), width, separator, quoted, rows)
+            if width > 1 and (best is None or score[:2] > best[:2]):
+                best = score
+    if best is None:
+        raise ValueError(
+            f"{path}: no separator splits its lines into the same number of cells; the first is "
+            f"{lines[0][:120]!r}. Expected a comma, tab, ';', '|' or '::' between cells"
+        )
+    share, width, separator, quoted, rows = best
+    if share < 1:
+        odd = sum(len(row) != width for row in rows)
+        notes.append(f"{odd} of the first {len(rows)} rows do not have {width} cells")
+    whole = [tuple(cell.strip() for cell in row) for row in rows if len(row) == width]
+    header = _has_header(whole)
+    if header:
+        names, whole = whole[0], whole[1:]
+        names = tuple(name or f"column_{place}" for place, name in enumerate(names, 1))
+    else:
+        names = tuple(f"column_{place}" for place in range(1, width + 1))
+        notes.append("no header: the first row is data")
+    used_quotes = quoted and any('"' in line for line in lines)
+    return Table(
+        *(path, "csv", names, tuple(whole), separator, encoding, header),
+        *(quoted, escaped and used_quotes, tuple(notes)),
+    )
+
+
+def _split(lines: Sequence[str], separator: str, *, quoted: bool, escaped: bool) -> list[Cells]:
+    if len(separator) > 1 or not quoted:
+        return [line.split(separator) for line in lines]
+    return list(
+        csv.reader(
+            lines,
+            delimiter=separator,
+            escapechar="\\" if escaped else None,
+            doublequote=not escaped,
+        )
+    )
+
+
+def _has_header(rows: Sequence[Cells]) -> bool:
+    first, others = rows[0], rows[1:]
+    if any(_NUMBER.match(cell) or _ISO.match(cell) for cell in first if cell):
+        return False
+    if len(set(first)) < len(first):
+        return False
+    known = {name for names in _NAMES.values() for name in names}
+    if any(_bare(cell) in known for cell in first):
+        return True
+    # Words above numbers, or words that come nowhere below.
+    columns = list(zip(*others, strict=True)) if others else []
+    return any(
+        all(_NUMBER.match(cell) for cell in column if cell) and any(column) for column in columns
+    ) and all(re.match(r"^[^\W\d][\w .\-/]*$", cell) for cell in first if cell)
+
+
+# --- which column is what ------------------------------------------------------------------------
+
+
+def roles_of_log(table: Table) -> Roles:
+    """Returns which columns of a log are what; what is not found is absent."""
+    roles = _by_name(table, ("user", "item", "timestamp", "rating", "type"))
+    if not table.header:
+        _by_content(table, roles)
+    return roles
+
+
+def roles_of_items(table: Table, item_ids: Sequence[str]) -> Roles:
+    """Returns which columns of a catalogue are what.
+
+    Args:
+        table: the catalogue.
+        item_ids: some of those that the log names.
+    """
+    roles = _by_name(table, ("item", "title", "description", "image"))
+    wanted = set(item_ids)
+    overlap = {
+        name: len(wanted & set(table.column(name))) for name in table.columns if table.column(name)
+    }
+    best = max(overlap, key=lambda name: overlap[name], default=None)
+    if best is not None and overlap[best] > overlap.get(roles.of.get("item", ""), 0):
+        roles.of["item"] = best
+    if "title" not in roles.of and (texts := _texts(table, set(roles.of.values()))):
+        roles.of["title"] = texts[0]
+        roles.doubts.append(f"title: '{texts[0]}', the first column of words")
+    if roles.of.get("description") == roles.of.get("title"):
+        roles.of.pop("description", None)
+    return roles
+
+
+def _by_name(table: Table, wanted: Sequence[str]) -> Roles:
+    roles, bare = Roles(), {name: _bare(name) for name in table.columns}
+    for role in wanted:
+        fitting = sorted(
+            (name for name in table.columns if bare[name] in _NAMES[role]),
+            key=lambda name: _NAMES[role].index(bare[name]),
+        )
+        fitting = [name for name in fitting if name not in roles.of.values() and table.column(name)]
+        if role == "rating":
+            fitting = [n for n in fitting if all(map(_NUMBER.match, table.column(n)))]
+        if role == "type":
+            fitting = [n for n in fitting if len(set(table.column(n))) <= 20]
+        if fitting:
+            roles.of[role] = fitting[0]
+        if len(fitting) > 1:
+            roles.doubts.append(f"{role}: '{fitting[0]}'; it could also be {fitting[1:]}")
+    return roles
+
+
+def _by_content(table: Table, roles: Roles) -> None:
+    """Without names: the time by its size or form, a rating by its few values, then user and item."""
+    left = [name for name in table.columns if name not in roles.of.values() and table.column(name)]
+    for name in reversed(left):
+        cells = table.column(name)
+        if "timestamp" not in roles.of and _is_time(cells):
+            roles.of["timestamp"] = name
+        elif "rating" not in roles.of and _is_rating(cells, table):
+            roles.of["rating"] = name
+    ids = [name for name in left if name not in roles.of.values()]
+    ids = [name for name in ids if len(set(table.column(name))) > 1]
+    for role, name in zip(("user", "item"), ids, strict=False):
+        roles.of[role] = name
+    if "user" in roles.of and "item" in roles.of:
+        named = ", ".join(
+            f"{role} = column {table.columns.index(n) + 1}" for role, n in roles.of.items()
+        )
+        roles.doubts.append(f"columns by their content: {named}")
+
+
+def _is_time(cells: Cells) -> bool:
+    if all(_NUMBER.match(cell) for cell in cells):
+        return min(map(float, cells)) >= 1e8 and len(set(cells)) > 1
+    return all(_ISO.match(cell) for cell in cells) or bool(time_formats(cells))
+
+
+def _is_rating(cells: Cells, table: Table) -> bool:
+    if not all(_NUMBER.match(cell) for cell in cells):
+        return False
+    values = set(map(float, cells))
+    return len(values) <= 21 and min(values) >= 0 and max(values) <= 100 and len(table.rows) > 3
+
+
+def _texts(table: Table, taken: set[str]) -> list[str]:
+    """Columns of words: letters, and hardly a cell like another."""
+    return [
+        name
+        for name in table.columns
+        if name not in taken
+        and (cells := table.column(name))
+        and len(set(cells)) > len(cells) / 2
+        and sum(bool(re.search(r"[^\W\d]{3}", cell)) for cell in cells) > len(cells) / 2
+        and not any("://" in cell for cell in cells[:20])
+    ]
+
+
+def time_formats(cells: Cells) -> list[str]:
+    """Returns the `strptime` formats, of the usual ones, that read all of some times."""
+    return [form for form in _TIMES if all(_reads(form, cell) for cell in cells)]
+
+
+def is_iso(cells: Cells) -> bool:
+    """Whether all are dates or times of ISO 8601."""
+    return all(_ISO.match(cell) for cell in cells)
+
+
+def _reads(form: str, cell: str) -> bool:
+    try:
+        datetime.strptime(cell, form)
+    except ValueError:
+        return False
+    return True
+
+
+def is_whole_as_float(cells: Cells) -> bool:
+    """Whether all are whole numbers that some program wrote as floats: `17850.0`."""
+    return bool(cells) and all(re.match(r"-?\d+\.0$", cell) for cell in cells)
+
+
+def lists(cells: Cells) -> str | None:
+    """Returns the separator of ids within the cells, where they hold several; " " or ","."""
+    for separator in (" ", ",", "|"):
+        parts = [cell.split(separator) for cell in cells]
+        if sum(len(part) > 1 for part in parts) > len(parts) / 2 and all(
+            re.match(r"^[\w:.\-]+$", p) for part in parts for p in part if p
+        ):
+            return separator
+    return None
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.split(":")[0].lower())
+
+
+def sample(table: Table, count: int = 2) -> list[Mapping[str, str]]:
+    """Returns the first rows by column, cells cut to what a line can show."""
+    short = (tuple(c if len(c) <= 40 else f"{c[:39]}…" for c in row) for row in table.rows[:count])
+    return [dict(zip(table.columns, row, strict=True)) for row in short]
