@@ -52,6 +52,39 @@ def run(
 
 
 @cli.command()
+@click.argument("log", type=Path)
+@click.argument("items", type=Path, required=False)
+@click.option("--images", type=Path, metavar="FOLDER", help="Images, by path or item id.")
+@click.option("--out", type=Path, metavar="FILE", help="The recipe; named after LOG if not given.")
+@click.option("--user", metavar="COLUMN", help="By name or place from 1, as the next ones.")
+@click.option("--item", metavar="COLUMN", help="The item, in LOG.")
+@click.option("--timestamp", metavar="COLUMN", help="The time, in LOG.")
+@click.option("--title", metavar="COLUMN", help="The title, in ITEMS, or in LOG without ITEMS.")
+@click.option("--force", is_flag=True, help="Replace recipes that are there.")
+def init(
+    log: Path,
+    items: Path | None,
+    images: Path | None,
+    out: Path | None,
+    force: bool,
+    **columns: str | None,
+) -> None:
+    """Look at your files, say what is in them, and write a recipe.
+
+    LOG holds the interactions and ITEMS the catalogue: CSV and other text in columns, JSON lines,
+    parquet or xlsx, compressed or not.
+    """
+    from genrec.init import init
+
+    known = {role: column for role, column in columns.items() if column is not None}
+    with _console() as console:
+        options: dict[str, Any] = {"images": images, "out": out, "columns": known, "force": force}
+        said, recipe, quick = init(log, items, **options, progress=console.progress("init"))
+    click.echo(said)
+    click.echo(f"wrote {recipe}, and {quick}, which ends in minutes\nnext: genrec run {quick}")
+
+
+@cli.command()
 @_RECIPE
 @_OVERRIDES
 @click.option("--grid", required=True, metavar="FILE", help="Variants, as in recipes/ablations/.")

@@ -67,7 +67,7 @@ def _sized(data: Dataset, store: Path, *, quick: bool) -> dict[str, Any]:
     columns = data.items.columns
     items: dict[str, Any] = {"path": str(folder / "items.parquet")}
     if "title" not in columns:
-        items["title"] = "item_id"
+        items["title"] = None
     log: dict[str, Any] = {"path": str(folder / "interactions.parquet")}
     log |= {"unit": "ns"} if data.times is not None else {"timestamp": None}
     source: dict[str, Any] = {"kind": "files", "items": items, "interactions": log}

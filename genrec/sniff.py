@@ -6,6 +6,7 @@ later but through the settings that `genrec init` writes.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import json
@@ -145,12 +146,13 @@ def look(path: str | Path) -> Table:
         return _of_frame(path, "parquet", pl.read_parquet(part, n_rows=_ROWS))
     if head.startswith(b"PK\x03\x04"):
         return _of_frame(path, "xlsx", pl.read_excel(part, infer_schema_length=0).head(_ROWS))
-    encoding, text = _decoded(head, whole=len(head) < _HEAD)
+    encoding = _encoding(part, head)
+    text = head.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="ignore")
     lines = [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
-    if not len(head) < _HEAD and len(lines) > 1:
+    if len(head) == _HEAD and len(lines) > 1:
         lines.pop()  # cut off
     lines = lines[:_ROWS]
-    notes = () if encoding.startswith("utf-") else (f"not UTF-8, read as {encoding}",)
+    notes = () if encoding == "utf-8" else (f"not UTF-8, read as {encoding}",)
     if lines[0].lstrip().startswith("{"):
         return _of_json(path, lines)
     return _of_text(path, lines, encoding, notes)
@@ -173,7 +175,7 @@ def _opened(path: Path) -> IO[bytes]:
     if path.suffix == ".zst":
         import pyarrow as pa
 
-        return pa.CompressedInputStream(path.open("rb"), "zstd")  # type: ignore[no-any-return]
+        return pa.CompressedInputStream(path.open("rb"), "zstd")
     if path.suffix == ".zip":
         archive = zipfile.ZipFile(path)
         members = [m for m in archive.namelist() if not m.endswith("/")]
@@ -185,21 +187,26 @@ def _opened(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-def _decoded(head: bytes, *, whole: bool) -> tuple[str, str]:
+def _encoding(part: Path, head: bytes) -> str:
+    """The encoding that reads all of a file: its mark's, UTF-8, or a western one of one byte."""
     for mark, name in (
-        (b"\xef\xbb\xbf", "utf-8-sig"),
+        (b"\xef\xbb\xbf", "utf-8"),
         (b"\xff\xfe", "utf-16"),
         (b"\xfe\xff", "utf-16"),
     ):
         if head.startswith(mark):
-            return name.replace("-sig", ""), head.decode(name, errors="ignore")
-    cut = head if whole else head[: head.rfind(b"\n") + 1] or head
+            return name
     for name in ("utf-8", "cp1252"):
+        decoder = codecs.getincrementaldecoder(name)()
         try:
-            return name, cut.decode(name)
+            with _opened(part) as stream:
+                while chunk := stream.read(2**22):
+                    decoder.decode(chunk)
+                decoder.decode(b"", final=True)
         except UnicodeDecodeError:
             continue
-    return "latin-1", cut.decode("latin-1")
+        return name
+    return "latin-1"
 
 
 def _of_frame(path: Path, form: Form, frame: pl.DataFrame) -> Table:

@@ -1,0 +1,389 @@
+"""`genrec init FILES`: what is in them, said and written down as a recipe to run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import yaml
+
+from genrec import data, sizes, sniff
+from genrec.data.settings import FilesSettings
+from genrec.data.source import RawData
+from genrec.progress import Progress, silent
+from genrec.sniff import Roles, Table
+
+_CHECKED = 2**31  # bytes; larger files are not read whole
+_QUICK = "-quick"
+
+
+def init(
+    log: str | Path,
+    items: str | Path | None = None,
+    *,
+    images: str | Path | None = None,
+    out: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> tuple[str, Path, Path]:
+    """Looks at files, and writes a recipe for them and a quick variant of it.
+
+    Args:
+        log: the interactions.
+        items: the catalogue; None makes the items from the interactions.
+        images: a folder of images.
+        out: the recipe's file; None: named after the log, in this folder.
+        columns: `user`, `item`, `timestamp`, `title` ... that are known; the rest is guessed.
+        force: replace recipes that are there.
+        progress: told how far reading the files is.
+
+    Returns:
+        What was understood, in lines; the recipe; its quick variant.
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        FileExistsError: the recipe is there already.
+        ValueError: a file cannot be read, or no column is the user's or the item's.
+    """
+    recipe = Path(out) if out is not None else Path(f"{_stem(Path(log))}.yaml")
+    quick = recipe.with_name(f"{recipe.stem}{_QUICK}{recipe.suffix}")
+    if there := [file for file in (recipe, quick) if file.exists() and not force]:
+        raise FileExistsError(
+            f"{there[0]} is there already; choose another name by --out, or --force"
+        )
+    if images is not None and not Path(images).is_dir():
+        raise FileNotFoundError(f"--images {images}: no such folder")
+    given = dict(columns or {})
+    table = sniff.look(log)
+    roles = sniff.roles_of_log(table)
+    if items is not None and "user" not in roles.of and "user" not in given:
+        other = sniff.look(items)
+        if {"user", "item"} <= set(sniff.roles_of_log(other).of):  # the two in the other order
+            log, items, table, roles = items, log, other, sniff.roles_of_log(other)
+    _take(roles, given, table, ("user", "item", "timestamp", "rating", "type"))
+    for role in ("user", "item"):
+        if role not in roles.of:
+            raise ValueError(
+                f"{log}: which column is the {role}? Its columns are {list(table.columns)}, the first "
+                f"row is {list(table.rows[0])}. Name it by --{role} COLUMN"
+            )
+    said = [*_described(table, roles)]
+    source: dict[str, Any] = {"kind": "files", "interactions": _log_section(table, roles, said)}
+    if items is not None:
+        catalogue = sniff.look(items)
+        found = sniff.roles_of_items(catalogue, _ids_of(table, roles))
+        _take(found, given, catalogue, ("title", "description", "image"))
+        said += _described(catalogue, found)
+        source["items"] = _items_section(catalogue, found)
+        text, pictured = "title" in found.of, "image" in found.of
+    else:
+        text = _one_table(table, roles, given, source, said)
+        pictured = False
+    if images is not None:
+        source["images"] = str(images)
+    elif pictured:
+        said.append(
+            "  images: the column is there; --images FOLDER, or `images: download` for URLs"
+        )
+    prepare, size = _counted(source, table.path, said, progress)
+    pictured = images is not None
+    for file, small in ((recipe, False), (quick, True)):
+        sized = sizes.sections(**size, text=text, images=pictured, quick=small)
+        whole = {"prepare": prepare} | sized
+        _write(file, whole, [str(log), *([str(items)] if items else [])], small)
+    if not text:
+        said.append(
+            "  no titles: no view of text, no captions or interests, no wishes in words; items are "
+            "known by who chose them alone"
+        )
+    return "\n".join(said), recipe, quick
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".")[0].replace(" ", "-").lower() or "recipe"
+
+
+def _take(roles: Roles, given: dict[str, str], table: Table, names: Sequence[str]) -> None:
+    """Puts in what the owner said, a name or a place from 1 of a column."""
+    for role in names:
+        if (column := given.get(role)) is None:
+            continue
+        if column.isdecimal() and column not in table.columns and int(column) <= len(table.columns):
+            column = table.columns[int(column) - 1]
+        if column not in table.columns:
+            raise ValueError(
+                f"--{role} {column}: {table.path} has no such column; it has {list(table.columns)}"
+            )
+        roles.of = {r: c for r, c in roles.of.items() if c != column} | {role: column}
+
+
+def _described(table: Table, roles: Roles) -> list[str]:
+    how: list[str] = [table.form]
+    if table.form == "csv":
+        how += [f"separator {table.separator!r}", table.encoding]
+        how += ["header" if table.header else "no header"]
+    lines = [f"{table.path}: {', '.join(how)}, {len(table.columns)} columns"]
+    for role, column in roles.of.items():
+        cells = table.column(column)[:3]
+        lines.append(f"  {role:<12}{column:<20} such as {', '.join(map(_short, cells))}")
+    unused = [name for name in table.columns if name not in roles.of.values()]
+    lines += [f"  {'others':<12}{', '.join(unused)}"] if unused else []
+    lines += [f"  ? {doubt}" for doubt in (*table.notes, *roles.doubts)]
+    return lines
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 30 else f"{text[:29]}…")
+
+
+# --- settings of the source ----------------------------------------------------------------------
+
+
+def _file_section(table: Table) -> dict[str, Any]:
+    section: dict[str, Any] = {"path": str(table.path)}
+    if table.form != "csv":
+        if not _told_by_name(table.path, table.form):
+            section["format"] = table.form
+        return section
+    tab = table.separator == "\t"
+    if not _told_by_name(table.path, "tsv" if tab else "csv"):
+        section["format"] = "tsv" if tab else "csv"
+    if not tab and table.separator != ",":
+        section["separator"] = table.separator
+    if not table.quoted:
+        section["quoting"] = "none"
+    elif table.escaped:
+        section["quoting"] = "backslash"
+    if table.encoding != "utf-8":
+        section["encoding"] = table.encoding
+    if not table.header:
+        section["columns"] = list(table.columns)
+    return section
+
+
+def _told_by_name(path: Path, form: str) -> bool:
+    known = {
+        "csv": (".csv",),
+        "tsv": (".tsv",),
+        "jsonl": (".jsonl", ".ndjson", ".json"),
+        "parquet": (".parquet", ".pq"),
+        "xlsx": (".xlsx", ".xls"),
+    }
+    names = [s.lower() for s in path.suffixes if s.lower() not in (".gz", ".zst", ".zip")]
+    return bool(names) and names[-1] in known[form]
+
+
+def _log_section(table: Table, roles: Roles, said: list[str]) -> dict[str, Any]:
+    names = _renamed(table, roles)
+    section = _file_section(table)
+    if "columns" in section:
+        section["columns"] = [names.get(name, name) for name in section["columns"]]
+    section |= {role: names.get(c, c) for role, c in roles.of.items() if role in ("user", "item")}
+    section |= _times(table, roles, names, said)
+    ids = [table.column(roles.of[role]) for role in ("user", "item")]
+    if any(map(sniff.is_whole_as_float, ids)):
+        section["whole_ids"] = True
+        said.append("  ids such as 17850.0 are read as 17850 (whole_ids)")
+    if (separator := sniff.lists(table.column(roles.of["item"]))) is not None:
+        section["explode"] = separator
+        said.append(f"  a cell holds several items, {separator!r} between them (explode)")
+    if where := _left_out(table, roles, said):
+        section["where"] = where
+    if "rating" in roles.of:
+        cells = list(map(float, table.column(roles.of["rating"])))
+        low, high = min(cells), max(cells)
+        rating = names.get(roles.of["rating"], roles.of["rating"])
+        said.append(
+            f"  ratings {low:g} to {high:g}: all count; `rating: {rating}, min_rating: "
+            f"{(low + high) / 2:g}` keeps those from there on"
+        )
+    if "type" in roles.of:
+        kinds = sorted(set(table.column(roles.of["type"])))
+        said.append(
+            f"  kinds of events {kinds[:8]}: all count alike; `type: {roles.of['type']}` and `weights` "
+            "say what each is worth"
+        )
+    return section
+
+
+def _renamed(table: Table, roles: Roles) -> dict[str, str]:
+    """Columns without a name are called by what they are."""
+    return {} if table.header else {column: role for role, column in roles.of.items()}
+
+
+def _times(table: Table, roles: Roles, names: Mapping[str, str], said: list[str]) -> dict[str, Any]:
+    column = roles.of.get("timestamp")
+    if column is None:
+        said.append(
+            "  no times: rows of a user stand in their order, or set prepare.split: {kind: random}"
+        )
+        return {"timestamp": None}
+    section: dict[str, Any] = {"timestamp": names.get(column, column)}
+    cells = table.column(column)
+    numbers = pl.Series(cells).cast(pl.Float64, strict=False)
+    if numbers.null_count() == 0:
+        if float(numbers.min() or 0) < 1e8:  # type: ignore[arg-type]
+            section["unit"] = "order"
+            said.append("  times are numbers without a unit, larger the later (unit: order)")
+        return section
+    if sniff.is_iso(cells):
+        return section
+    formats = sniff.time_formats(cells)
+    if not formats:
+        raise ValueError(
+            f"{table.path}: the times in '{column}' are of no form that is known, such as {cells[0]!r}; "
+            "name another column by --timestamp, or write the recipe by hand with `time_format`"
+        )
+    section["time_format"] = formats[0] if len(formats) == 1 else formats  # see `_settled`
+    return section
+
+
+def _left_out(table: Table, roles: Roles, said: list[str]) -> list[list[Any]]:
+    """What a sales table has that is no choice: returns, cancelled bills, nobody's rows."""
+    where: list[list[Any]] = []
+    for name in table.columns:
+        cells = table.column(name)
+        bare = name.lower().replace(" ", "").replace("_", "")
+        if bare in ("quantity", "qty") and any(cell.startswith("-") for cell in cells):
+            where.append([name, ">", 0])
+        if bare.startswith("invoice") and any(c.startswith("C") and c[1:].isdigit() for c in cells):
+            where.append([name, "not starts with", "C"])
+    user = table.columns.index(roles.of["user"])
+    if any(not row[user] for row in table.rows):
+        where.append([roles.of["user"], "!=", None])
+    if where:
+        said.append(
+            f"  left out: rows but those where {where} (returns, cancelled, without a user)"
+        )
+    return where
+
+
+def _items_section(table: Table, roles: Roles) -> dict[str, Any]:
+    names = _renamed(table, roles)
+    section = _file_section(table)
+    if "columns" in section:
+        section["columns"] = [names.get(name, name) for name in section["columns"]]
+    if "item" not in roles.of:
+        raise ValueError(
+            f"{table.path}: no column holds the item ids of the interactions; its columns are "
+            f"{list(table.columns)}"
+        )
+    section["item"] = names.get(roles.of["item"], roles.of["item"])
+    title = roles.of.get("title")
+    section["title"] = None if title is None else names.get(title, title)
+    if "description" in roles.of:
+        section["description"] = [names.get(roles.of["description"], roles.of["description"])]
+    if "image" in roles.of:
+        section["image"] = names.get(roles.of["image"], roles.of["image"])
+    ids = table.column(roles.of["item"])
+    if sniff.is_whole_as_float(ids):
+        section["whole_ids"] = True
+    if len(set(ids)) < len(ids):
+        section["repeats"] = "first"
+    return section
+
+
+def _one_table(
+    table: Table, roles: Roles, given: dict[str, str], source: dict[str, Any], said: list[str]
+) -> bool:
+    """Items from the interactions; says whether the table has their titles too."""
+    found = sniff.roles_of_items(table, [])
+    _take(found, given, table, ("title",))
+    title = found.of.get("title")
+    if title is None or title in roles.of.values() or not table.header:
+        said.append("  no file of items: they are made from the interactions")
+        return False
+    said.append(f"  no file of items: they are made from the interactions, titles from '{title}'")
+    source["items"] = {"title": title}
+    return True
+
+
+def _ids_of(table: Table, roles: Roles) -> list[str]:
+    cells = table.column(roles.of["item"])
+    separator = sniff.lists(cells)
+    return (
+        cells if separator is None else [part for cell in cells for part in cell.split(separator)]
+    )
+
+
+# --- the recipe ------------------------------------------------------------------------------------
+
+
+def _settled(source: dict[str, Any], said: list[str], progress: Progress) -> RawData:
+    """Reads the files by the first form of dates that reads all of them, of those that may."""
+    log = source["interactions"]
+    forms = log.get("time_format")
+    several = forms if isinstance(forms, list) else [forms]
+    read: dict[str, RawData] = {}
+    for form in several:
+        if form is not None:
+            log["time_format"] = form
+        settings = FilesSettings.from_options(**{k: v for k, v in source.items() if k != "kind"})
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                read[form] = data.read_source(settings, folder=folder, progress=progress)
+            except ValueError:
+                if form == several[-1] and not read:
+                    raise
+    best = next(iter(read))
+    if best is not None:
+        log["time_format"] = best
+        said.append(f"  times are read by {best}")
+    if len(read) > 1:
+        said.append(f"  ? these dates could also be {list(read)[1:]}; check time_format")
+    return read[best]
+
+
+def _counted(
+    source: dict[str, Any], path: Path, said: list[str], progress: Progress
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Reads the files as the recipe will; returns the section `prepare`, and what sizes depend on."""
+    prepare: dict[str, Any] = {"source": source}
+    if path.is_file() and path.stat().st_size > _CHECKED:
+        said.append(f"  {path} is large and was not read whole: sizes are for a large catalogue")
+        if isinstance(forms := source["interactions"].get("time_format"), list):
+            source["interactions"]["time_format"] = forms[0]
+            said.append(f"  ? dates are read by {forms[0]}; they could also be {forms[1:]}")
+        return prepare, {"items": 100_000, "interactions": 10_000_000}
+    raw = _settled(source, said, progress)
+    log = raw.interactions.select(user="user_id", item="item_id").unique(maintain_order=True)
+    core, items, interactions = sizes.core(log)
+    said.append(
+        f"read: {log['user'].n_unique():,} users, {log['item'].n_unique():,} items, {len(log):,} "
+        f"interactions; {items:,} items and {interactions:,} interactions are left where each user and "
+        f"item has at least {core or 1}"
+    )
+    return prepare | {"core": core}, {"items": items, "interactions": interactions}
+
+
+def _write(file: Path, recipe: dict[str, Any], files: Sequence[str], quick: bool) -> None:
+    first = f"# From {' and '.join(files)}, by `genrec init`."
+    second = (
+        "# The quick variant: a small model and few epochs, to see it work."
+        if quick
+        else "# Sizes suit the data; `genrec docs` explains every setting."
+    )
+    text = yaml.dump(recipe, Dumper=_Compact, sort_keys=False, width=100, allow_unicode=True)
+    file.write_text(f"{first}\n{second}\n{text}", encoding="utf-8")
+
+
+class _Compact(yaml.SafeDumper):
+    """Small mappings and lists in one line, as recipes are written."""
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> Any:
+        node = super().represent_mapping(tag, mapping, flow_style)
+        node.flow_style = _length(mapping) <= 90
+        return node
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> Any:
+        node = super().represent_sequence(tag, sequence, flow_style)
+        node.flow_style = _length(sequence) <= 60
+        return node
+
+
+def _length(value: Any) -> int:
+    return len(str(value))
