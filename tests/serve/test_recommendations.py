@@ -139,3 +139,52 @@ def test_where_there_is_nothing_to_say(bundle: Bundle) -> None:
     assert influence(bundle, [], [1, 2]) == [{}, {}]
     assert influence(bundle, [1], []) == []
     assert influence(bundle.replace(llm=None), [1], [2]) is None
+
+
+def test_the_owners_ids(pipeline: Pipeline, bundle: Bundle) -> None:
+    users = list(bundle.histories)[:3]
+    table = pipeline.recommend(users, k=4, why=True)
+    assert table["user_id"].unique(maintain_order=True).to_list() == users
+    assert table["rank"].to_list() == [1, 2, 3, 4] * 3
+    requests = [ListRequest(tuple(bundle.histories[user]), 4) for user in users]
+    expected = [entry for listed in recommend(bundle, requests) for entry in listed]
+    assert [bundle.rows[item] for item in table["item_id"]] == [entry.item for entry in expected]
+    assert table["score"].to_list() == [entry.score for entry in expected]
+    titles = dict(bundle.items.select("item_id", "title").iter_rows())
+    for row, entry in zip(table.iter_rows(named=True), expected, strict=True):
+        assert row["title"] == titles[row["item_id"]]
+        assert {each["system"]: each["rank"] for each in row["systems"]} == entry.ranks
+        history = {bundle.items["item_id"][n] for n in bundle.histories[row["user_id"]]}
+        assert {each["item_id"] for each in row["because"]} <= history
+        assert all(each["log_ratio"] > 0 for each in row["because"])
+
+
+def test_histories_allowed_and_seen_items_by_id(pipeline: Pipeline, bundle: Bundle) -> None:
+    ids = bundle.items["item_id"].to_list()
+    history, allowed = ids[3:6], ids[:20]
+    table = pipeline.recommend(histories={"me": history}, k=30, allowed=allowed)
+    assert set(table["user_id"]) == {"me"}
+    assert set(table["item_id"]) == set(allowed) - set(history)
+    again = pipeline.recommend(
+        histories={"me": history}, k=60, filter_seen=False, system="popular", allowed=allowed
+    )
+    assert set(history) <= set(again["item_id"])
+    assert pipeline.recommend([]).is_empty()
+    assert len(pipeline.recommend(k=1)) == len(bundle.histories)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"users": ["nobody"]}, "no user has the id 'nobody'; ids look like 'u0"),
+        ({"histories": {"me": ["p0001", "x"]}}, "no item has the id 'x'; ids look like 'p0"),
+        ({"users": [], "histories": {}}, "two ways to ask"),
+        ({"k": 0}, "k is 0"),
+        ({"system": "oracle"}, "system 'oracle' is unknown"),
+    ],
+)
+def test_what_cannot_be_recommended(
+    pipeline: Pipeline, options: dict[str, object], problem: str
+) -> None:
+    with pytest.raises((KeyError, ValueError), match=problem):
+        pipeline.recommend(**options)  # type: ignore[arg-type]
