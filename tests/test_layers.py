@@ -26,7 +26,7 @@ LAYERS = [
     {"recommender"},
     {"bundle", "dataset"},
     {"stages"},
-    {"pipeline", "launch", "show", "export", "publish", "ablate"},
+    {"pipeline", "launch", "show", "export", "publish", "ablate", "reference"},
     {"cli", "serve", "__main__", "__init__"},
 ]
 DOMAIN = {
