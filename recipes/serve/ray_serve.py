@@ -1,6 +1,6 @@
 """genrec on Ray Serve: the same application as `genrec serve`, as replicas over machines.
 
-    pip install -e ".[serve]" "ray[serve]>=2.47"        # on every machine, in the clone
+    pip install "genrec[serve]" "ray[serve]>=2.47"        # on every machine
     GENREC_API_KEY=... serve run recipes.serve.ray_serve:app recipe=recipes/demo.yaml replicas=2 cpus=2
     ... overrides="runtime.store=/mnt/store" engine=vllm gpus=1
 
