@@ -60,7 +60,8 @@ def reference(section: str | None = None) -> str:
         if section not in named:
             raise KeyError(f"'{section}': no section of a recipe; expected one of {named}")
         return "\n".join(_part(f"`{section}`", section, fields[section].annotation, homes, 1))
-    rows = [_row(name, field, "") for name, field in fields.items() if name not in named]
+    plain = {name: field for name, field in fields.items() if name not in named}
+    rows = [_row(name, field, "", field.description or "") for name, field in plain.items()]
     lines = [_HEAD, _TABLE, *rows, ""]
     for name in named:
         lines += _part(f"`{name}`", name, fields[name].annotation, homes, 2)
@@ -106,7 +107,7 @@ def _section(
             if nested[0] not in homes:
                 depth_there = min(depth + 1, 5)
                 parts += _part(heading, f"{path}.{name}", field.annotation, homes, depth_there)
-        rows.append(_row(field.alias or name, field, link))
+        rows.append(_row(field.alias or name, field, link, _meaning(section, name, nested)))
     lines = [_first_paragraphs(section), ""] if section.__doc__ else []
     return lines + ([_TABLE, *rows, ""] if rows else ["It has no settings.", ""]) + parts
 
@@ -117,10 +118,21 @@ def anchor(heading: str) -> str:
     return "".join(kept).replace(" ", "-")
 
 
-def _row(name: str, field: FieldInfo, link: str) -> str:
+def _meaning(section: type[Section], name: str, nested: list[type[Section]]) -> str:
+    """What a field says of itself or inherits, or what the section in it is."""
+    described = (
+        parent.model_fields[name].description
+        for parent in section.__mro__
+        if issubclass(parent, Section) and name in parent.model_fields
+    )
+    inner = (nested[0].__doc__ or "").splitlines()[:1] if len(nested) == 1 else []
+    return next(filter(None, described), "".join(inner).strip().removesuffix("."))
+
+
+def _row(name: str, field: FieldInfo, link: str, meaning: str) -> str:
     type_ = f"[{_type(field)}](#{anchor(link)})" if link else _type(field)
     mark = "°" if field.exclude else ""
-    cells = (f"`{name}`{mark}", type_, _default(field), field.description or "")
+    cells = (f"`{name}`{mark}", type_, _default(field), meaning)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |".replace(
         "  ", " "
     )
@@ -152,6 +164,8 @@ def _name(annotation: Any) -> str:
         if len(_sections(annotation)) > 1:
             return "by `kind`" + (" or null" if type(None) in members else "")
         return " or ".join(dict.fromkeys(_name(member) for member in members))
+    if origin is tuple and members[-1] is not Ellipsis:
+        return f"[{', '.join(_name(member) for member in members)}]"
     if origin is tuple:
         return f"list of {_name(members[0])}"
     if origin is dict:

@@ -41,7 +41,12 @@ def test_what_is_said_of_one_field() -> None:
     text = reference.reference("caption")
     assert "| `prompt`° | text | `caption/product` |" in text  # enters no fingerprint
     assert "| `engine` | [by `kind`](#captionengine) | `{kind: none}` | |" in text
-    assert "| `model` | path or name | required | |" in text
+    assert "| `model` | path or name | required |" in text
+
+
+def test_a_field_without_words_of_its_own_has_those_that_it_inherits() -> None:
+    text = reference.reference("retrieve").split("`retrieve`: sasrec\n")[1]
+    assert "| `patience` | integer, ≥ 1 | `8` | epochs without a gain before stopping |" in text
 
 
 def test_settings_of_other_packages_are_left_out() -> None:
@@ -55,7 +60,7 @@ def test_a_bar_in_a_description_does_not_end_its_cell() -> None:
 
         field: int = Field(1, description="a|b")
 
-    assert r"a\|b |" in reference._row("field", Barred.model_fields["field"], "")
+    assert r"| a\|b |" in reference._row("field", Barred.model_fields["field"], "", "a|b")
 
 
 def test_a_stale_reference_is_named_and_written_anew(
