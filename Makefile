@@ -58,7 +58,7 @@ test-vllm: $(VLLM)/.ready
 	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE $(VLLM)/bin/python -m pytest -m vllm tests/stages
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/genrec docs --check
 
 types: $(VENV)/.dev
 	$(BIN)/mypy genrec

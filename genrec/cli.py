@@ -227,6 +227,24 @@ def list_(kind: str | None) -> None:
             click.echo(f"{name:<32}{text}")
 
 
+@cli.command()
+@click.argument("section", required=False)
+@click.option("--write", is_flag=True, help="Into recipes/settings.md instead.")
+@click.option("--check", is_flag=True, help="Fail where recipes/settings.md is out of date.")
+def docs(section: str | None, write: bool, check: bool) -> None:
+    """Print all settings of a recipe, or of one SECTION: types, defaults, meaning."""
+    from genrec import reference
+
+    if check:
+        if changes := reference.check():
+            click.echo(f"{changes}\nrecipes/settings.md is out of date: run genrec docs --write")
+            sys.exit(1)
+    elif write:
+        click.echo(reference.write())
+    else:
+        click.echo(reference.reference(section))
+
+
 def _console() -> Console:
     """Returns a console; under `accelerate launch` only the first process speaks."""
     return Console(quiet=not Processes.current().first)

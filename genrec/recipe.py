@@ -52,10 +52,16 @@ class Prepare(Section):
     packages: ClassVar[tuple[str, ...]] = ("numpy", "pillow", "polars", "pyarrow")
     source: Source
     core: int = Field(5, ge=0, description="k-core on users and items; 0 keeps all")
-    repeats: Literal["drop", "last", "exact", "consecutive", "keep"] = "drop"
+    repeats: Literal["drop", "last", "exact", "consecutive", "keep"] = Field(
+        "drop",
+        description="of a user and an item. drop: keep the first; last: keep the last; exact: drop what "
+        "has the same time; consecutive: a run of one item is one; keep: all",
+    )
     split: Split = LastOutSettings()
     hash_users: HashUsers | None = None
-    on_bad: Literal["error", "drop"] = "error"
+    on_bad: Literal["error", "drop"] = Field(
+        "error", description="stop at a bad row, or drop and count bad rows"
+    )
 
     @model_validator(mode="after")
     def _given(self) -> Prepare:
@@ -74,8 +80,8 @@ class Recommend(Section):
     """Exact constrained beam search for every user of the split."""
 
     enabled: bool = Field(True, description="false: retrievers alone, no LLM is trained")
-    num_beams: int = Field(50, ge=1)
-    k: int = Field(20, ge=1)
+    num_beams: int = Field(50, ge=1, description="prefixes kept at each level")
+    k: int = Field(20, ge=1, description="length of each list")
     engine: DecoderSettings = HFDecoder()
     candidates: CandidateSettings = CandidateSettings()
 
@@ -98,10 +104,12 @@ class Evaluate(Section):
     """Metrics with intervals, what the systems know of each other, and the report."""
 
     packages: ClassVar[tuple[str, ...]] = ("numpy",)
-    ks: tuple[int, ...] = (5, 10, 20)
-    baselines: tuple[str, ...] = ("popular", "cooccurrence")
+    ks: tuple[int, ...] = Field((5, 10, 20), description="cut-offs of the metrics")
+    baselines: tuple[str, ...] = Field(
+        ("popular", "cooccurrence"), description="systems that every other one is compared with"
+    )
     samples: int = Field(1000, ge=100, description="bootstrap resamples")
-    report_users: int = Field(10, ge=1)
+    report_users: int = Field(10, ge=1, description="users whose lists the report shows")
     alignment: AlignmentSettings | None = None
 
     @property
@@ -114,11 +122,11 @@ class Evaluate(Section):
 class Runtime(Section):
     """Where and how to run; never part of a fingerprint."""
 
-    store: str = "store"
+    store: str = Field("store", description="the folder of all artifacts")
     device: str = Field(
         "auto", description="auto, cpu, cuda or mps; choose a GPU by CUDA_VISIBLE_DEVICES"
     )
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1, description="of torch; null: its choice")
     batch_size: int = Field(64, ge=1, description="users decoded at once")
     save_every: int = Field(200, ge=1, description="steps between trainer checkpoints")
     attention: str | None = Field(
@@ -150,8 +158,8 @@ class Runtime(Section):
 class Recipe(Section):
     """A whole experiment. A recipe file states only what differs from these defaults."""
 
-    name: str
-    seed: int = 0
+    name: str = Field(description="of the experiment; the file's name where it is left out")
+    seed: int = Field(0, description="of all that is random, but where a section has its own")
     mask_seen: bool = Field(True, description="never recommend what is in the user's history")
     prepare: Prepare
     caption: Caption = Caption()

@@ -37,8 +37,12 @@ def blocked(names: tuple[str, ...], code: str) -> subprocess.CompletedProcess[st
 def optional() -> tuple[str, ...]:
     """The import names of what only extras bring."""
     odd = {"scikit-image": "skimage", "python-multipart": "multipart"}
-    names = {line.split(">")[0].split("[")[0] for line in requires("genrec") or () if "extra" in line}
-    return tuple(sorted({odd.get(name, name) for name in names} - {"genrec", "pytest", "hypothesis"}))
+    names = {
+        line.split(">")[0].split("[")[0] for line in requires("genrec") or () if "extra" in line
+    }
+    return tuple(
+        sorted({odd.get(name, name) for name in names} - {"genrec", "pytest", "hypothesis"})
+    )
 
 
 def test_the_base_is_enough_for_sids_and_decoding() -> None:
@@ -73,7 +77,9 @@ def test_a_recipe_says_before_it_starts_what_it_needs(
         extras, "_here", lambda name: name != "sentence-transformers" and there(name)
     )
     pipeline = Pipeline(load("demo", [f"runtime.store={tmp_path}"]), words=["demo"])
-    with pytest.raises(ImportError, match=r"embed needs sentence-transformers; run: pip install .*\[embed\]"):
+    with pytest.raises(
+        ImportError, match=r"embed needs sentence-transformers; run: pip install .*\[embed\]"
+    ):
         pipeline.run()
     assert not (tmp_path / "prepare").exists()
     (row,) = [row for row in pipeline.plan() if row.key == "embed"]
@@ -85,7 +91,9 @@ def test_require(monkeypatch: pytest.MonkeyPatch) -> None:
     extras.require("serve", "genrec serve")
     there = extras._here
     monkeypatch.setattr(extras, "_here", lambda name: name != "uvicorn" and there(name))
-    with pytest.raises(ImportError, match=r"genrec serve needs uvicorn; run: pip install .*\[serve\]"):
+    with pytest.raises(
+        ImportError, match=r"genrec serve needs uvicorn; run: pip install .*\[serve\]"
+    ):
         extras.require("serve", "genrec serve")
 
 

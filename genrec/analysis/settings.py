@@ -20,7 +20,9 @@ class JudgeSettings(Section):
     """
 
     engine: EngineSettings = NoEngine()
-    method: Literal["question", "likelihood"] = "question"
+    method: Literal["question", "likelihood"] = Field(
+        "question", description="ask it, or compare how likely it finds the text"
+    )
     prompt: str | None = Field(
         None,
         exclude=True,
@@ -58,9 +60,9 @@ class Probe(Section):
     enabled: bool = Field(True, description="false leaves the stage out")
     items: int = Field(200, ge=2, description="items that are asked about")
     users: int = Field(200, ge=1, description="test users decoded without the trie")
-    num_beams: int = Field(10, ge=1)
+    num_beams: int = Field(10, ge=1, description="of decoding without the trie")
     neighbours: int = Field(10, ge=1, description="k of the neighbourhood overlap")
-    dtype: Dtype = "float32"
+    dtype: Dtype = Field("float32", description="of the model while it is asked")
     judge: JudgeSettings = JudgeSettings()
 
 
@@ -69,6 +71,8 @@ class AlignmentSettings(Section):
 
     packages: ClassVar[tuple[str, ...]] = ("torch", "scikit-learn", "scipy")
     of: str = Field(description="the name of a retriever that has such a space: anchorrec, sasrec")
-    view: str = "text"
-    probes: tuple[Literal["linear", "mlp-1", "mlp-2", "mlp-3"], ...] = ("linear", "mlp-1")
-    epochs: int = Field(400, ge=1)
+    view: str = Field("text", description="the semantic space: a view of the embedding")
+    probes: tuple[Literal["linear", "mlp-1", "mlp-2", "mlp-3"], ...] = Field(
+        ("linear", "mlp-1"), description="maps that are fitted; mlp-N has N hidden layers"
+    )
+    epochs: int = Field(400, ge=1, description="of fitting each map")

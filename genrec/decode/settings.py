@@ -27,7 +27,7 @@ class HFDecoder(Section):
     memory_gb: float | None = Field(
         None, gt=0, description="10^9 bytes for caches: more users than fit are decoded in turns"
     )
-    dtype: Dtype = "float32"
+    dtype: Dtype = Field("float32", description="of the weights and products")
 
     @model_validator(mode="after")
     def _widening(self) -> HFDecoder:
@@ -42,8 +42,10 @@ class VLLMDecoder(Section):
     packages: ClassVar[tuple[str, ...]] = ("vllm", "torch", "transformers")
     kind: Literal["vllm"] = "vllm"
     max_model_len: int | None = Field(None, ge=16, description="prompt and SID; null: the model's")
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
-    dtype: Dtype = "float32"
+    gpu_memory_utilization: float = Field(
+        0.9, gt=0, le=1, description="share of the GPU's memory that vLLM takes"
+    )
+    dtype: Dtype = Field("float32", description="of the weights and products")
     options: dict[str, Any] = Field({}, description="further arguments of vllm.LLM")
 
     @model_validator(mode="after")

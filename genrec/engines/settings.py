@@ -25,10 +25,12 @@ class HFSettings(PartSettings):
     kind: Literal["hf"] = "hf"
     implementation: ClassVar[str] = "genrec.engines.hf:HFEngine"
     in_process: ClassVar[bool] = True
-    model: Path_
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    model: Path_ = Field(description="a hub name, a folder, or `asset:NAME`")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="of the weights; auto: as they were saved"
+    )
     chat_options: dict[str, Any] = Field({}, description="for the chat template")
-    batch_size: int = Field(8, ge=1, exclude=True)
+    batch_size: int = Field(8, ge=1, exclude=True, description="requests answered at once")
 
 
 class VLLMSettings(PartSettings):
@@ -38,12 +40,12 @@ class VLLMSettings(PartSettings):
     kind: Literal["vllm"] = "vllm"
     implementation: ClassVar[str] = "genrec.engines.vllm:VLLMEngine"
     in_process: ClassVar[bool] = False
-    model: Path_
-    dtype: str = "auto"
+    model: Path_ = Field(description="a hub name or a folder")
+    dtype: str = Field("auto", description="as of vllm.LLM")
     chat_options: dict[str, Any] = Field({}, description="for the chat template")
     options: dict[str, Any] = Field({}, description="of vllm.LLM, that change replies")
     placement: dict[str, Any] = Field({}, exclude=True, description="of vllm.LLM, that do not")
-    batch_size: int = Field(256, ge=1, exclude=True)
+    batch_size: int = Field(256, ge=1, exclude=True, description="requests given to vLLM at once")
 
 
 class OpenAISettings(PartSettings):
@@ -52,7 +54,7 @@ class OpenAISettings(PartSettings):
     kind: Literal["openai"] = "openai"
     implementation: ClassVar[str] = "genrec.engines.openai:OpenAIEngine"
     in_process: ClassVar[bool] = False
-    base_url: str = Field(exclude=True)
+    base_url: str = Field(exclude=True, description="such as http://localhost:8000/v1")
     model: str = Field(description="as the endpoint names it")
     revision: str = Field("", description="tells two states of one model name apart")
     key: str | None = Field(
@@ -61,12 +63,16 @@ class OpenAISettings(PartSettings):
         exclude=True,
         description="the environment variable that holds the key; null: the endpoint needs none",
     )
-    concurrency: int = Field(16, ge=1, exclude=True)
+    concurrency: int = Field(16, ge=1, exclude=True, description="requests in flight")
     timeout: float = Field(120.0, gt=0, exclude=True, description="seconds")
     max_retries: int = Field(6, ge=0, exclude=True, description="of 429, 5xx, timeouts")
     per_minute: float | None = Field(None, gt=0, exclude=True, description="most requests")
     strict: bool = Field(False, description="OpenAI's strict mode; others need it not")
-    limit_name: Literal["max_tokens", "max_completion_tokens"] = Field("max_tokens", exclude=True)
+    limit_name: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens",
+        exclude=True,
+        description="the field that carries the limit; some hosted models take only the newer one",
+    )
     extra: dict[str, Any] = Field({}, description="further fields of the request's body")
 
 

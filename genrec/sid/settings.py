@@ -41,7 +41,7 @@ class RQVAESettings(QuantizerSettings):
     hidden: tuple[int, ...] = Field(
         (512, 256, 128), description="widths of the encoder's layers; the decoder mirrors them"
     )
-    epochs: int = Field(200, ge=1)
+    epochs: int = Field(200, ge=1, description="passes over the items")
     batch_size: int = Field(
         1024, ge=1, description="items per step, about: an epoch's are divided evenly"
     )

@@ -17,7 +17,11 @@ class Fuse(Section):
     former: ClassVar[Mapping[str, str]] = {"k0": "rrf_k", "strength": "C"}
 
     enabled: bool = Field(True, description="false leaves the stage out")
-    method: Literal["reciprocal_rank", "minmax", "zscore", "gate"] = "zscore"
+    method: Literal["reciprocal_rank", "minmax", "zscore", "gate"] = Field(
+        "zscore",
+        description="one weight per source over ranks or scaled scores; gate: a logistic regression "
+        "over scores, ranks, agreement, popularity and history length",
+    )
     sources: tuple[str, ...] = Field(
         (), description="systems, retrievers' names and `generative`; empty: all"
     )
@@ -56,7 +60,9 @@ class Fuse(Section):
 class CandidateSettings(Section):
     """Items that the decoder may write for each user: those that retrievers list."""
 
-    mode: Literal["off", "restrict"] = "off"
+    mode: Literal["off", "restrict"] = Field(
+        "off", description="restrict: only items of `from`; off: the whole catalogue"
+    )
     sources: tuple[str, ...] = Field((), alias="from", description="names of retrievers")
     size: int = Field(500, ge=1, description="items for each user, best ranks first")
 

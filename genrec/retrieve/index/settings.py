@@ -21,7 +21,9 @@ class IndexSettings(Section):
         "probes": "nprobe",
     }
 
-    kind: Literal["flat", "hnsw", "ivfpq"] = "flat"
+    kind: Literal["flat", "hnsw", "ivfpq"] = Field(
+        "flat", description="flat: exact; hnsw: a graph, approximate; ivfpq: a few bytes per vector"
+    )
     metric: Literal["dot", "cosine"] = Field(
         "dot", description="cosine normalises at add and at search"
     )

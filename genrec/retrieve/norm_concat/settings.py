@@ -18,7 +18,7 @@ class NormConcatSettings(LearnedSettings):
     view: str = Field("text", description="the view that the semantic part takes")
     dim: int = Field(64, ge=1, description="width of each of the two parts")
     layers: int = Field(2, ge=1, description="of LightGCN")
-    temperature: float = Field(0.15, gt=0)
+    temperature: float = Field(0.15, gt=0, description="of the softmax over positive and negatives")
     candidates: int = Field(512, ge=1, description="uniform negatives drawn per positive")
     hard: int = Field(256, ge=1, description="how many of them, the best scored, are used")
     user_vectors: Literal["history", "trained"] = Field(
@@ -34,7 +34,7 @@ class NormConcatSettings(LearnedSettings):
     )
     epochs: int = Field(200, ge=1)
     patience: int = Field(25, ge=1)
-    weight_decay: float = Field(1e-4, ge=0)
+    weight_decay: float = Field(1e-4, ge=0, description="of the optimizer")
     valid_users: int = Field(5000, ge=1)
 
     def wanted_views(self, available: Collection[str]) -> tuple[str, ...]:
