@@ -15,13 +15,12 @@ from typing import Any, Literal
 import polars as pl
 
 from genrec.data import tables
-from genrec.data.cells import columns_of
+from genrec.data.delimited import columns_of
+from genrec.data.files import at_least
 from genrec.data.images import place_images
-from genrec.data.lines import lines, whole_lines
-from genrec.data.logs import at_least
 from genrec.data.settings import AmazonSettings
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean
-from genrec.data.text import as_text, without_markup
+from genrec.data.text import as_text, lines, whole_lines, without_markup
 from genrec.data.timestamps import Unit, parse, settle
 from genrec.progress import Progress, silent
 

@@ -12,9 +12,9 @@ import polars as pl
 
 from genrec.data import tables
 from genrec.data.images import attach_images, verify_images
-from genrec.data.lines import is_utf8
 from genrec.data.settings import MovieLensSettings
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean, existing
+from genrec.data.text import is_utf8
 from genrec.data.timestamps import parse, settle
 from genrec.progress import Progress, silent
 

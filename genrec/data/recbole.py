@@ -8,13 +8,12 @@ from pathlib import Path
 import polars as pl
 
 from genrec.data import tables
-from genrec.data.cells import missing
-from genrec.data.files import OWN_COLUMNS
+from genrec.data.delimited import missing
+from genrec.data.files import OWN_COLUMNS, at_least
 from genrec.data.images import place_images
-from genrec.data.lines import guarded, open_text
-from genrec.data.logs import at_least
 from genrec.data.settings import RecBoleSettings
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean
+from genrec.data.text import guarded, open_text
 from genrec.data.timestamps import Unit, parse, settle, times_of
 from genrec.progress import Progress, silent
 

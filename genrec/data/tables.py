@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from genrec.data.cells import (
+from genrec.data.delimited import (
     WHOLE,
     collect,
     free,
@@ -21,9 +21,8 @@ from genrec.data.cells import (
     selected,
     split_cells,
 )
-from genrec.data.lines import as_written, lines, whole_lines
 from genrec.data.source import BadRows, existing
-from genrec.data.text import as_text
+from genrec.data.text import as_text, as_written, lines, whole_lines
 from genrec.resources import matching
 
 Format = Literal["parquet", "csv", "tsv", "jsonl"]

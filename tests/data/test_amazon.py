@@ -245,10 +245,10 @@ def test_images() -> None:
 
 
 def test_images_from_a_folder_by_id(tmp_path: Path) -> None:
-    (tmp_path / "pictures").mkdir()
-    Image.new("RGB", (4, 4)).save(tmp_path / "pictures" / "B1.jpg")
-    raw = read(tmp_path, images=str(tmp_path / "pictures"))
-    assert raw.items["image"].to_list() == [str(tmp_path / "pictures" / "B1.jpg"), None]
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "images" / "B1.jpg")
+    raw = read(tmp_path, images=str(tmp_path / "images"))
+    assert raw.items["image"].to_list() == [str(tmp_path / "images" / "B1.jpg"), None]
     assert raw.items["image_url"][0] == f"{URL}/l0.jpg"
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from genrec.data import tables
-from genrec.data.cells import columns_of
+from genrec.data.delimited import columns_of
 from genrec.data.source import BadRows
 
 COLUMNS = {"user": "u", "item": "i"}

@@ -14,10 +14,9 @@ from typing import Any, cast
 import polars as pl
 
 from genrec.data.images import attach_images, verify_images
-from genrec.data.lines import broken_id, has_half, warn_of_halves, whole
 from genrec.data.settings import InterchangeSettings
 from genrec.data.source import RAW_INTERACTIONS, BadRows, OnBad, RawData, clean, existing
-from genrec.data.text import as_text
+from genrec.data.text import as_text, broken_id, has_half, warn_of_halves, whole
 from genrec.progress import Progress, silent
 
 _TOKEN = re.compile(r"<([a-z])_([0-9]{1,9})>")  # nine digits fit int32

@@ -15,8 +15,8 @@ from pathlib import Path
 import polars as pl
 import polars.selectors as cs
 
-from genrec.data.lines import guarded, head, is_utf16, open_text
 from genrec.data.source import BadRows
+from genrec.data.text import guarded, head, is_utf16, open_text
 
 WHOLE = pl.QueryOptFlags(projection_pushdown=False)
 _BATCH = 1_000_000  # lines that are split into cells at once
