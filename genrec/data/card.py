@@ -161,8 +161,8 @@ def _counts(log: pl.DataFrame, num_items: int) -> np.ndarray:
     return np.bincount(log["item"].to_numpy(), minlength=num_items)
 
 
-def _share(found: pl.Series) -> float:
-    return int(found.sum()) / len(found)
+def _share(flags: pl.Series) -> float:
+    return int(flags.sum()) / len(flags)
 
 
 def _popularity(counts: np.ndarray) -> dict[str, float | int]:

@@ -53,7 +53,7 @@ def read_files(
         max_bytes: largest image file.
         max_pixels: largest width x height of an image.
         on_bad: raise on bad rows, or drop and count them. A damaged file always raises.
-        progress: told "read files" and "check images".
+        progress: called with "read files" and "check images".
 
     Returns:
         The data in file order, several files by name (`x-2` before `x-10`); by time where weights are
@@ -103,10 +103,10 @@ def _item_part(path: Path, spec: ItemFile, bad_rows: BadRows) -> pl.DataFrame:
     table = tables.read(
         path, bad_rows=bad_rows, separator=spec.separator, ids=(spec.item,), field=part
     )
-    found = [name for name in table.columns if name != "row"]
-    texts = [n for n in ("description",) if n in found]
+    columns = [name for name in table.columns if name != "row"]
+    texts = [n for n in ("description",) if n in columns]
     texts = texts if spec.description is None else list(spec.description)
-    image = spec.image or ("image" if "image" in found else None)
+    image = spec.image or ("image" if "image" in columns else None)
     named: dict[str, Sequence[str]] = {
         "item": [spec.item],
         "title": [spec.title],
@@ -116,11 +116,11 @@ def _item_part(path: Path, spec: ItemFile, bad_rows: BadRows) -> pl.DataFrame:
     named["numbers"] = spec.numbers
     for ours, names in named.items():
         for theirs in names:
-            if theirs not in found:
-                raise missing(path, ours, theirs, found, part)
+            if theirs not in columns:
+                raise missing(path, ours, theirs, columns, part)
     taken = {spec.item, spec.title, image, *texts}
     chosen = (
-        spec.attributes if spec.attributes is not None else [n for n in found if n not in taken]
+        spec.attributes if spec.attributes is not None else [n for n in columns if n not in taken]
     )
     extra = [(n, tables.as_attribute(n, table.schema[n])) for n in chosen]
     return _numbers(
@@ -189,7 +189,7 @@ def read_log(spec: LogFile, bad_rows: BadRows, progress: Progress = silent) -> p
     Args:
         spec: the files and what counts.
         bad_rows: what to do with a bad rating, time, type or a ragged row.
-        progress: told "read files".
+        progress: called with "read files".
 
     Returns:
         user_id, item_id (String), timestamp (Int64, see `timestamps.times_of`), row, and file where
@@ -273,14 +273,14 @@ def at_least(
 def _weighed(log: pl.DataFrame, spec: LogFile, bad_rows: BadRows, path: Path) -> pl.DataFrame:
     kinds, weights = list(spec.weights), list(spec.weights.values())
     weight = pl.col("type").replace_strict(kinds, weights, default=None, return_dtype=pl.Float64)
-    found = log["type"].unique().sort().head(10).to_list()
+    types = log["type"].unique().sort().head(10).to_list()
     return (
         bad_rows.reject(
             log,
             weight.is_null(),
             reason="unnamed_type",
             where=path,
-            problem=f"interaction of a type without weight; found the types {found}, weights for "
+            problem=f"interaction of a type without weight; found the types {types}, weights for "
             f"{kinds}",
             fix="Name it in prepare.source.interactions.weights (0 where it shall not count)",
             show=("user_id", "item_id", "type"),

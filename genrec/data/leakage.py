@@ -104,18 +104,18 @@ def _check_parts(
 def _check_training(train: pl.DataFrame, log: pl.DataFrame) -> None:
     rows = log.filter(pl.col("part") == 0)
     learned = rows.group_by("user", maintain_order=True).agg("item")
-    found = train.select("user", found=pl.concat_list("history", "target"))
-    both = learned.join(found, on="user", how="full", coalesce=True)
-    wrong = both.filter(pl.col("item").ne_missing(pl.col("found")))
+    sequences = train.select("user", sequence=pl.concat_list("history", "target"))
+    both = learned.join(sequences, on="user", how="full", coalesce=True)
+    wrong = both.filter(pl.col("item").ne_missing(pl.col("sequence")))
     _none(wrong, "has training interactions other than the train sequence")
 
 
-def _check_asked(asked: pl.DataFrame, log: pl.DataFrame, cold: pl.Series, part: int) -> None:
+def _check_asked(rows_of_part: pl.DataFrame, log: pl.DataFrame, cold: pl.Series, part: int) -> None:
     """Compares one part's rows with the log: history, target and their order."""
     name, is_cold = SPLITS[part], pl.col("item").is_in(cold.implode())
     ahead = log.filter(~is_cold).group_by("user", maintain_order=True).agg("item", "at", "part")
     length = pl.col("history").list.len()
-    rows = asked.join(ahead, on="user", how="left").with_columns(
+    rows = rows_of_part.join(ahead, on="user", how="left").with_columns(
         known=pl.col("item").list.head(length),
         parts=pl.col("part").list.head(length),
         newest=pl.col("at").list.head(length).list.max(),

@@ -94,7 +94,7 @@ class ReadSource(Protocol):
             settings: the source's section, a `SourceSettings`.
             folder: where files may be written that stay with the tables, such as images.
             on_bad: raise on bad rows, or drop and count them.
-            progress: told how far it is.
+            progress: called while it reads.
 
         Raises:
             FileNotFoundError: a file or folder is missing.

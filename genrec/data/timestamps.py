@@ -104,13 +104,13 @@ def parse(
         fix="Correct the times" + (f", or say what they are by {setting}" if setting else ""),
         show=shown,
     )
-    found = (
+    units = (
         table["_unit"]
         .drop_nulls()
         .value_counts()
         .sort(["count", "_unit"], descending=[True, False])
     )
-    main = str(found["_unit"][0]) if len(found) else "s"
+    main = str(units["_unit"][0]) if len(units) else "s"
     if unit == "auto" and main == "order":
         some = table.filter(pl.col("_unit") == "order")["timestamp"].head(3).to_list()
         raise ValueError(
@@ -118,7 +118,7 @@ def parse(
             f"from 100,000,000 on, or ISO 8601. Say what they are by {setting}: s, ms, us or ns "
             "(since 1970), or order (numbers without a unit that are larger the later)."
         )
-    counts = ", ".join(f"{n:,} in {_NAMES[u]}" for u, n in sorted(found.rows()))
+    counts = ", ".join(f"{n:,} in {_NAMES[u]}" for u, n in sorted(units.rows()))
     table = bad_rows.reject(
         table,
         pl.col("_unit") != main,
@@ -242,7 +242,7 @@ def _text(text: pl.Series) -> list[pl.Series]:
         plain = [f"{Decimal(number):f}" for number in written]
         text = text.replace(written, pl.Series(plain, dtype=pl.String))
     value = pl.col("text")
-    # Through pandas, whole numbers beside a gap become "1577836800.0".
+    # Where a cell is empty, pandas makes whole numbers "1577836800.0".
     front, back = (value.str.extract(_NUMBER, group) for group in (1, 2))
     table = text.alias("text").to_frame().with_columns(front=front, back=back)
     is_number = (pl.col("front").str.len_chars() + pl.col("back").str.len_chars()) > 0
@@ -273,14 +273,14 @@ def _text(text: pl.Series) -> list[pl.Series]:
 
 def _unit(unit: Unit) -> pl.Expr:
     """Returns the column `_unit` of each row; null where the time fits no unit."""
-    found: pl.Expr = pl.when(pl.col("_iso")).then(pl.lit("iso"))
+    named: pl.Expr = pl.when(pl.col("_iso")).then(pl.lit("iso"))
     if unit == "auto":
         for name, start in reversed(_STARTS.items()):
-            found = found.when(pl.col("_time") >= start).then(pl.lit(name))  # type: ignore[attr-defined]
-        found = found.otherwise(pl.lit("order"))  # type: ignore[attr-defined]
+            named = named.when(pl.col("_time") >= start).then(pl.lit(name))  # type: ignore[attr-defined]
+        named = named.otherwise(pl.lit("order"))  # type: ignore[attr-defined]
     elif unit == "iso":
-        found = pl.when(pl.col("_iso")).then(pl.lit("iso"))
+        named = pl.when(pl.col("_iso")).then(pl.lit("iso"))
     else:
-        found = pl.when(~pl.col("_iso")).then(pl.lit(unit))
-    known = pl.when(pl.col("_time").is_not_null()).then(found)
+        named = pl.when(~pl.col("_iso")).then(pl.lit(unit))
+    known = pl.when(pl.col("_time").is_not_null()).then(named)
     return known.cast(pl.Enum(list(_NAMES))).alias("_unit")

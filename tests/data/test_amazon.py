@@ -293,17 +293,17 @@ def test_the_hub_is_asked_through_datasets(tmp_path: Path, monkeypatch: pytest.M
     write(tmp_path / "hub/raw/meta_categories/meta_All_Beauty.jsonl", META)
     import datasets
 
-    asked: list[str] = []
+    fetched: list[str] = []
 
     class Local(datasets.DownloadManager):
         def download(self, urls: list[str]) -> Any:
-            asked.extend(urls)
+            fetched.extend(urls)
             prefix = "hf://datasets/McAuley-Lab/Amazon-Reviews-2023@main/"
             return super().download([str(tmp_path / "hub" / u.removeprefix(prefix)) for u in urls])
 
     monkeypatch.setattr(datasets, "DownloadManager", Local)
     raw = read_amazon(*hub_files("All_Beauty"))
-    assert asked[0].endswith("@main/raw/review_categories/All_Beauty.jsonl")
+    assert fetched[0].endswith("@main/raw/review_categories/All_Beauty.jsonl")
     assert raw.items["item_id"].to_list() == ["B1", "B2"]
     with pytest.raises(
         FileNotFoundError, match=r"cannot be had .* Correct prepare\.source\.category"

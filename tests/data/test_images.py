@@ -35,13 +35,13 @@ def table(images: dict[str, str | None]) -> pl.DataFrame:
 
 
 def test_found_by_id_the_first_suffix_wins(folder: Path) -> None:
-    found = find_images(folder)
-    assert {k: Path(v).name for k, v in found.items()} == {
+    paths = find_images(folder)
+    assert {k: Path(v).name for k, v in paths.items()} == {
         "a": "a.png",
         "b": "b.JPG",
         "c": "c.webp",
     }
-    assert all(Path(v).is_absolute() for v in found.values())
+    assert all(Path(v).is_absolute() for v in paths.values())
 
 
 def test_ids_never_reach_outside_the_folder(folder: Path) -> None:

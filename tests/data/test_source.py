@@ -132,9 +132,9 @@ def test_ids_are_hmacs_everywhere_and_nothing_else_changes() -> None:
 
 
 def test_another_salt_is_another_hash_and_none_is_refused() -> None:
-    one, two = (
+    first, second = (
         hash_users(two_users(), salt).interactions["user_id"] for salt in (SALT, SALT + "x")
     )
-    assert not set(one) & set(two)
+    assert not set(first) & set(second)
     with pytest.raises(ValueError, match="salt is empty"):
         hash_users(two_users(), "")

@@ -214,8 +214,8 @@ def slow_core(rows: list[tuple[str, str]], core: int) -> list[tuple[str, str]]:
 @given(logs, st.integers(0, 4))
 def test_k_core_is_the_largest(rows: Rows, core: int) -> None:
     log = pl.DataFrame(rows, schema=["user", "item", "timestamp"], orient="row")
-    found = k_core(log, core).select("user", "item").rows()
-    assert found == slow_core([(u, i) for u, i, _ in rows], core)
+    kept = k_core(log, core).select("user", "item").rows()
+    assert kept == slow_core([(u, i) for u, i, _ in rows], core)
 
 
 @settings(max_examples=60, deadline=None)
@@ -439,7 +439,7 @@ def test_by_recipe(tmp_path: Path) -> None:
     assert pipeline["prepare"].load("test.parquet").equals(expected)
 
 
-def test_strangers_need_no_times(tmp_path: Path) -> None:
+def test_cold_start_users_need_no_times(tmp_path: Path) -> None:
     assert prepare(shop(tmp_path, MIXED), core=0, split=ColdUsers()).stats["time"] == "no times"
     pairs = [row for n, row in enumerate(MIXED) if n % 5 > 2]
     stats = prepare(shop(tmp_path, pairs), core=0, split=ColdUsers(valid=0.4, test=0.4)).stats

@@ -63,8 +63,8 @@ def test_parquet_keeps_types(tmp_path: Path) -> None:
 def test_globs_in_order_of_names(tmp_path: Path) -> None:
     for name in ("b", "a", "c"):
         put(tmp_path / f"{name}.csv", TEXT)
-    found = tables.files(tmp_path / "*.csv", what="a log")
-    assert [p.name for p in found] == ["a.csv", "b.csv", "c.csv"]
+    paths = tables.files(tmp_path / "*.csv", what="a log")
+    assert [p.name for p in paths] == ["a.csv", "b.csv", "c.csv"]
     with pytest.raises(FileNotFoundError, match=r"\*\.tsv: no such file; expected a log"):
         tables.files(tmp_path / "*.tsv", what="a log")
     put(tmp_path / "d.csv", "")

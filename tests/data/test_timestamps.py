@@ -101,15 +101,15 @@ def test_datetimes_keep_their_unit(unit: str) -> None:
     stored = pl.Series([MOMENT * factor + 123, -1, None], dtype=pl.Int64).cast(
         pl.Datetime(unit, "Europe/Berlin")  # type: ignore[arg-type]
     )
-    found, _ = nanoseconds(stored.to_list() if unit != "ns" else stored, dtype=stored.dtype)
+    times_read, _ = nanoseconds(stored.to_list() if unit != "ns" else stored, dtype=stored.dtype)
     nano = 10**9 // factor
-    assert found == [NANO + 123 * nano, -nano, None]
+    assert times_read == [NANO + 123 * nano, -nano, None]
 
 
 def test_days_minutes_and_dates_before_1970() -> None:
     day = MOMENT - MOMENT % 86_400
-    found, _ = nanoseconds(["2020-01-02", "2020-01-02 03:04"])
-    assert found == [day * 10**9, (MOMENT - 5) * 10**9]
+    times_read, _ = nanoseconds(["2020-01-02", "2020-01-02 03:04"])
+    assert times_read == [day * 10**9, (MOMENT - 5) * 10**9]
     assert nanoseconds([date(2020, 1, 2)])[0] == [day * 10**9]
     assert nanoseconds([None, MOMENT])[0] == [None, NANO]  # judged later, as a missing time
     assert nanoseconds(["1969-12-31T23:59:59.25"])[0] == [-750_000_000]
@@ -124,8 +124,8 @@ def test_times_are_shown_with_the_digits_that_they_have() -> None:
 @settings(deadline=None)
 @given(st.lists(st.integers(10**8, 9 * 10**9), min_size=1), st.sampled_from([0, 3, 6, 9]))
 def test_the_unit_is_found_for_all_times_since_1973(times: list[int], decimals: int) -> None:
-    found, _ = nanoseconds([t * 10**decimals for t in times])
-    assert found == [t * 10**9 for t in times]
+    times_read, _ = nanoseconds([t * 10**decimals for t in times])
+    assert times_read == [t * 10**9 for t in times]
 
 
 @settings(deadline=None)
@@ -286,8 +286,8 @@ def amazon(folder: Path, name: str, rows: list[Row], form: str) -> None:
     if form == "s":
         names = ("reviewerID", "asin", "overall", "unixReviewTime")
     unit = {"s": SECOND, "ms": 10**6}[form]
-    found = (("u", f"i{item}", 5.0, time // unit) for item, time in rows)
-    lines = [json.dumps(dict(zip(names, row, strict=True))) for row in found]
+    reviews = (("u", f"i{item}", 5.0, time // unit) for item, time in rows)
+    lines = [json.dumps(dict(zip(names, row, strict=True))) for row in reviews]
     (folder / f"{name}.jsonl").write_text("\n".join(lines))
 
 
@@ -362,11 +362,11 @@ def test_histories_are_in_order_of_time(
     done = prepare(raw, core=0, repeats="keep")
     own = done.items["item_id"]
     assert [own[i] for i in done.interactions["item"]] == [f"i{item}" for item, _ in expected]
-    found = done.interactions["timestamp"].to_list()
-    assert found == [time - time % resolution for _, time in expected]
+    times_kept = done.interactions["timestamp"].to_list()
+    assert times_kept == [time - time % resolution for _, time in expected]
     stats = done.stats["time"]
     assert isinstance(stats, dict)
-    equal = [a == b for a, b in pairwise(found)]
+    equal = [a == b for a, b in pairwise(times_kept)]
     assert stats["equal_neighbours"] == sum(equal)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from genrec.data import LastOut
-from genrec.data.formats.bundle import Bundle, item_features, read_ids, write_ids, write_json
+from genrec.data.formats.bundle import Bundle, read_ids, write_catalogue, write_ids, write_json
 from genrec.data.formats.interchange import read_catalogue, read_interchange
 from genrec.schema import ITEMS, SPLITS, USERS
 
@@ -31,12 +31,10 @@ def write(bundle: Bundle, folder: Path) -> None:
             "which this one is not. Export as minionerec, id2sid, recbole or rectools, or set "
             "prepare.split.kind=last_out"
         )
-    index = {str(item): tokens for item, tokens in enumerate(bundle.tokens())}
     test = bundle.test.sort("user").iter_rows()
     histories = {str(user): [*history, target] for user, history, target in test}
     write_json(folder / f"{bundle.name}.inter.json", histories)
-    write_json(folder / f"{bundle.name}.item.json", item_features(bundle))
-    write_json(folder / f"{bundle.name}.index.json", index)
+    write_catalogue(folder, bundle)
     write_ids(folder, bundle)
 
 
@@ -58,8 +56,7 @@ def read(folder: Path, name: str) -> Bundle:
     users = raw.interactions["user_id"].unique(maintain_order=True)
     keys = {"user": users, "item": catalogue["item_id"]}
     dense = {
-        what: pl.DataFrame({f"{what}_id": found, what: range(len(found))})
-        for what, found in keys.items()
+        what: pl.DataFrame({f"{what}_id": own, what: range(len(own))}) for what, own in keys.items()
     }
     log = raw.interactions
     for what, table in dense.items():

@@ -54,7 +54,7 @@ def read_interchange(
         images: a folder with `<item>.jpg|jpeg|png|webp`.
         check_images: decode every image once (see `verify_images`).
         on_bad: raise on bad rows, or drop and count them. A misshapen file or index always raises.
-        progress: told "check images".
+        progress: called with "check images".
 
     Returns:
         The data in file order; timestamp is the position in the user's list, from 0.
@@ -218,7 +218,7 @@ def _read_sids(path: Path, items: pl.DataFrame, bad_rows: BadRows) -> dict[str, 
         if item_id not in index:
             raise ValueError(
                 f"{path}: item {item_id!r} has no SID; expected one for each of the {len(items)} "
-                "items. Use the index that belongs to this catalogue, or leave it out to quantise."
+                "items. Use the index that belongs to this catalogue, or leave it out to quantize."
             )
     sids = _sids_of(index, items["item_id"], path)
     if unused := len(index) - len(sids):

@@ -170,8 +170,8 @@ def _parsed(log: pl.DataFrame, times: Times, path: Path) -> pl.DataFrame:
 
 def _times(path: Path) -> Times:
     """Returns what the times of an `.inter` file are, by the name of their field."""
-    found = header(path)
-    return next((times for times, field in _FIELDS.items() if field in found), "ns")
+    fields = header(path)
+    return next((times for times, field in _FIELDS.items() if field in fields), "ns")
 
 
 _INTER = ("user_id:token", "item_id:token", "split:token")
