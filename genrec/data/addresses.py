@@ -1,4 +1,4 @@
-"""An HTTP transport that connects to public addresses only, so that no table can aim us inwards.
+"""An HTTP transport for public addresses only: no URL of a table reaches an internal server.
 
 A host is resolved once, every address of it is checked, and the connection goes to the very address
 that was checked. So a name that resolves differently a moment later (DNS rebinding), a number

@@ -1,4 +1,4 @@
-"""Cells of CSV and TSV, and what all readers of tables say of a file that they cannot read.
+"""Text files with a separator: CSV, TSV and others; and the errors that all readers of tables share.
 
 What polars refuses is looked up again in the file, so that the message can name the line.
 """
@@ -26,7 +26,7 @@ def columns_of(path: Path) -> list[str]:
     """Returns the columns of a CSV file, as its header names them.
 
     Raises:
-        ValueError: a column stands twice, or the file is UTF-16.
+        ValueError: the header has a column twice, or the file is UTF-16.
     """
     return list(_scan_cells(path, ",", '"', ragged=False).drop("_row").collect_schema())
 
@@ -47,7 +47,7 @@ def _scan_cells(path: Path, separator: str, quote: str | None, *, ragged: bool) 
     names = list(lazy.collect_schema())
     if again := [n for n in names if "_duplicated_" in n]:
         raise ValueError(
-            f"{path}: a column stands twice in the header: {again[0].partition('_dupl')[0]!r}. "
+            f"{path}: the header has a column twice: {again[0].partition('_dupl')[0]!r}. "
             "Rename or remove one of them."
         )
     return lazy
@@ -171,7 +171,7 @@ def split_cells(
             parts.append(pl.Series("line", batch, dtype=pl.String))
     if again := [name for n, name in enumerate(names) if name in names[:n]]:
         raise ValueError(
-            f"{path}: a column stands twice in the header: {again[0]!r}. Rename or remove one of them."
+            f"{path}: the header has a column twice: {again[0]!r}. Rename or remove one of them."
         )
     line = pl.concat(parts or [pl.Series("line", [], dtype=pl.String)]).to_frame()
     table = (

@@ -208,7 +208,7 @@ def _client(policy: Policy, resolve: Resolve) -> Iterator[httpx.Client]:
 def _parallel(
     fetch: Callable[[str], Path | str], urls: Sequence[str], concurrency: int
 ) -> Iterator[tuple[str, Path | str]]:
-    """Yields (url, result) as they come; few wait in line, so that a kill has little to lose."""
+    """Yields (url, result) as they come; few are queued, so that a kill loses little."""
     running: dict[Future[Path | str], str] = {}
     pool = ThreadPoolExecutor(concurrency, thread_name_prefix="fetch")
     try:
@@ -231,8 +231,8 @@ class _Fetch:
         self, client: httpx.Client, folder: Path, policy: Policy, sleep: Callable[[float], None]
     ) -> None:
         self._client, self._folder, self._policy, self._sleep = client, folder, policy, sleep
-        # One image is decoded at a time: it bounds memory, and Python's warning filters, which
-        # the check sets, are no business of several threads at once.
+        # One image is decoded at a time: it bounds memory, and the check sets Python's warning
+        # filters, which threads share.
         self._decoding = threading.Lock()
 
     def __call__(self, url: str) -> Path | str:
@@ -298,7 +298,9 @@ class _Fetch:
                 size += len(chunk)
                 if size > self._policy.max_bytes:
                     raise _Failure("too_large")
-                if time.monotonic() > deadline:  # a server that drips would hold us for ever
+                if (
+                    time.monotonic() > deadline
+                ):  # a server that sends a byte at a time would never end
                     raise _Failure("timeout", again=True)
                 digest.update(chunk)
                 stream.write(chunk)

@@ -1,8 +1,7 @@
 """What every data source returns, and the one place where bad rows are judged.
 
 A source is a function from its settings to `RawData`, around one with plain keyword arguments;
-`split.prepare` does the rest. A bad row is an error that says how to fix it, or is dropped and counted;
-never repaired.
+`split.prepare` does the rest. A bad row is an error that says how to fix it, or is dropped and counted.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from genrec.data.settings import SourceSettings
 from genrec.progress import Progress, silent
 
 OnBad = Literal["error", "drop"]
-# What timestamps are: nanoseconds since 1970 (UTC); numbers without a unit, larger the later, of all
-# users alike; or places in a list or file, which say nothing of other users.
+# What timestamps are: nanoseconds since 1970 (UTC); numbers without a unit, larger the later, which
+# compare between users; or positions in a list or file, which do not.
 Times = Literal["ns", "order", "none"]
 
 RAW_ITEMS = {
@@ -43,7 +42,7 @@ class GivenSplit:
     Attributes:
         name: of the dataset, for messages.
         items: schema `ITEMS`.
-        users: user and user_id, those of whom nothing is known too.
+        users: user and user_id, also users without interactions.
         parts: the split; its interactions are those of `RawData.interactions`, row by row.
     """
 
@@ -65,9 +64,9 @@ class RawData:
         times: what timestamps are.
         sids: published SIDs by item_id, all of one length; None where the source has none.
         truth: what only a synthetic source knows, by table name; for evaluation only.
-        groups: user_id, item_id, group (String): what a choice belongs to, such as what decided it,
-            perhaps to several groups or to none. Metrics are reported for each; no stage but
-            `evaluate` reads it. None where the source knows nothing of the kind.
+        groups: user_id, item_id, group (String): the groups of an interaction, such as what decided it;
+            it may have several or none. Metrics are reported for each; only `evaluate` reads it. None
+            where the source has no groups.
         dropped: how many rows the source left out, by reason.
         given: the split that comes with the data; None where there is none.
     """

@@ -163,7 +163,7 @@ def _as_given(raw: RawData) -> Prepared:
     known = given.users["user"].is_in(parts.interactions["user"].unique().implode())
     if not known.all():
         raise ValueError(
-            f"{given.name}: {(~known).sum()} users stand in no part; expected each in one"
+            f"{given.name}: {(~known).sum()} users are in no part; expected each in one"
         )
     users = given.users.sort("user").select("user", "user_id")
     stats = describe(items, users, parts, kind="given", times=raw.times, dropped={})
@@ -199,7 +199,7 @@ def _refuse_times(protocol: SplitProtocol[Any], repeats: Repeats) -> None:
     if protocol.needs_time:
         raise ValueError(
             f"prepare.split.kind={protocol.kind} compares the times of different users, and {why}. Use "
-            "last_out or cold_users where rows stand in order of time, random where they do not, or "
+            "last_out or cold_users where rows are in order of time, random where they do not, or "
             "name the column of times"
         )
     if repeats == "exact":

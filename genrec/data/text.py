@@ -1,9 +1,8 @@
 """Text: files of it, plain or compressed, lines of JSON, and values of any shape as readable text.
 
-What is wrong with a line is said with its place. A JSON string may hold half of a character, a lone
-surrogate: what truncation leaves of an emoji. It has no UTF-8. In a text it is read as U+FFFD, counted
-and warned of, for nothing else of the item is lost; in an id it is a bad row, for two ids could become
-one.
+Errors name the line. A JSON string may hold half of a character, a lone surrogate: what truncation
+leaves of an emoji. It has no UTF-8. In a text it is read as U+FFFD, counted and warned of, for nothing
+else of the item is lost; in an id it makes a bad row, for two ids could become one.
 """
 
 from __future__ import annotations

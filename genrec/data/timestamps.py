@@ -1,9 +1,8 @@
 """Times as owners write them, to whole nanoseconds: epochs in any unit, ISO 8601, or an order.
 
 Nothing is rounded: text is read digit by digit, since float64 cannot hold an epoch in nanoseconds. The
-unit is read off the size of the numbers, never guessed row by row: a file has one, and rows in
-another are bad rows. A dataset in which some times are off by a thousand splits without an error
-and trains on nonsense.
+size of the numbers tells their unit. A file has one unit, and rows in another are bad rows: a dataset
+in which some times are off by a thousand splits without an error and trains on nonsense.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ def parse(
         table: has `timestamp`: text, whole or real numbers, dates or datetimes; null stays null.
             Times without a zone are UTC.
         unit: "auto" finds it by the size of the numbers, from 100,000,000 on; "order" are numbers
-            without a unit, kept as they are; any other is taken at its word.
+            without a unit, kept as they are; any other unit is not checked.
         bad_rows: what to do with a time that cannot be read, that 64 bits cannot hold in nanoseconds
             (before 1677, after 2262), or that is in another unit than most.
         where: the file, for messages.
@@ -76,7 +75,7 @@ def parse(
 
     Returns:
         `timestamp` is Int64. Where digits are left (below a nanosecond; below one, of plain numbers)
-        they stand in `_below`, as text without trailing zeros: see `settle`.
+        they are in `_below`, as text without trailing zeros: see `settle`.
 
     Raises:
         ValueError: a bad time, unless such rows are dropped; numbers that do not tell their unit; no
@@ -153,7 +152,7 @@ def parse(
 
 
 def settle(log: pl.DataFrame, *, where: str | Path, times: Times) -> pl.DataFrame:
-    """Returns a log, of all files together, whose `timestamp` alone tells every order.
+    """Returns a log of all files in which `timestamp` alone gives the order.
 
     Args:
         log: what `parse` returned; `_below` where digits are left.

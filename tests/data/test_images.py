@@ -120,7 +120,7 @@ def test_absolute_paths_need_no_root(folder: Path) -> None:
 
 @pytest.fixture
 def nested(tmp_path: Path) -> Path:
-    """`images/a.png` and `images/sub/b.png`, and outside of it an image that is nobody's business."""
+    """`images/a.png` and `images/sub/b.png`, and an image outside of the folder."""
     inner = tmp_path / "images" / "sub"
     inner.mkdir(parents=True)
     for path in (inner.parent / "a.png", inner / "b.png", tmp_path / "secret.png"):

@@ -263,7 +263,7 @@ def test_the_other_splits_pass(kind: str) -> None:
                 "valid": [],
                 "test": [(1, [3], 4), (2, [5], 6)],
             },
-            "user 1 stands in two parts",
+            "user 1 is in two parts",
         ),
         (
             "cold_users",

@@ -201,7 +201,7 @@ def against(rows: Rows, protocol: SplitProtocol, oracle: Callable[..., Any]) -> 
     ),
 )
 def test_no_split_leaks(rows: Rows, protocol: SplitProtocol) -> None:
-    """`prepare` runs `check_no_leakage`, which has other eyes than the code that splits."""
+    """`prepare` runs `check_no_leakage`, which is written apart from the code that splits."""
     try:
         prepare(as_raw(rows), core=0, repeats="keep", split=protocol)
     except ValueError as error:

@@ -409,7 +409,7 @@ def test_an_order_that_is_plainly_none_of_time(
         stats = prepare(shop(tmp_path, rows), core=0, repeats="keep").stats
     assert [record.getMessage() for record in caplog.records] == stats["findings"]
     (finding,) = stats["findings"]  # type: ignore[misc]
-    assert finding.startswith("the order of rows is plainly no order of time: ")
+    assert finding.startswith("the order of rows is not an order of time: ")
     assert all(sign in finding for sign in signs)
     assert finding.endswith("prepare.split.kind=random, which holds out at random")
     # Nothing to say where the order was given up, or where times made it.

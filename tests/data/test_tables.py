@@ -158,7 +158,7 @@ def test_a_field_may_begin_later_in_json_lines(tmp_path: Path) -> None:
     ("name", "content", "said"),
     [
         ("a.csv", "u;i\n1;2\n", "one column only: name its `separator`"),
-        ("a.csv", "u,i,u\n1,2,3\n", "a column stands twice in the header: 'u'"),
+        ("a.csv", "u,i,u\n1,2,3\n", "the header has a column twice: 'u'"),
         ("a.csv", "u,i\n", "no rows; expected at least one"),
         ("a.csv", 'u,i\n"1,2\n3,4\n', "is a quote opened and never closed"),
         ("a.parquet", "u,i\n1,2\n", "not readable as parquet"),
@@ -220,7 +220,7 @@ def test_separator_of_several_letters(tmp_path: Path, columns: Any) -> None:
     with pytest.raises(ValueError, match=r"row 2, cells 4.*replace a '::' within a cell"):
         read(path, columns, separator="::")
     put(path, "u::i::u\n1::2::3\n")
-    with pytest.raises(ValueError, match="a column stands twice in the header: 'u'"):
+    with pytest.raises(ValueError, match="the header has a column twice: 'u'"):
         read(path, columns, separator="::")
 
 

@@ -2,7 +2,7 @@
 
 As published at github.com/RUCAIBox/LC-Rec and taken over by LETTER, MiniOneRec and CollisionGenRec:
 {"0": [0, 1, 2]}, {"0": {"title": ..., "description": ...}}, {"0": ["<a_1>", "<b_2>"]}. The split is
-leave-last-out and stands in no file; the order does, times do not.
+leave-last-out and is in no file; the order is, times are not.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def read(folder: Path, name: str) -> Bundle:
 
 
 def _is_last_out(bundle: Bundle) -> bool:
-    """Says whether every user stands in all parts, each going on from the one before by an item."""
+    """Says whether every user is in all parts, each with one item more than the part before."""
     whole = [
         getattr(bundle, part)
         .sort("user")
