@@ -5,7 +5,6 @@ Every source returns `RawData`, by its settings (`read_source`) or by plain argu
 """
 
 from genrec.data.amazon import hub_files, read_amazon
-from genrec.data.anonymous import hash_users
 from genrec.data.card import POPULARITY_FILE, describe, plot_popularity, times_in
 from genrec.data.download import Downloaded, Fetched, Policy, download, fetch
 from genrec.data.files import read_files
@@ -15,7 +14,7 @@ from genrec.data.movielens import read_movielens
 from genrec.data.protocols import ColdItems, ColdUsers, LastOut, RandomOut, Temporal
 from genrec.data.recbole import read_recbole
 from genrec.data.settings import ItemFile, LogFile
-from genrec.data.source import RawData, read_source
+from genrec.data.source import RawData, hash_users, read_source
 from genrec.data.split import Prepared, k_core, prepare, sid_array
 
 __all__ = [

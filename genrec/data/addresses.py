@@ -1,4 +1,4 @@
-"""An HTTP transport that connects to public addresses only, so that no table can aim us inwards.
+"""An HTTP transport for public addresses only: no URL of a table reaches an internal server.
 
 A host is resolved once, every address of it is checked, and the connection goes to the very address
 that was checked. So a name that resolves differently a moment later (DNS rebinding), a number
@@ -50,10 +50,10 @@ def resolve(host: str, port: int) -> list[str]:
         httpcore.ConnectError: there are none.
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise httpcore.ConnectError(f"{host}: {error}") from error
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    return list(dict.fromkeys(str(entry[4][0]) for entry in addresses))
 
 
 class _Checked(httpcore.NetworkBackend):

@@ -15,13 +15,12 @@ from typing import Any, Literal
 import polars as pl
 
 from genrec.data import tables
-from genrec.data.cells import columns_of
+from genrec.data.delimited import columns_of
+from genrec.data.files import at_least
 from genrec.data.images import place_images
-from genrec.data.lines import lines, whole_lines
-from genrec.data.logs import at_least
 from genrec.data.settings import AmazonSettings
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean
-from genrec.data.text import as_text, without_markup
+from genrec.data.text import as_text, lines, whole_lines, without_markup
 from genrec.data.timestamps import Unit, parse, settle
 from genrec.progress import Progress, silent
 
@@ -66,7 +65,7 @@ def read_amazon(
     on_bad: OnBad = "error",
     progress: Progress = silent,
 ) -> RawData:
-    """Reads reviews and product metadata; the layout is told by the fields.
+    """Reads reviews and product metadata; the fields tell the layout.
 
     Args:
         reviews: JSON lines, plain or gzip, of 2023 (user_id, parent_asin, rating, timestamp in ms)
@@ -81,7 +80,7 @@ def read_amazon(
         max_bytes: largest image file.
         max_pixels: largest width x height of an image.
         on_bad: raise on bad rows, or drop and count them.
-        progress: told "read reviews", "read products" and "check images".
+        progress: called with "read reviews", "read products" and "check images".
 
     Returns:
         Products that somebody reviewed, in file order, by parent_asin (2023) or asin, with the
@@ -196,20 +195,20 @@ def _reviews(
 def _layout(path: Path, verified: bool) -> tuple[dict[str, str], Unit]:
     """Returns the names of a review file's columns, and the unit of its times."""
     if tables.format_of(path) == "jsonl":
-        found = list(next(lines(path), (0, {}))[1])
+        fields = list(next(lines(path), (0, {}))[1])
     else:
-        found = columns_of(path)
+        fields = columns_of(path)
     new = {"user_id": "user_id", "item_id": "parent_asin", "rating": "rating"}
     old = {"user_id": "reviewerID", "item_id": "asin", "rating": "overall"}
     for names, time, bought, unit in (
         (new, "timestamp", "verified_purchase", "ms"),
         (old, "unixReviewTime", "verified", "s"),
     ):
-        if names["user_id"] in found and names["item_id"] in found:
+        if names["user_id"] in fields and names["item_id"] in fields:
             columns = {**names, "timestamp": time} | ({"verified": bought} if verified else {})
             return columns, unit  # type: ignore[return-value]
     raise ValueError(
-        f"{path}: not reviews of Amazon 2023, 2018 or 2014; found {found}, expected "
+        f"{path}: not reviews of Amazon 2023, 2018 or 2014; found {fields}, expected "
         f"{[*new.values(), 'timestamp']} or {[*old.values(), 'unixReviewTime']}."
     )
 

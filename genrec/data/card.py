@@ -91,14 +91,14 @@ def describe(
 
 
 def out_of_order(parts: Parts, kind: str) -> list[str]:
-    """Says by what the order of rows is plainly no order of time; empty where it may be one.
+    """Returns warnings where the order of rows cannot be an order of time; empty where it may be one.
 
-    Two signs: many test targets that nobody has in training, where a random hold-out leaves few; and
-    almost everybody's items in the order of the catalogue.
+    Two signs: many test targets that nobody has in training, while a random hold-out leaves few; and
+    the items of almost every user in the order of the catalogue.
 
     Args:
         parts: the split.
-        kind: of split; a random one makes nothing of the order.
+        kind: of split; a random one does not use the order.
     """
     log = parts.interactions
     if kind == "random" or len(parts.test) < _ENOUGH:
@@ -119,13 +119,13 @@ def out_of_order(parts: Parts, kind: str) -> list[str]:
     if not signs:
         return []
     return [
-        f"the order of rows is plainly no order of time: {', and '.join(signs)}. Name the column of "
+        f"the order of rows is not an order of time: {', and '.join(signs)}. Name the column of "
         "times, or set prepare.split.kind=random, which holds out at random"
     ]
 
 
 def _unseen(parts: Parts) -> float:
-    """Returns the share of test targets that stand in no training sequence."""
+    """Returns the share of test targets that are in no training sequence."""
     return 1 - float(parts.test["target"].is_in(parts.trained.implode()).mean())  # type: ignore[arg-type]
 
 
@@ -161,8 +161,8 @@ def _counts(log: pl.DataFrame, num_items: int) -> np.ndarray:
     return np.bincount(log["item"].to_numpy(), minlength=num_items)
 
 
-def _share(found: pl.Series) -> float:
-    return int(found.sum()) / len(found)
+def _share(flags: pl.Series) -> float:
+    return int(flags.sum()) / len(flags)
 
 
 def _popularity(counts: np.ndarray) -> dict[str, float | int]:

@@ -107,7 +107,7 @@ def download(
         policy: limits and retries.
         resolve: from host to addresses.
         sleep: waits between tries.
-        progress: told "fetch images".
+        progress: called with "fetch images".
 
     Returns:
         Paths and failures. A failed URL is tried again by the next call.
@@ -121,12 +121,12 @@ def download(
         todo = [url for url in wanted if url not in paths]
         with _client(policy, resolve) as client:
             fetch = _Fetch(client, Path(folder).resolve(), policy, sleep)
-            for done, (url, found) in enumerate(_parallel(fetch, todo, policy.concurrency), 1):
-                if isinstance(found, str):
-                    failures[url] = found
+            for done, (url, result) in enumerate(_parallel(fetch, todo, policy.concurrency), 1):
+                if isinstance(result, str):
+                    failures[url] = result
                 else:
-                    index.add(url, found)
-                    paths[url] = found
+                    index.add(url, result)
+                    paths[url] = result
                     fetched += 1
                 progress("fetch images", len(wanted) - len(todo) + done, len(wanted))
     in_order = {url: paths[url] for url in wanted if url in paths}
@@ -164,7 +164,7 @@ def fetch(
         folder: the cache of `download`.
         policy: limits and retries.
         resolve: from host to addresses.
-        progress: told "fetch images".
+        progress: called with "fetch images".
 
     Raises:
         ValueError: not one image of many could be had, so something else is wrong.
@@ -208,7 +208,7 @@ def _client(policy: Policy, resolve: Resolve) -> Iterator[httpx.Client]:
 def _parallel(
     fetch: Callable[[str], Path | str], urls: Sequence[str], concurrency: int
 ) -> Iterator[tuple[str, Path | str]]:
-    """Yields (url, result) as they come; few wait in line, so that a kill has little to lose."""
+    """Yields (url, result) as they come; few are queued, so that a kill loses little."""
     running: dict[Future[Path | str], str] = {}
     pool = ThreadPoolExecutor(concurrency, thread_name_prefix="fetch")
     try:
@@ -231,8 +231,8 @@ class _Fetch:
         self, client: httpx.Client, folder: Path, policy: Policy, sleep: Callable[[float], None]
     ) -> None:
         self._client, self._folder, self._policy, self._sleep = client, folder, policy, sleep
-        # One image is decoded at a time: it bounds memory, and Python's warning filters, which
-        # the check sets, are no business of several threads at once.
+        # One image is decoded at a time: it bounds memory, and the check sets Python's warning
+        # filters, which threads share.
         self._decoding = threading.Lock()
 
     def __call__(self, url: str) -> Path | str:
@@ -298,7 +298,9 @@ class _Fetch:
                 size += len(chunk)
                 if size > self._policy.max_bytes:
                     raise _Failure("too_large")
-                if time.monotonic() > deadline:  # a server that drips would hold us for ever
+                if (
+                    time.monotonic() > deadline
+                ):  # a server that sends a byte at a time would never end
                     raise _Failure("timeout", again=True)
                 digest.update(chunk)
                 stream.write(chunk)
@@ -308,8 +310,8 @@ class _Fetch:
 def _check(response: httpx.Response, max_bytes: int) -> None:
     status = response.status_code
     if status in _AGAIN:
-        asked = _retry_after(response.headers.get("Retry-After"))
-        raise _Failure(f"http_{status}", again=True, wait=asked)
+        seconds = _retry_after(response.headers.get("Retry-After"))
+        raise _Failure(f"http_{status}", again=True, wait=seconds)
     if status != 200:
         raise _Failure(f"http_{status}")
     length = response.headers.get("Content-Length", "")
@@ -353,7 +355,7 @@ class _Index:
 
     def known(self, urls: Sequence[str]) -> dict[str, Path]:
         """Returns the files of those URLs whose file is there, whole."""
-        found: dict[str, Path] = {}
+        files: dict[str, Path] = {}
         for url in urls:
             row = self._base.execute(
                 "SELECT file, bytes FROM images WHERE url = ?", (url,)
@@ -361,8 +363,8 @@ class _Index:
             if row is not None:
                 path = self._folder / row[0]
                 if path.is_file() and path.stat().st_size == row[1]:
-                    found[url] = path
-        return found
+                    files[url] = path
+        return files
 
     def add(self, url: str, path: Path) -> None:
         """Remembers a file, at once: what is fetched is never fetched again."""

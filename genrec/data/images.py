@@ -40,17 +40,17 @@ def find_images(folder: str | Path) -> dict[str, str]:
             f"{folder}: no such folder; expected images named <item_id>.jpg, .png or .webp. "
             "Correct the images path in the recipe's prepare.source, or set it to null."
         )
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         suffix = path.suffix.lower()
         if suffix not in SUFFIXES or not path.is_file():
             continue
-        known = found.get(path.stem)
+        known = files.get(path.stem)
         if known is None or SUFFIXES.index(suffix) < SUFFIXES.index(known.suffix.lower()):
-            found[path.stem] = path
-    if not found:
+            files[path.stem] = path
+    if not files:
         raise ValueError(f"{folder}: no images; expected <item_id>.jpg, .jpeg, .png or .webp.")
-    return {item_id: str(path) for item_id, path in found.items()}
+    return {item_id: str(path) for item_id, path in files.items()}
 
 
 def attach_images(items: pl.DataFrame, folder: str | Path | None) -> pl.DataFrame:
@@ -66,12 +66,12 @@ def attach_images(items: pl.DataFrame, folder: str | Path | None) -> pl.DataFram
     """
     if folder is None:
         return items.with_columns(image=pl.lit(None, dtype=pl.String))
-    found = find_images(folder)
-    images = [found.get(item_id) for item_id in items["item_id"]]
+    files = find_images(folder)
+    images = [files.get(item_id) for item_id in items["item_id"]]
     if not any(images):
         raise ValueError(
-            f"{folder}: none of the {len(found)} images is named after an item; found "
-            f"{sorted(found)[:3]}, expected names such as {items['item_id'].head(3).to_list()}."
+            f"{folder}: none of the {len(files)} images is named after an item; found "
+            f"{sorted(files)[:3]}, expected names such as {items['item_id'].head(3).to_list()}."
         )
     return items.with_columns(image=pl.Series(images, dtype=pl.String))
 
@@ -93,7 +93,7 @@ def verify_images(
         on_bad: "error" raises on the first unreadable image; "drop" makes it null and counts it.
         max_bytes: largest file that is opened.
         max_pixels: largest width x height that is decoded (a small file can claim a huge image).
-        progress: told "check images".
+        progress: called with "check images".
 
     Returns:
         `items`, with null for every image that was left out, and how many those are.
@@ -141,7 +141,7 @@ def place_images(
         where: the catalogue's file, for messages.
         max_bytes: largest image file.
         max_pixels: largest width x height of an image.
-        progress: told "check images".
+        progress: called with "check images".
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -212,8 +212,8 @@ def _outside(folder: Path, image: str) -> str | None:
         return "a URL, expected a path; prepare.source.images=download fetches URLs"
     if "\0" in image:
         return "expected a path"
-    found = (folder / image).resolve()  # links are followed to where they lead
-    return None if found.is_relative_to(folder) else f"a path that leads out of {folder}"
+    path = (folder / image).resolve()  # links are followed to where they lead
+    return None if path.is_relative_to(folder) else f"a path that leads out of {folder}"
 
 
 class BadImage(ValueError):

@@ -1,4 +1,4 @@
-"""Proof that a split is one: no held-out interaction reaches anything that is learned from.
+"""Checks that a split does not leak: no held-out interaction is part of what is learned from.
 
 Kept apart from the code that splits, so that it can be run on tables from anywhere.
 """
@@ -34,18 +34,18 @@ def check_no_leakage(
     adds the validation target; the held-out rows are the targets.
 
     Of every other split: at most one row in each table; the training rows are train.history + target;
-    a target is a held-out row of its part; its history is what the user did before it, nothing of a
-    later part among it; no user's parts overlap in time (but of `random`, which has no such order, part
-    by part in the order of the log). Then, by kind: all training comes before all
-    validation, and that before all test (temporal); hidden items stand in no training row and no
-    history (cold_items); no user stands in two parts (cold_users).
+    a target is a held-out row of its part; its history is what the user did before it, without rows of
+    a later part; no user's parts overlap in time (of `random`, whose parts have no order in time, they
+    do not overlap in the log). Then, by kind: all training comes before all validation, and that before
+    all test (temporal); hidden items are in no training row and no history (cold_items); no user is in
+    two parts (cold_users).
 
     Args:
         train: user, history, target (see `genrec.schema`).
         valid: the same.
         test: the same.
         interactions: user, item, timestamp, split.
-        repeats: with "drop", also no target may stand in its own history.
+        repeats: with "drop", no target may be in its own history.
         kind: of split, see `protocols`.
         hidden: items held out of training.
 
@@ -104,18 +104,18 @@ def _check_parts(
 def _check_training(train: pl.DataFrame, log: pl.DataFrame) -> None:
     rows = log.filter(pl.col("part") == 0)
     learned = rows.group_by("user", maintain_order=True).agg("item")
-    found = train.select("user", found=pl.concat_list("history", "target"))
-    both = learned.join(found, on="user", how="full", coalesce=True)
-    wrong = both.filter(pl.col("item").ne_missing(pl.col("found")))
+    sequences = train.select("user", sequence=pl.concat_list("history", "target"))
+    both = learned.join(sequences, on="user", how="full", coalesce=True)
+    wrong = both.filter(pl.col("item").ne_missing(pl.col("sequence")))
     _none(wrong, "has training interactions other than the train sequence")
 
 
-def _check_asked(asked: pl.DataFrame, log: pl.DataFrame, cold: pl.Series, part: int) -> None:
+def _check_asked(rows_of_part: pl.DataFrame, log: pl.DataFrame, cold: pl.Series, part: int) -> None:
     """Compares one part's rows with the log: history, target and their order."""
     name, is_cold = SPLITS[part], pl.col("item").is_in(cold.implode())
     ahead = log.filter(~is_cold).group_by("user", maintain_order=True).agg("item", "at", "part")
     length = pl.col("history").list.len()
-    rows = asked.join(ahead, on="user", how="left").with_columns(
+    rows = rows_of_part.join(ahead, on="user", how="left").with_columns(
         known=pl.col("item").list.head(length),
         parts=pl.col("part").list.head(length),
         newest=pl.col("at").list.head(length).list.max(),
@@ -139,7 +139,7 @@ def _check_kind(log: pl.DataFrame, kind: str, cold: pl.Series) -> None:
             _none(early, f"has a {SPLITS[part]} interaction before the cut")
     if kind == "cold_users":
         mixed = log.group_by("user", maintain_order=True).agg(pl.col("part").n_unique())
-        _none(mixed.filter(pl.col("part") > 1), "stands in two parts")
+        _none(mixed.filter(pl.col("part") > 1), "is in two parts")
     trained = log.filter((pl.col("part") == 0) & pl.col("item").is_in(cold.implode()))
     _none(trained, "has a held-out item among the training interactions")
 

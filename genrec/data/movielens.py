@@ -12,9 +12,9 @@ import polars as pl
 
 from genrec.data import tables
 from genrec.data.images import attach_images, verify_images
-from genrec.data.lines import is_utf8
 from genrec.data.settings import MovieLensSettings
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean, existing
+from genrec.data.text import is_utf8
 from genrec.data.timestamps import parse, settle
 from genrec.progress import Progress, silent
 
@@ -52,7 +52,7 @@ def read_movielens(
         check_images: decode every image once (see `verify_images`).
         min_rating: ratings below it are no interactions; they are counted, not bad.
         on_bad: raise on bad rows, or drop and count them.
-        progress: told "check images".
+        progress: called with "check images".
 
     Returns:
         The data in file order, with the attributes genres and year (from the title, or null).
@@ -91,15 +91,15 @@ def _read(path: Path, columns: Sequence[str], bad_rows: BadRows) -> pl.DataFrame
             encoding="utf-8-sig" if is_utf8(path) else "iso-8859-1",
         )
     table = tables.read(path, bad_rows=bad_rows, form="csv")
-    found = {name.strip().lower(): name for name in table.columns}
+    columns_there = {name.strip().lower(): name for name in table.columns}
     for name in columns:
-        if name.lower() not in found:
+        if name.lower() not in columns_there:
             raise ValueError(
                 f"{path}: column '{name}' is missing; found {table.columns[1:]}, "
                 f"expected {list(columns)}. Add the column or rename the one that holds it. (Files "
                 "of 1M and 10M, without a header and with '::', keep their ending .dat.)"
             )
-    return table.select("row", *(pl.col(found[n.lower()]).alias(n) for n in columns))
+    return table.select("row", *(pl.col(columns_there[n.lower()]).alias(n) for n in columns))
 
 
 def _items(path: Path, bad_rows: BadRows) -> pl.DataFrame:

@@ -1,7 +1,7 @@
 """Ways to split: which interactions are learned from, and what is asked of whom.
 
 Each labels the rows of the log and gives every user at most one row per part. A row's history is what
-lies before its target; a user of whom a part knows nothing to ask has no row there.
+the user did before its target. A user without a target in a part has no row there.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Parts:
     """A split.
 
     Attributes:
-        interactions: schema `INTERACTIONS`, by user and time. What a protocol takes out is not there.
+        interactions: schema `INTERACTIONS`, by user and time, without what the protocol takes out.
         train: schema `SPLIT`; history and target are together what is learned from.
         valid: schema `SPLIT`; likewise `test`.
-        hidden: items held out of training, which stand in no history; empty where there are none.
+        hidden: items held out of training; they are in no history. Empty where there are none.
         dropped: interactions taken out, by reason.
         facts: where the cuts lie and how many are held out, ready for JSON.
     """
@@ -50,7 +50,7 @@ class Parts:
 
     @property
     def trained(self) -> pl.Series:
-        """The items that stand in a training sequence, each once. Int32."""
+        """The items of the training sequences, each once. Int32."""
         return self.interactions.filter(pl.col("split") == "train")["item"].unique()
 
 
@@ -106,7 +106,7 @@ class LastOut(SplitProtocol[LastOutSettings]):
     """Each user's last interaction is the test target, the last but one the validation target."""
 
     def split(self, log: pl.DataFrame) -> Parts:
-        """Splits as `SplitProtocol.split`; every user stands in all three parts."""
+        """Splits as `SplitProtocol.split`; every user is in all three parts."""
         labelled = _labelled(log, _last_two())
         return _parts(labelled, valid="first", test="first")
 
@@ -114,9 +114,10 @@ class LastOut(SplitProtocol[LastOutSettings]):
 class RandomOut(SplitProtocol[RandomOutSettings]):
     """Random leave-one-out: of each user one interaction drawn at random tests, another validates.
 
-    For logs without times, whose order says nothing. All others are learned from; they are the history
-    of the validation target, and with that one the history of the test target. Where there are times,
-    what is learned from may come after what is asked for, as in every random hold-out.
+    For logs without times, whose order says nothing. The user's other interactions are for training;
+    they are the history of the validation target. The history of the test target also has the validation
+    target. Where there are times, training interactions may be later than the targets, as in every
+    random hold-out.
     """
 
     def split(self, log: pl.DataFrame) -> Parts:
@@ -137,10 +138,10 @@ class Temporal(SplitProtocol[TemporalSettings]):
     By default the target is a user's *next* item after the cut; the history is all before the target
     (for test that includes the validation period). Users without an event in a part, or without
     any before it, have no row there. Interactions of one time fall on the same side, the later one.
-    The cuts are those of the `timestamp` benchmark of Amazon Reviews 2023, 8:1:1; that asks for every
-    interaction after a cut, we for one of each user. Which one matters: "Time to Split" (Gusak et
-    al., RecSys 2025, arXiv 2507.16289) compares first, last and others; the first after a cut comes
-    after longer pauses than most.
+    The cuts are those of the `timestamp` benchmark of Amazon Reviews 2023, 8:1:1. There every
+    interaction after a cut is a target, here one of each user. Which one matters: "Time to Split" (Gusak
+    et al., RecSys 2025, arXiv 2507.16289) compares first, last and others; the pause before the first
+    one after a cut is longer than most.
     """
 
     min_length: ClassVar[int] = 2
@@ -174,11 +175,11 @@ class Temporal(SplitProtocol[TemporalSettings]):
 class ColdItems(SplitProtocol[ColdItemsSettings]):
     """Leave-last-out, with the newest items held out of training: they are targets only.
 
-    An item's age is its first interaction. Held-out items stand in no training sequence and in no
-    history; before a user's last two interactions they are taken out and counted. A user with none
-    but such items before a target has no row there. TIGER (arXiv 2305.05065, section 4.3) and LIGER
-    (arXiv 2411.18814) hold items out likewise; the newest, instead of random ones, is ours: it is
-    new items that a shop has to sell.
+    An item's age is its first interaction. Held-out items are in no training sequence and in no
+    history; before a user's last two interactions they are taken out and counted. A user with only
+    such items before a target has no row there. TIGER (arXiv 2305.05065, section 4.3) and LIGER
+    (arXiv 2411.18814) hold random items out; we hold out the newest, since a shop has to sell its new
+    items.
     """
 
     needs_time: ClassVar[bool] = True
@@ -202,10 +203,10 @@ class ColdItems(SplitProtocol[ColdItemsSettings]):
 
 
 class ColdUsers(SplitProtocol[ColdUsersSettings]):
-    """Cold-start users: users of whom nothing is learned, but whose history is known when they ask.
+    """Cold-start users: nothing is learned of them, but their history is known at test time.
 
-    Validation and test users are drawn at random, apart from each other; the last item of each is the
-    target, all before it the history. All other users are learned from whole. This is "strong
+    Validation and test users are drawn at random, and differ; the last item of each is the target, all
+    before it the history. All other users are for training only. This is "strong
     generalisation" (Marlin 2004; Liang et al., WWW 2018, arXiv 1802.05814).
     """
 

@@ -8,13 +8,12 @@ from pathlib import Path
 import polars as pl
 
 from genrec.data import tables
-from genrec.data.cells import missing
-from genrec.data.files import OWN_COLUMNS
+from genrec.data.delimited import missing
+from genrec.data.files import OWN_COLUMNS, at_least
 from genrec.data.images import place_images
-from genrec.data.lines import guarded, open_text
-from genrec.data.logs import at_least
 from genrec.data.settings import RecBoleSettings
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean
+from genrec.data.text import guarded, open_text
 from genrec.data.timestamps import Unit, parse, settle, times_of
 from genrec.progress import Progress, silent
 
@@ -66,7 +65,7 @@ def read_recbole(
         max_bytes: largest image file.
         max_pixels: largest width x height of an image.
         on_bad: raise on bad rows, or drop and count them.
-        progress: told "check images".
+        progress: called with "check images".
 
     Returns:
         The data in file order; further fields are attributes, those of type float as numbers.
@@ -196,10 +195,10 @@ def _items(
 
 
 def _title(path: Path, fields: Sequence[str]) -> str:
-    found = ["title"] if "title" in fields else [n for n in fields if n.endswith("title")]
-    if len(found) != 1:
+    titles = ["title"] if "title" in fields else [n for n in fields if n.endswith("title")]
+    if len(titles) != 1:
         raise ValueError(
-            f"{path}: no field 'title', nor one alone that ends in it; found {list(fields)}. Name the "
-            "field that holds the title in prepare.source.title."
+            f"{path}: no field 'title', nor a single one that ends in it; found {list(fields)}. "
+            "Name the field that holds the title in prepare.source.title."
         )
-    return found[0]
+    return titles[0]

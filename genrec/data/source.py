@@ -1,14 +1,15 @@
 """What every data source returns, and the one place where bad rows are judged.
 
 A source is a function from its settings to `RawData`, around one with plain keyword arguments;
-`split.prepare` does the rest. A bad row is an error that says how to fix it, or is dropped and counted;
-never repaired.
+`split.prepare` does the rest. A bad row is an error that says how to fix it, or is dropped and counted.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -20,8 +21,8 @@ from genrec.data.settings import SourceSettings
 from genrec.progress import Progress, silent
 
 OnBad = Literal["error", "drop"]
-# What timestamps are: nanoseconds since 1970 (UTC); numbers without a unit, larger the later, of all
-# users alike; or places in a list or file, which say nothing of other users.
+# What timestamps are: nanoseconds since 1970 (UTC); numbers without a unit, larger the later, which
+# compare between users; or positions in a list or file, which do not.
 Times = Literal["ns", "order", "none"]
 
 RAW_ITEMS = {
@@ -41,7 +42,7 @@ class GivenSplit:
     Attributes:
         name: of the dataset, for messages.
         items: schema `ITEMS`.
-        users: user and user_id, those of whom nothing is known too.
+        users: user and user_id, also users without interactions.
         parts: the split; its interactions are those of `RawData.interactions`, row by row.
     """
 
@@ -63,9 +64,9 @@ class RawData:
         times: what timestamps are.
         sids: published SIDs by item_id, all of one length; None where the source has none.
         truth: what only a synthetic source knows, by table name; for evaluation only.
-        groups: user_id, item_id, group (String): what a choice belongs to, such as what decided it,
-            perhaps to several groups or to none. Metrics are reported for each; no stage but
-            `evaluate` reads it. None where the source knows nothing of the kind.
+        groups: user_id, item_id, group (String): the groups of an interaction, such as what decided it;
+            it may have several or none. Metrics are reported for each; only `evaluate` reads it. None
+            where the source has no groups.
         dropped: how many rows the source left out, by reason.
         given: the split that comes with the data; None where there is none.
     """
@@ -92,7 +93,7 @@ class ReadSource(Protocol):
             settings: the source's section, a `SourceSettings`.
             folder: where files may be written that stay with the tables, such as images.
             on_bad: raise on bad rows, or drop and count them.
-            progress: told how far it is.
+            progress: called while it reads.
 
         Raises:
             FileNotFoundError: a file or folder is missing.
@@ -334,3 +335,49 @@ def _plain(ids: pl.Series) -> pl.Series:
 
 def _blank(column: str) -> pl.Expr:
     return pl.col(column).is_null() | (pl.col(column).str.strip_chars() == "")
+
+
+def hashed(ids: pl.Series, salt: str) -> pl.Series:
+    """Returns the HMAC-SHA256 of each id, 64 hex digits.
+
+    Raises:
+        ValueError: the salt is empty.
+    """
+    if not salt:
+        raise ValueError("prepare.hash_users.salt is empty; anybody could compute such hashes")
+    key = salt.encode()
+    digests = [hmac.new(key, own.encode(), hashlib.sha256).hexdigest() for own in ids]
+    return pl.Series(ids.name, digests, dtype=pl.String)
+
+
+def hash_users(raw: RawData, salt: str) -> RawData:
+    """Returns the same data with every user id as 64 hex digits; order and rows stay.
+
+    HMAC-SHA256 (RFC 2104): without the salt nobody can try ids until one fits. It hides names, not
+    habits: a history that somebody knows can still be recognised.
+
+    Args:
+        raw: any source's data; its log, groups, truth and the given split's users are rewritten.
+        salt: the secret; the same salt and id give the same digits.
+
+    Raises:
+        ValueError: the salt is empty.
+    """
+    tables = [raw.interactions, *raw.truth.values()]
+    tables += [raw.groups] if raw.groups is not None else []
+    tables += [raw.given.users] if raw.given is not None else []
+    known = (
+        pl.concat([t["user_id"] for t in tables if "user_id" in t.columns]).unique().drop_nulls()
+    )
+    new = pl.col("user_id").replace_strict(known, hashed(known, salt))
+
+    def rewritten(table: pl.DataFrame) -> pl.DataFrame:
+        return table.with_columns(new) if "user_id" in table.columns else table
+
+    return replace(
+        raw,
+        interactions=rewritten(raw.interactions),
+        groups=None if raw.groups is None else rewritten(raw.groups),
+        truth={name: rewritten(table) for name, table in raw.truth.items()},
+        given=None if raw.given is None else replace(raw.given, users=rewritten(raw.given.users)),
+    )

@@ -84,7 +84,7 @@ def prepare(
             said of it, such as targets that are in their own history, is in the stats.
         on_bad: raise on bad rows, or drop and count them (matters for hand-made `RawData`; the
             sources have judged their own).
-        progress: told "prepare".
+        progress: called with "prepare".
 
     Returns:
         Items numbered in the order of `raw.items`, users by first appearance in the raw log.
@@ -142,20 +142,11 @@ def prepare(
         hidden=parts.hidden,
     )
     progress("prepare", 5, steps)
-    return Prepared(
-        items,
-        users,
-        parts.interactions,
-        parts.train,
-        parts.valid,
-        parts.test,
-        sids=None if raw.sids is None else sid_array(raw.sids, items),
-        groups=_groups(raw.groups, users, items, parts, protocol),
-        stats=describe(
-            items, users, parts, kind=protocol.kind, times=times, dropped=bad_rows.dropped
-        )
-        | ({"findings": findings} if findings else {}),
-    )
+    stats = describe(items, users, parts, kind=protocol.kind, times=times, dropped=bad_rows.dropped)
+    if findings:
+        stats["findings"] = findings
+    groups = _groups(raw.groups, users, items, parts, protocol)
+    return _prepared(raw, items, users, parts, groups, stats)
 
 
 def _as_given(raw: RawData) -> Prepared:
@@ -172,9 +163,21 @@ def _as_given(raw: RawData) -> Prepared:
     known = given.users["user"].is_in(parts.interactions["user"].unique().implode())
     if not known.all():
         raise ValueError(
-            f"{given.name}: {(~known).sum()} users stand in no part; expected each in one"
+            f"{given.name}: {(~known).sum()} users are in no part; expected each in one"
         )
     users = given.users.sort("user").select("user", "user_id")
+    stats = describe(items, users, parts, kind="given", times=raw.times, dropped={})
+    return _prepared(raw, items, users, parts, None, stats)
+
+
+def _prepared(
+    raw: RawData,
+    items: pl.DataFrame,
+    users: pl.DataFrame,
+    parts: Parts,
+    groups: pl.DataFrame | None,
+    stats: dict[str, object],
+) -> Prepared:
     return Prepared(
         items,
         users,
@@ -183,8 +186,8 @@ def _as_given(raw: RawData) -> Prepared:
         parts.valid,
         parts.test,
         sids=None if raw.sids is None else sid_array(raw.sids, items),
-        groups=None,
-        stats=describe(items, users, parts, kind="given", times=raw.times, dropped={}),
+        groups=groups,
+        stats=stats,
     )
 
 
@@ -196,7 +199,7 @@ def _refuse_times(protocol: SplitProtocol[Any], repeats: Repeats) -> None:
     if protocol.needs_time:
         raise ValueError(
             f"prepare.split.kind={protocol.kind} compares the times of different users, and {why}. Use "
-            "last_out or cold_users where rows stand in order of time, random where they do not, or "
+            "last_out or cold_users where rows are in order of time, random where they do not, or "
             "name the column of times"
         )
     if repeats == "exact":
@@ -237,8 +240,8 @@ def _groups(
     if protocol.needs_time:
         known = pl.col("item").is_in(parts.trained.implode())
         name = pl.when(known).then(pl.lit("known item")).otherwise(pl.lit("new item"))
-        asked = pl.concat([parts.valid, parts.test]).select("user", item="target")
-        tables.append(asked.with_columns(group=name))
+        targets = pl.concat([parts.valid, parts.test]).select("user", item="target")
+        tables.append(targets.with_columns(group=name))
     return pl.concat(tables).unique().sort(list(GROUPS)) if tables else None
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from genrec.data.cells import (
+from genrec.data.delimited import (
     WHOLE,
     collect,
     free,
@@ -21,9 +21,8 @@ from genrec.data.cells import (
     selected,
     split_cells,
 )
-from genrec.data.lines import as_written, lines, whole_lines
 from genrec.data.source import BadRows, existing
-from genrec.data.text import as_text
+from genrec.data.text import as_text, as_written, lines, whole_lines
 from genrec.resources import matching
 
 Format = Literal["parquet", "csv", "tsv", "jsonl"]
@@ -48,8 +47,8 @@ def files(pattern: str | Path, *, what: str) -> list[Path]:
         FileNotFoundError: there is none.
         ValueError: one is empty.
     """
-    found = sorted(matching(pattern), key=_in_sequence)
-    return [existing(path, what=what) for path in found or [Path(pattern)]]
+    paths = sorted(matching(pattern), key=_in_sequence)
+    return [existing(path, what=what) for path in paths or [Path(pattern)]]
 
 
 def _in_sequence(path: Path) -> tuple[list[tuple[int, str]], str]:
@@ -110,7 +109,7 @@ def read(
 
     Raises:
         ValueError: the file is cut off, not UTF-8, misshapen, without rows or lacks a column; an id
-            that cannot be told from others.
+            that may be several.
     """
     form = form or format_of(path)
     separator = separator or ("\t" if form == "tsv" else ",")
@@ -205,9 +204,9 @@ def _read_lines(
         again = True
     if again:
         theirs = set(columns.values())
-        found = _objects(path, bad_rows, ids=theirs, fields=theirs, texts=True)
-        absent = [pl.lit(None, pl.String).alias(name) for name in theirs - set(found.columns)]
-        table = found.with_columns(absent).select(
+        objects = _objects(path, bad_rows, ids=theirs, fields=theirs, texts=True)
+        absent = [pl.lit(None, pl.String).alias(name) for name in theirs - set(objects.columns)]
+        table = objects.with_columns(absent).select(
             "row", *(pl.col(free(name)).alias(ours) for ours, name in columns.items())
         )
     for ours, name in columns.items():

@@ -1,11 +1,267 @@
-"""Values of any shape as readable text: lists joined, markup taken out, nothing evaluated."""
+"""Text: files of it, plain or compressed, lines of JSON, and values of any shape as readable text.
+
+Errors name the line. A JSON string may hold half of a character, a lone surrogate: what truncation
+leaves of an emoji. It has no UTF-8. In a text it is read as U+FFFD, counted and warned of, for nothing
+else of the item is lost; in an id it makes a bad row, for two ids could become one.
+"""
 
 from __future__ import annotations
 
+import ast
+import gzip
 import html
+import io
 import json
+import logging
 import re
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, TextIO
+
+import pyarrow as pa
+
+from genrec.data.source import BadRows
+
+logger = logging.getLogger(__name__)
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def lines(
+    path: Path, *, decimals: Callable[[str], Any] = float
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields (line number, object) of JSON lines; also of Python literals, as Amazon 2014 has them.
+
+    Args:
+        path: the file.
+        decimals: what becomes of a number with a point or an exponent in JSON.
+
+    Raises:
+        ValueError: a line is not such an object, or the file is cut off or not UTF-8.
+    """
+    parse: Callable[[str], Any] = partial(json.loads, parse_float=decimals)
+    with open_text(path) as stream:
+        for number, line in enumerate(guarded(stream, path), 1):
+            if not (line := line.strip()):
+                continue
+            if number == 1 and line.startswith("{'"):
+                parse = ast.literal_eval  # data only: names and calls are refused, not run
+            try:
+                value = parse(line)
+            except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+                raise _bad_line(path, number, str(error), line) from error
+            if not isinstance(value, dict):
+                raise _bad_line(path, number, f"found a {type(value).__name__}", line)
+            yield number, value
+
+
+def whole_lines(
+    path: Path,
+    bad_rows: BadRows,
+    *,
+    ids: Collection[str] = (),
+    fields: Collection[str] | None = None,
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields what `lines` does, without halves of characters.
+
+    Args:
+        path: the file.
+        bad_rows: what to do with a line whose id holds one; counts those whose texts do.
+        ids: the fields that are ids.
+        fields: the fields to keep; None keeps all.
+
+    Raises:
+        ValueError: as `lines`; an id with half of a character, unless such rows are dropped.
+    """
+    places: list[str] = []
+    for number, line in lines(path):
+        value = line if fields is None else {k: v for k, v in line.items() if k in fields}
+        halves = [name for name, cell in value.items() if has_half(cell) or has_half(name)]
+        if broken := next((name for name in halves if name in ids), None):
+            broken_id(f"{path}: line {number}", broken, value[broken], bad_rows)
+            continue
+        if halves:
+            places.append(f"line {number}, field {halves[0]!a}: {_short(value[halves[0]])}")
+            value = whole(value)
+        yield number, value
+    warn_of_halves(path, places, bad_rows)
+
+
+def has_half(value: object) -> bool:
+    """Says whether a JSON value holds half of a character anywhere."""
+    if isinstance(value, str):
+        return not value.isascii() and _HALF.search(value) is not None
+    if isinstance(value, Mapping):
+        return any(has_half(part) for pair in value.items() for part in pair)
+    return isinstance(value, list | tuple) and any(map(has_half, value))
+
+
+def whole(value: Any) -> Any:
+    """Returns a JSON value with halves of characters joined where two make one, else as U+FFFD."""
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, Mapping):
+        return {whole(key): whole(part) for key, part in value.items()}
+    return [whole(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def broken_id(where: str, field: str, value: object, bad_rows: BadRows) -> None:
+    """Judges an id that holds half of a character.
+
+    Raises:
+        ValueError: it does, unless such rows are dropped; then it is counted.
+    """
+    if bad_rows.on_bad == "error":
+        bad_rows.fail(
+            where,
+            f"the id in {field!r} is {_short(value)}, which holds half of a character (what is left of "
+            "a cut emoji, for instance); expected whole characters",
+            "Correct the id",
+        )
+    bad_rows.count("broken_id")
+
+
+def warn_of_halves(path: Path, places: list[str], bad_rows: BadRows) -> None:
+    """Counts and warns of texts in which half of a character was read as U+FFFD.
+
+    Args:
+        path: the file.
+        places: where, and what stands there.
+        bad_rows: counts them as `broken_character`.
+    """
+    if places:
+        bad_rows.count("broken_character", len(places))
+        logger.warning(
+            "%s: half of a character (what is left of a cut emoji, for instance) was read as U+FFFD, "
+            "%d in all; first: %s. Correct it where the text was cut.",
+            path,
+            len(places),
+            places[0],
+        )
+
+
+def _short(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:38]}...{text[-38:]}"
+
+
+def as_written(path: Path, field: str) -> dict[int, Any] | None:
+    """Returns a field of JSON lines by line, decimals and exponents as the text that stands there.
+
+    None where there are no such numbers. They are looked up in the bytes, for what float64 cannot hold
+    may look like a whole number once it is read.
+    """
+    name = re.escape(json.dumps(field, ensure_ascii=False).encode())
+    wanted = re.compile(name + rb"\s*:\s*-?\d+[.eE]")
+    with open_bytes(path) as stream:
+        rest = b""
+        while block := stream.read(1 << 22):
+            if wanted.search(rest + block):
+                return {number: value.get(field) for number, value in lines(path, decimals=str)}
+            rest = block[-1000:]
+    return None
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a file, decompressed by its name."""
+    if path.suffix.lower() == ".gz":
+        stream: Any = gzip.open(path, "rb")  # noqa: SIM115
+    elif path.suffix.lower() == ".zst":
+        stream = pa.input_stream(str(path), compression="zstd")
+    else:
+        stream = path.open("rb")
+    with stream:
+        yield stream
+
+
+@contextmanager
+def open_text(path: Path, *, encoding: str = "utf-8-sig", newline: str = "") -> Iterator[TextIO]:
+    """Opens a text file, decompressed by its name, a byte order mark taken off.
+
+    Args:
+        path: the file.
+        encoding: Python's name of it.
+        newline: what ends a line; "" takes line feeds, carriage returns and both together.
+    """
+    with open_bytes(path) as stream, io.TextIOWrapper(stream, encoding, newline=newline) as text:
+        yield text
+
+
+def _bad_line(path: Path, number: int, problem: str, line: str) -> ValueError:
+    fix = "Correct the line or write the file again."
+    if number == 1 and line.startswith("["):
+        fix = f"The file is one JSON array: `jq -c '.[]' {path.name}` makes lines of it."
+    elif number == 1 and line == "{":
+        fix = f"The objects span several lines: `jq -c . {path.name}` puts each on one."
+    return ValueError(
+        f"{path}: line {number} is not a JSON object ({problem}); expected one object per line. {fix}"
+    )
+
+
+def guarded(stream: TextIO, path: Path) -> Iterator[str]:
+    """Yields the lines of an open file.
+
+    Raises:
+        ValueError: the file is cut off or not UTF-8; says where.
+    """
+    try:
+        yield from stream
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path) from error
+    except (EOFError, OSError, zlib.error) as error:
+        raise _cut_off(path, str(error)) from error
+
+
+def _not_utf8(path: Path) -> ValueError:
+    place = ""
+    if is_utf16(path):
+        return ValueError(f"{path}: the file is UTF-16. Save it as UTF-8.")
+    with open_bytes(path) as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                line.decode("utf-8-sig")
+            except UnicodeDecodeError as error:
+                place = f" at line {number}, byte {error.start + 1} (0x{line[error.start]:02x})"
+                break
+    return ValueError(
+        f"{path}: not UTF-8{place}. Save the file as UTF-8, for instance by "
+        "`iconv -f WINDOWS-1252 -t UTF-8` if that is what it is."
+    )
+
+
+def is_utf16(path: Path) -> bool:
+    """Says whether a file begins with the byte order mark of UTF-16."""
+    return head(path, 2) in (b"\xff\xfe", b"\xfe\xff")
+
+
+def is_utf8(path: Path) -> bool:
+    """Says whether a file can be read as UTF-8."""
+    try:
+        with open_text(path) as stream:
+            for _ in stream:
+                pass
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def head(path: Path, size: int) -> bytes:
+    """Returns the first bytes of a file, decompressed; b"" where it is damaged, which readers report."""
+    try:
+        with open_bytes(path) as stream:
+            return bytes(stream.read(size))
+    except (EOFError, OSError, zlib.error):
+        return b""
+
+
+def _cut_off(path: Path, problem: str) -> ValueError:
+    return ValueError(
+        f"{path}: the compressed file is cut off or damaged ({problem}). Download or copy it again."
+    )
+
 
 # Only tags that shops write. "<5 kg" and "<3" stay: they are no markup.
 _TAG = re.compile(

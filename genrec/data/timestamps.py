@@ -1,9 +1,8 @@
 """Times as owners write them, to whole nanoseconds: epochs in any unit, ISO 8601, or an order.
 
 Nothing is rounded: text is read digit by digit, since float64 cannot hold an epoch in nanoseconds. The
-unit is read off the size of the numbers, never guessed row by row: a file has one, and rows in
-another are bad rows. A dataset in which some times are off by a thousand splits without an error
-and trains on nonsense.
+size of the numbers tells their unit. A file has one unit, and rows in another are bad rows: a dataset
+in which some times are off by a thousand splits without an error and trains on nonsense.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ def parse(
         table: has `timestamp`: text, whole or real numbers, dates or datetimes; null stays null.
             Times without a zone are UTC.
         unit: "auto" finds it by the size of the numbers, from 100,000,000 on; "order" are numbers
-            without a unit, kept as they are; any other is taken at its word.
+            without a unit, kept as they are; any other unit is not checked.
         bad_rows: what to do with a time that cannot be read, that 64 bits cannot hold in nanoseconds
             (before 1677, after 2262), or that is in another unit than most.
         where: the file, for messages.
@@ -76,7 +75,7 @@ def parse(
 
     Returns:
         `timestamp` is Int64. Where digits are left (below a nanosecond; below one, of plain numbers)
-        they stand in `_below`, as text without trailing zeros: see `settle`.
+        they are in `_below`, as text without trailing zeros: see `settle`.
 
     Raises:
         ValueError: a bad time, unless such rows are dropped; numbers that do not tell their unit; no
@@ -104,13 +103,13 @@ def parse(
         fix="Correct the times" + (f", or say what they are by {setting}" if setting else ""),
         show=shown,
     )
-    found = (
+    units = (
         table["_unit"]
         .drop_nulls()
         .value_counts()
         .sort(["count", "_unit"], descending=[True, False])
     )
-    main = str(found["_unit"][0]) if len(found) else "s"
+    main = str(units["_unit"][0]) if len(units) else "s"
     if unit == "auto" and main == "order":
         some = table.filter(pl.col("_unit") == "order")["timestamp"].head(3).to_list()
         raise ValueError(
@@ -118,7 +117,7 @@ def parse(
             f"from 100,000,000 on, or ISO 8601. Say what they are by {setting}: s, ms, us or ns "
             "(since 1970), or order (numbers without a unit that are larger the later)."
         )
-    counts = ", ".join(f"{n:,} in {_NAMES[u]}" for u, n in sorted(found.rows()))
+    counts = ", ".join(f"{n:,} in {_NAMES[u]}" for u, n in sorted(units.rows()))
     table = bad_rows.reject(
         table,
         pl.col("_unit") != main,
@@ -153,7 +152,7 @@ def parse(
 
 
 def settle(log: pl.DataFrame, *, where: str | Path, times: Times) -> pl.DataFrame:
-    """Returns a log, of all files together, whose `timestamp` alone tells every order.
+    """Returns a log of all files in which `timestamp` alone gives the order.
 
     Args:
         log: what `parse` returned; `_below` where digits are left.
@@ -242,7 +241,7 @@ def _text(text: pl.Series) -> list[pl.Series]:
         plain = [f"{Decimal(number):f}" for number in written]
         text = text.replace(written, pl.Series(plain, dtype=pl.String))
     value = pl.col("text")
-    # Through pandas, whole numbers beside a gap become "1577836800.0".
+    # Where a cell is empty, pandas makes whole numbers "1577836800.0".
     front, back = (value.str.extract(_NUMBER, group) for group in (1, 2))
     table = text.alias("text").to_frame().with_columns(front=front, back=back)
     is_number = (pl.col("front").str.len_chars() + pl.col("back").str.len_chars()) > 0
@@ -273,14 +272,14 @@ def _text(text: pl.Series) -> list[pl.Series]:
 
 def _unit(unit: Unit) -> pl.Expr:
     """Returns the column `_unit` of each row; null where the time fits no unit."""
-    found: pl.Expr = pl.when(pl.col("_iso")).then(pl.lit("iso"))
+    named: pl.Expr = pl.when(pl.col("_iso")).then(pl.lit("iso"))
     if unit == "auto":
         for name, start in reversed(_STARTS.items()):
-            found = found.when(pl.col("_time") >= start).then(pl.lit(name))  # type: ignore[attr-defined]
-        found = found.otherwise(pl.lit("order"))  # type: ignore[attr-defined]
+            named = named.when(pl.col("_time") >= start).then(pl.lit(name))  # type: ignore[attr-defined]
+        named = named.otherwise(pl.lit("order"))  # type: ignore[attr-defined]
     elif unit == "iso":
-        found = pl.when(pl.col("_iso")).then(pl.lit("iso"))
+        named = pl.when(pl.col("_iso")).then(pl.lit("iso"))
     else:
-        found = pl.when(~pl.col("_iso")).then(pl.lit(unit))
-    known = pl.when(pl.col("_time").is_not_null()).then(found)
+        named = pl.when(~pl.col("_iso")).then(pl.lit(unit))
+    known = pl.when(pl.col("_time").is_not_null()).then(named)
     return known.cast(pl.Enum(list(_NAMES))).alias("_unit")

@@ -1,4 +1,4 @@
-"""Semantic IDs: made by a quantiser, repaired where they collide, looked up in a trie."""
+"""Semantic IDs: made by a quantizer, repaired where they collide, looked up in a trie."""
 
 import lazy_loader
 

@@ -49,7 +49,7 @@ class PublishedSIDs:
 
         Args:
             sids: int32 [N, L], as published.
-            progress: is told nothing.
+            progress: not used.
         """
         resolved = resolve_published(sids) if self.settings.resolve else None
         stats = inspect_published(sids, resolved=resolved)
@@ -60,7 +60,7 @@ def resolve_published(sids: Ints) -> Ints:
     """Returns SIDs of which no two are equal, every published code unchanged.
 
     TIGER's way (arXiv 2305.05065, section 3.1): one more level tells items of one SID apart, 0 for the
-    first of them and for items that are alone. Nothing better is at hand: without the quantiser
+    first of them and for items that are alone. Nothing better is at hand: without the quantizer
     nobody knows which codes are near each other. More items of one SID than a level has codes
     take more than one further level.
 

@@ -1,6 +1,6 @@
-"""What every quantiser is: settings in, embeddings to SIDs and back, and the way to disk.
+"""What every quantizer is: settings in, embeddings to SIDs and back, and the way to disk.
 
-A quantiser maps an embedding to a vector z, and z to L codes: at each level the code nearest to what
+A quantizer maps an embedding to a vector z, and z to L codes: at each level the code nearest to what
 the levels before have left over. One safetensors file holds it, its settings in the header.
 """
 
@@ -106,7 +106,7 @@ class Quantizer(ABC, Generic[S]):
 
         Args:
             embeddings: float32 [N, D], N >= K.
-            progress: told how far the fit is.
+            progress: called during the fit.
 
         Raises:
             ValueError: fewer items than codes, or values as `residual.check_embeddings` refuses.
@@ -153,7 +153,7 @@ class Quantizer(ABC, Generic[S]):
 
         Args:
             embeddings: float32 [N, D], N >= K.
-            progress: told how far the fit is.
+            progress: called during the fit.
 
         Raises:
             ValueError: as of `fit`.
@@ -186,7 +186,7 @@ class Quantizer(ABC, Generic[S]):
         header, arrays = _read(path)
         if header["kind"] != cls.kind:
             raise ValueError(
-                f"{path}: holds a quantiser of kind {header['kind']!r}, expected {cls.kind!r}"
+                f"{path}: holds a quantizer of kind {header['kind']!r}, expected {cls.kind!r}"
             )
         loaded = cls(device=device, **header["settings"])
         loaded._restore(arrays)
@@ -197,29 +197,29 @@ class Quantizer(ABC, Generic[S]):
 
 
 def load_quantizer(path: str | Path) -> Quantizer[Any]:
-    """Reads a saved quantiser of any kind.
+    """Reads a saved quantizer of any kind.
 
     Args:
         path: a `quantizer.safetensors`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or no quantiser of genrec.
+        ValueError: it is damaged, or no quantizer of genrec.
     """
     known = registry.parts("quantizers")
     kind = _read(path)[0]["kind"]
     if kind not in known:
-        raise ValueError(f"{path}: unknown kind of quantiser {kind!r}; expected one of {[*known]}")
+        raise ValueError(f"{path}: unknown kind of quantizer {kind!r}; expected one of {[*known]}")
     quantizer: Quantizer[Any] = registry.implementation(known[kind]).load(path)
     return quantizer
 
 
 def load_codebooks(path: str | Path) -> Floats:
-    """Returns the code vectors of a saved quantiser of any kind. float32 [L, K, d].
+    """Returns the code vectors of a saved quantizer of any kind. float32 [L, K, d].
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or no quantiser of genrec.
+        ValueError: it is damaged, or no quantizer of genrec.
     """
     return _read(path)[1]["codebooks"]
 
@@ -227,13 +227,13 @@ def load_codebooks(path: str | Path) -> Floats:
 def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Returns the header and the tensors that `Quantizer.save` wrote."""
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such quantiser; run `genrec quantize RECIPE`")
+        raise FileNotFoundError(f"{path}: no such quantizer; run `genrec quantize RECIPE`")
     try:
         with safe_open(str(path), framework="numpy") as file:
             header = json.loads((file.metadata() or {})[_HEADER])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except KeyError as error:
-        raise ValueError(f"{path}: a safetensors file, but no quantiser of genrec") from error
+        raise ValueError(f"{path}: a safetensors file, but no quantizer of genrec") from error
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: damaged, not a readable quantiser ({error})") from error
+        raise ValueError(f"{path}: damaged, not a readable quantizer ({error})") from error
     return header, tensors

@@ -1,4 +1,4 @@
-"""The arithmetic of residual quantisation, and what embeddings it takes.
+"""The arithmetic of residual quantization, and what embeddings it takes.
 
 At each level the code nearest to what the levels before have left over (RQ-VAE, arXiv 2203.01941).
 """
@@ -13,14 +13,14 @@ Ints = NDArray[np.int32]
 
 _CHUNK = 8192  # rows whose distances to all codes are held in memory at once
 _LARGEST = 1e30  # float32 ends at 3e38
-_ORDINARY = 16  # exponent: between 2^-16 and 2^16 embeddings are quantised as they come
+_ORDINARY = 16  # exponent: between 2^-16 and 2^16 embeddings are quantized as they come
 _FAR = 1e6  # an item so many times larger than the median leaves the others no digits
 
 
 def check_embeddings(
     embeddings: Floats, *, codes: int | None = None, dim: int | None = None
 ) -> Floats:
-    """Returns the embeddings as contiguous float32 if they can be quantised.
+    """Returns the embeddings as contiguous float32 if they can be quantized.
 
     Args:
         embeddings: expected float [N, D], finite.
@@ -29,7 +29,7 @@ def check_embeddings(
 
     Raises:
         ValueError: another shape, NaN or infinity, or values beyond 1e30; when fitting also too few
-            items, only values below 1e-30, or an item so far out that the others vanish beside it.
+            items, only values below 1e-30, or an item so far out that all others look alike.
     """
     if embeddings.ndim != 2 or dim not in (None, embeddings.shape[1]):
         raise ValueError(
@@ -90,7 +90,7 @@ def _check_fit(sizes: NDArray[np.floating], codes: int) -> None:
     if len(far):
         raise ValueError(
             f"embeddings: row {far[0]} holds {sizes[far[0]]:.3g}, over {_FAR:g} times what is usual "
-            f"({usual:.3g}; {len(far)} such rows): beside it all other items would get one SID. Rows "
+            f"({usual:.3g}; {len(far)} such rows), so that all other items would get one SID. Rows "
             "are items in the order of items.parquet; correct or scale these embeddings"
         )
 
@@ -102,7 +102,7 @@ def squared_distances(z: Floats, codebook: Floats) -> Floats:
 
 
 def nearest_codes(z: Floats, codebooks: Floats) -> Ints:
-    """Quantises greedily, level by level (RQ-VAE, arXiv 2203.01941, equation 2).
+    """Quantizes greedily, level by level (RQ-VAE, arXiv 2203.01941, equation 2).
 
     Args:
         z: float32 [N, d].
@@ -119,7 +119,7 @@ def nearest_codes(z: Floats, codebooks: Floats) -> Ints:
     if len(lost):
         raise ValueError(
             f"embeddings: row {lost[0]} ({len(lost)} rows in all) lies so far from those that the "
-            "quantiser was fitted to that its distances overflow; expected vectors of the same encoder"
+            "quantizer was fitted to that its distances overflow; expected vectors of the same encoder"
         )
     sids = np.empty((len(z), len(codebooks)), dtype=np.int32)
     for start in range(0, len(z), _CHUNK):

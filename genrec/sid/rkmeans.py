@@ -1,6 +1,6 @@
 """Residual k-means: k-means on the embeddings, then on what it left over, level by level.
 
-The plainest quantiser (RQ-KMeans of OneRec, arXiv 2502.18965), with no network to train: the control
+The plainest quantizer (RQ-KMeans of OneRec, arXiv 2502.18965), with no network to train: the control
 for `rqvae`. It works on the leading principal components, see `code_dim`.
 """
 
@@ -44,7 +44,7 @@ class RKMeans(Quantizer[RKMeansSettings]):
 
         Args:
             embeddings: float32 [N, D], N >= K.
-            progress: told "fit k-means", per level.
+            progress: called with "fit k-means", per level.
 
         Raises:
             ValueError: fewer items than codes, or values as `residual.check_embeddings` refuses.

@@ -1,4 +1,4 @@
-"""RQ-VAE: an MLP autoencoder whose code vector z is quantised level by level.
+"""RQ-VAE: an MLP autoencoder whose code vector z is quantized level by level.
 
 arXiv 2203.01941; for SIDs TIGER, arXiv 2305.05065. The codebooks are `vector_quantize_pytorch`'s
 ResidualVQ. Against collapse: k-means initialisation on all items, and dead codes are revived.
@@ -27,7 +27,7 @@ _ENCODE_ROWS = 8192
 
 
 class RQVAE(Quantizer[RQVAESettings]):
-    """A residual-quantised autoencoder.
+    """A residual-quantized autoencoder.
 
     Inputs are centred and divided by one number, their root mean square, so that the learning rate
     suits any encoder; a scale per dimension would undo the weights of the fused views. Same seed, same
@@ -48,7 +48,7 @@ class RQVAE(Quantizer[RQVAESettings]):
 
         Args:
             embeddings: float32 [N, D], N >= K.
-            progress: told "train RQ-VAE", per epoch.
+            progress: called with "train RQ-VAE", per epoch.
 
         Raises:
             ValueError: fewer items than codes, or values as `residual.check_embeddings` refuses.

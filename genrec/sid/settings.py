@@ -32,12 +32,12 @@ class QuantizerSettings(SIDSettings):
 
 
 class RQVAESettings(QuantizerSettings):
-    """MLP autoencoder around a residual vector quantiser."""
+    """MLP autoencoder around a residual vector quantizer."""
 
     packages: ClassVar[tuple[str, ...]] = ("torch", "vector-quantize-pytorch")
     kind: Literal["rqvae"] = "rqvae"
     implementation: ClassVar[str] = "genrec.sid.rqvae:RQVAE"
-    code_dim: int = Field(32, ge=1, description="width of the vector that is quantised")
+    code_dim: int = Field(32, ge=1, description="width of the vector that is quantized")
     hidden: tuple[int, ...] = Field(
         (512, 256, 128), description="widths of the encoder's layers; the decoder mirrors them"
     )

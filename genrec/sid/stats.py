@@ -30,10 +30,10 @@ def sid_stats(
     """Describes how good SIDs are: the content of `stats.json`.
 
     Args:
-        embeddings: float32 [N, D], what was quantised.
+        embeddings: float32 [N, D], what was quantized.
         before: int32 [N, L], what `quantizer.encode` gave.
         after: int32 [N, L or more], after `resolve_collisions`; equal to `before` if not resolved.
-        quantizer: the fitted quantiser.
+        quantizer: the fitted quantizer.
 
     Returns:
         items, levels (of `after`), codes; collision_rate and duplicate_rate, each {before, after};
@@ -42,7 +42,7 @@ def sid_stats(
         use, at most K), both before;
         reconstruction_cosine {before, after} (mean cosine of the decoded SID and the embedding);
         relative_residual_norm [L] (norm of what is left after each level, over the norm of what was
-        quantised; before).
+        quantized; before).
     """
     levels = before.shape[1]
     return {
@@ -63,7 +63,7 @@ def sid_stats(
 
 
 def published_stats(sids: NDArray[np.integer]) -> dict[str, Any]:
-    """Describes SIDs that came without a quantiser; see `sid_stats` for the keys.
+    """Describes SIDs that came without a quantizer; see `sid_stats` for the keys.
 
     K is taken as the largest code + 1.
     """
@@ -86,8 +86,8 @@ def quantizer_findings(
 
     Args:
         stats: as `sid_stats` returns.
-        embeddings: float32 [N, D], what was quantised.
-        quantizer: the fitted quantiser.
+        embeddings: float32 [N, D], what was quantized.
+        quantizer: the fitted quantizer.
     """
     items, levels = stats["items"], len(stats["utilisation"])
     rate, further = stats["collision_rate"]["before"], stats["levels"] - levels

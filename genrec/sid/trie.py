@@ -126,7 +126,7 @@ class SIDTrie:
 
     @cached_property
     def row_of_item(self) -> NDArray[np.int32]:
-        """Where each item stands in `row_items`. int32 [N]."""
+        """The place of each item in `row_items`. int32 [N]."""
         rows = np.empty(self.num_items, dtype=np.int32)
         rows[self.row_items] = np.arange(self.num_items, dtype=np.int32)
         return rows

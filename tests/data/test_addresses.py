@@ -67,7 +67,7 @@ def test_one_private_address_among_public_ones_is_enough() -> None:
 
 
 def test_the_checked_address_is_connected_to_not_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DNS rebinding: a second resolution would lead inwards; there is none."""
+    """DNS rebinding: a second resolution would give a private address; there is none."""
     answers = iter([["93.184.216.34"], ["127.0.0.1"], ["127.0.0.1"]])
     connected: list[str] = []
 

@@ -245,10 +245,10 @@ def test_images() -> None:
 
 
 def test_images_from_a_folder_by_id(tmp_path: Path) -> None:
-    (tmp_path / "pictures").mkdir()
-    Image.new("RGB", (4, 4)).save(tmp_path / "pictures" / "B1.jpg")
-    raw = read(tmp_path, images=str(tmp_path / "pictures"))
-    assert raw.items["image"].to_list() == [str(tmp_path / "pictures" / "B1.jpg"), None]
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "images" / "B1.jpg")
+    raw = read(tmp_path, images=str(tmp_path / "images"))
+    assert raw.items["image"].to_list() == [str(tmp_path / "images" / "B1.jpg"), None]
     assert raw.items["image_url"][0] == f"{URL}/l0.jpg"
 
 
@@ -293,17 +293,17 @@ def test_the_hub_is_asked_through_datasets(tmp_path: Path, monkeypatch: pytest.M
     write(tmp_path / "hub/raw/meta_categories/meta_All_Beauty.jsonl", META)
     import datasets
 
-    asked: list[str] = []
+    fetched: list[str] = []
 
     class Local(datasets.DownloadManager):
         def download(self, urls: list[str]) -> Any:
-            asked.extend(urls)
+            fetched.extend(urls)
             prefix = "hf://datasets/McAuley-Lab/Amazon-Reviews-2023@main/"
             return super().download([str(tmp_path / "hub" / u.removeprefix(prefix)) for u in urls])
 
     monkeypatch.setattr(datasets, "DownloadManager", Local)
     raw = read_amazon(*hub_files("All_Beauty"))
-    assert asked[0].endswith("@main/raw/review_categories/All_Beauty.jsonl")
+    assert fetched[0].endswith("@main/raw/review_categories/All_Beauty.jsonl")
     assert raw.items["item_id"].to_list() == ["B1", "B2"]
     with pytest.raises(
         FileNotFoundError, match=r"cannot be had .* Correct prepare\.source\.category"

@@ -51,12 +51,12 @@ def test_numbers_by_hand(card: dict[str, object]) -> None:
 
 
 def test_popularity_by_hand(card: dict[str, object]) -> None:
-    found = card["popularity"]
-    assert isinstance(found, dict)
+    popularity = card["popularity"]
+    assert isinstance(popularity, dict)
     # Interactions 3, 2, 1, 1, 0: Gini (0 * -4 + 1 * -2 + 1 * 0 + 2 * 2 + 3 * 4) / (5 * 7).
-    assert found["gini"] == pytest.approx(14 / 35)
-    assert found["top_20_percent"] == pytest.approx(3 / 7)
-    assert found["items_with_one_interaction"] == 2
+    assert popularity["gini"] == pytest.approx(14 / 35)
+    assert popularity["top_20_percent"] == pytest.approx(3 / 7)
+    assert popularity["items_with_one_interaction"] == 2
 
 
 def test_the_image_is_one_and_the_same(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def image(colour: str = "teal", size: tuple[int, int] = (8, 8), form: str = "PNG
 class Server(ThreadingHTTPServer):
     """Counts requests and answers by the first part of the path."""
 
-    asked: Counter[str]
+    requests: Counter[str]
     at_once = most_at_once = 0
 
     def handle_error(self, *_: object) -> None:
@@ -43,7 +43,7 @@ class Handler(BaseHTTPRequestHandler):
         """Says nothing."""
 
     def do_GET(self) -> None:
-        self.server.asked[self.path] += 1
+        self.server.requests[self.path] += 1
         name = self.path.strip("/").split("/")[0].split(".")[0].replace("-", "_")
         getattr(self, name)()
 
@@ -83,12 +83,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def cut(self) -> None:  # says more than it sends, the first time
         body = image()
-        first = self.server.asked[self.path] == 1
+        first = self.server.requests[self.path] == 1
         self.send(200, body[:20] if first else body, Content_Length=str(len(body)))
         self.close_connection = True
 
     def busy(self) -> None:  # twice busy, then there
-        if self.server.asked[self.path] < 3:
+        if self.server.requests[self.path] < 3:
             return self.send(503)
         return self.send(200, image())
 
@@ -96,12 +96,12 @@ class Handler(BaseHTTPRequestHandler):
         self.send(429)
 
     def wait(self) -> None:
-        if self.server.asked[self.path] == 1:
+        if self.server.requests[self.path] == 1:
             return self.send(429, Retry_After="7")
         return self.send(200, image())
 
     def wait_date(self) -> None:
-        if self.server.asked[self.path] == 1:
+        if self.server.requests[self.path] == 1:
             return self.send(503, Retry_After=formatdate(time.time() + 9, usegmt=True))
         return self.send(200, image())
 
@@ -136,7 +136,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     with Server(("127.0.0.1", 0), Handler) as running:
-        running.asked, running.lock = Counter(), threading.Lock()
+        running.requests, running.lock = Counter(), threading.Lock()
         threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
         yield running
         running.shutdown()
@@ -153,18 +153,18 @@ def test_content_addressed_and_never_fetched_twice(
     urls = [f"{base}/ok/1.jpg", f"{base}/ok/2", f"{base}/jpeg/3.png", f"{base}/ok/1.jpg"]
     seen: list[tuple[str, int, int]] = []
     done = download(urls, tmp_path, policy=LOCAL, progress=lambda *at: seen.append(at))
-    one, two, three = (done.paths[url] for url in urls[:3])
-    assert one == two  # the same image is one file
-    assert one.suffix == ".png"
-    assert three.suffix == ".jpg"  # by content, not by name
-    assert one.read_bytes() == image()
+    first, second, third = (done.paths[url] for url in urls[:3])
+    assert first == second  # the same image is one file
+    assert first.suffix == ".png"
+    assert third.suffix == ".jpg"  # by content, not by name
+    assert first.read_bytes() == image()
     assert (done.fetched, done.failures) == (3, {})
     assert seen[-1] == ("fetch images", 3, 3)
     assert list((tmp_path / "partial").iterdir()) == []
     again = download(urls, tmp_path, policy=LOCAL)
     assert again.paths == done.paths
     assert again.fetched == 0
-    assert set(server.asked.values()) == {1}
+    assert set(server.requests.values()) == {1}
 
 
 def test_a_damaged_or_lost_file_is_fetched_again(base: str, tmp_path: Path) -> None:
@@ -190,11 +190,13 @@ def test_a_killed_run_goes_on(server: Server, base: str, tmp_path: Path) -> None
         known = {row[0] for row in base_.execute("SELECT url FROM images")}
     assert len(known) >= 12
     (tmp_path / "partial" / "left-behind").write_bytes(b"\x89PNG half")
-    before = server.asked.copy()
+    before = server.requests.copy()
     done = download(urls, tmp_path, policy=LOCAL)
     assert len(done.paths) == 30
     assert done.fetched == 30 - len(known)
-    assert not [p for p in server.asked if f"{base}{p}" in known and server.asked[p] > before[p]]
+    assert not [
+        p for p in server.requests if f"{base}{p}" in known and server.requests[p] > before[p]
+    ]
 
 
 SMALL = replace(LOCAL, max_bytes=50_000, max_pixels=10_000)
@@ -227,7 +229,9 @@ def test_failures_are_counted_by_reason(server: Server, base: str, tmp_path: Pat
         "too_many_redirects": 1,
         "unreachable": 1,
     }
-    assert all(server.asked[path] == 1 for path in expected if path != "/loop")  # no use in retries
+    assert all(
+        server.requests[path] == 1 for path in expected if path != "/loop"
+    )  # no use in retries
     assert list(tmp_path.rglob("*.png")) == []
     assert list((tmp_path / "partial").iterdir()) == []
 
@@ -239,25 +243,25 @@ def test_what_may_pass_is_tried_again_with_growing_waits(
     urls = [f"{base}/busy", f"{base}/cut"]
     done = download(urls, tmp_path, policy=replace(LOCAL, concurrency=1), sleep=waits.append)
     assert list(done.paths) == urls
-    assert server.asked == {"/busy": 3, "/cut": 2}
+    assert server.requests == {"/busy": 3, "/cut": 2}
     assert len(waits) == 3
     assert 0 <= waits[0] <= 1
     assert 0 <= waits[1] <= 2
     done = download([f"{base}/always-busy"], tmp_path, policy=LOCAL, sleep=waits.append)
     assert done.reasons == {"http_429": 1}
-    assert server.asked["/always-busy"] == LOCAL.attempts
+    assert server.requests["/always-busy"] == LOCAL.attempts
 
 
 def test_retry_after_is_kept_to(server: Server, base: str, tmp_path: Path) -> None:
     waits: list[float] = []
-    one = replace(LOCAL, concurrency=1)
+    one_at_once = replace(LOCAL, concurrency=1)
     urls = [f"{base}/wait", f"{base}/wait-date"]
-    assert len(download(urls, tmp_path, policy=one, sleep=waits.append).paths) == 2
+    assert len(download(urls, tmp_path, policy=one_at_once, sleep=waits.append).paths) == 2
     assert waits[0] == 7
     assert 6 < waits[1] <= 9
-    done = download([f"{base}/wait-long"], tmp_path, policy=one, sleep=waits.append)
+    done = download([f"{base}/wait-long"], tmp_path, policy=one_at_once, sleep=waits.append)
     assert done.failures == {f"{base}/wait-long": "retry_later"}
-    assert server.asked["/wait-long"] == 1
+    assert server.requests["/wait-long"] == 1
     assert len(waits) == 2
 
 
@@ -280,7 +284,7 @@ def test_nothing_private_unless_allowed(server: Server, base: str, tmp_path: Pat
     urls = [f"http://{host}:{port}/ok" for host in hosts] + ["http://169.254.169.254/latest/"]
     done = download(urls, tmp_path, policy=replace(LOCAL, allow_private=False))
     assert done.reasons == {"refused_address": len(urls)}
-    assert not server.asked
+    assert not server.requests
 
 
 def test_a_redirect_inwards_is_refused(
@@ -303,7 +307,7 @@ def test_a_redirect_inwards_is_refused(
         resolve=lambda host, port: resolve.get(host) or addresses.resolve(host, port),
     )
     assert list(done.failures.values()) == [*["refused_address"] * 3, "refused_url"]
-    assert all(path.startswith("/to/") for path in server.asked)
+    assert all(path.startswith("/to/") for path in server.requests)
     fine = f"http://shop.example:{port}/to//ok"
     assert download(
         [fine],
@@ -319,12 +323,12 @@ def test_fetch_fills_in_the_table_and_says_what_failed(base: str, tmp_path: Path
         {"item_id": list("abcd"), "image": [None] * 4, "image_url": urls},
         schema_overrides={"image": pl.String},
     )
-    found = fetch(items, tmp_path, policy=LOCAL)
-    first = found.items["image"][0]
-    assert found.items["image"].to_list() == [first, None, None, first]
+    fetched = fetch(items, tmp_path, policy=LOCAL)
+    first = fetched.items["image"][0]
+    assert fetched.items["image"].to_list() == [first, None, None, first]
     assert Path(first).is_absolute()
-    assert found.failures.rows() == [("c", f"{base}/gone", "http_404")]
-    assert found.counts == {"image_fetched": 2, "image_cached": 0, "image_http_404": 1}
+    assert fetched.failures.rows() == [("c", f"{base}/gone", "http_404")]
+    assert fetched.counts == {"image_fetched": 2, "image_cached": 0, "image_http_404": 1}
     assert fetch(items, tmp_path, policy=LOCAL).counts["image_cached"] == 2
     with pytest.raises(ValueError, match=r"not one of 1 images could be fetched.*http_404"):
         fetch(items[2:3], tmp_path, policy=LOCAL)

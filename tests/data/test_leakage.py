@@ -14,7 +14,7 @@ Tables = dict[str, pl.DataFrame]
 
 
 def tables() -> Tables:
-    found = {
+    tables = {
         name: pl.DataFrame(
             [(u, s[:-back], s[-back]) for u, s in SEQUENCES.items()], schema=SPLIT, orient="row"
         )
@@ -25,12 +25,12 @@ def tables() -> Tables:
         for user, s in SEQUENCES.items()
         for time, item in enumerate(s)
     ]
-    found["interactions"] = pl.DataFrame(rows, schema=INTERACTIONS, orient="row")
-    return found
+    tables["interactions"] = pl.DataFrame(rows, schema=INTERACTIONS, orient="row")
+    return tables
 
 
-def check(found: Tables, **options: str) -> None:
-    check_no_leakage(*(found[name] for name in (*SPLITS, "interactions")), **options)  # type: ignore[arg-type]
+def check(tables: Tables, **options: str) -> None:
+    check_no_leakage(*(tables[name] for name in (*SPLITS, "interactions")), **options)  # type: ignore[arg-type]
 
 
 def edited(table: pl.DataFrame, user: int, **values: object) -> pl.DataFrame:
@@ -67,7 +67,7 @@ def copy_in_training_log(t: Tables) -> None:
 
 
 def later_training_event(t: Tables) -> None:
-    """A training row after the validation row, told by nothing but its time."""
+    """A training row after the validation row, that only its time gives away."""
     late = (pl.col("user") == 3) & (pl.col("item") == 2)
     time = pl.when(late).then(99).otherwise("timestamp").cast(pl.Int64).alias("timestamp")
     t["interactions"] = t["interactions"].with_columns(time)
@@ -134,23 +134,23 @@ def user_twice(t: Tables) -> None:
     ],
 )
 def test_leaks_are_caught(leak: Callable[[Tables], None], said: str) -> None:
-    found = tables()
-    leak(found)
+    broken = tables()
+    leak(broken)
     with pytest.raises(LeakageError) as error:
-        check(found)
+        check(broken)
     assert said in str(error.value)
     assert isinstance(error.value, ValueError)
 
 
 def test_a_repeated_target_is_a_leak_only_where_repeats_are_dropped() -> None:
-    found = tables()
-    found["test"] = edited(found["test"], 8, target=5)
+    broken = tables()
+    broken["test"] = edited(broken["test"], 8, target=5)
     held_out = (pl.col("user") == 8) & (pl.col("split") == "test")
     item = pl.when(held_out).then(5).otherwise("item").cast(pl.Int32).alias("item")
-    found["interactions"] = found["interactions"].with_columns(item)
-    check(found, repeats="keep")
+    broken["interactions"] = broken["interactions"].with_columns(item)
+    check(broken, repeats="keep")
     with pytest.raises(LeakageError, match="user 8 has the test target in the test history"):
-        check(found, repeats="drop")
+        check(broken, repeats="drop")
 
 
 # The other ways to split. Users 0..2; item 9 is held out of training in `cold`.
@@ -263,7 +263,7 @@ def test_the_other_splits_pass(kind: str) -> None:
                 "valid": [],
                 "test": [(1, [3], 4), (2, [5], 6)],
             },
-            "user 1 stands in two parts",
+            "user 1 is in two parts",
         ),
         (
             "cold_users",

@@ -129,30 +129,30 @@ def slow_cold_items(log: Rows, p: Any) -> dict[str, dict[int, tuple[list[int], i
 
 def numbered(log: Rows) -> list[tuple[int, int, int, int]]:
     seen: dict[int, int] = {}
-    found = []
+    rows = []
     for user, item, time in log:
-        found.append((user, seen.get(user, 0), item, time))
+        rows.append((user, seen.get(user, 0), item, time))
         seen[user] = seen.get(user, 0) + 1
-    return found
+    return rows
 
 
 def slow(
     log: Rows, part: dict[tuple[int, int], int], pick: Callable[[list[int]], int], hidden: set[int]
 ) -> dict[str, dict[int, tuple[list[int], int]]]:
-    found: dict[str, dict[int, tuple[list[int], int]]] = {name: {} for name in SPLITS}
+    parts: dict[str, dict[int, tuple[list[int], int]]] = {name: {} for name in SPLITS}
     for user in sorted({u for u, _, _ in log}):
         items = [i for u, i, _ in log if u == user]
         learned = [i for n, i in enumerate(items) if part[user, n] == 0 and i not in hidden]
         if learned:
-            found["train"][user] = learned[:-1], learned[-1]
+            parts["train"][user] = learned[:-1], learned[-1]
         for number in (1, 2):
             places = [n for n in range(len(items)) if part[user, n] == number]
             if places:
                 at = pick(places)
                 before = [i for i in items[:at] if i not in hidden]
                 if before:
-                    found[SPLITS[number]][user] = before, items[at]
-    return found
+                    parts[SPLITS[number]][user] = before, items[at]
+    return parts
 
 
 logs = st.lists(
@@ -201,7 +201,7 @@ def against(rows: Rows, protocol: SplitProtocol, oracle: Callable[..., Any]) -> 
     ),
 )
 def test_no_split_leaks(rows: Rows, protocol: SplitProtocol) -> None:
-    """`prepare` runs `check_no_leakage`, which has other eyes than the code that splits."""
+    """`prepare` runs `check_no_leakage`, which is written apart from the code that splits."""
     try:
         prepare(as_raw(rows), core=0, repeats="keep", split=protocol)
     except ValueError as error:

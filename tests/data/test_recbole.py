@@ -63,7 +63,7 @@ def test_a_tab_in_a_title_gets_advice_that_helps(tmp_path: Path) -> None:
             INTER,
             ITEM.replace("movie_title", "name"),
             {},
-            "ml.item: no field 'title', nor one alone",
+            "ml.item: no field 'title', nor a single one",
         ),
         (INTER, ITEM + "30\tShort\n", {}, "row 4, cells 2"),
         (INTER, ITEM.replace("3.5", "€3.5"), {}, "row 2, item_id '10', price '€3.5'"),

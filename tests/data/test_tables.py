@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from genrec.data import tables
-from genrec.data.cells import columns_of
+from genrec.data.delimited import columns_of
 from genrec.data.source import BadRows
 
 COLUMNS = {"user": "u", "item": "i"}
@@ -63,8 +63,8 @@ def test_parquet_keeps_types(tmp_path: Path) -> None:
 def test_globs_in_order_of_names(tmp_path: Path) -> None:
     for name in ("b", "a", "c"):
         put(tmp_path / f"{name}.csv", TEXT)
-    found = tables.files(tmp_path / "*.csv", what="a log")
-    assert [p.name for p in found] == ["a.csv", "b.csv", "c.csv"]
+    paths = tables.files(tmp_path / "*.csv", what="a log")
+    assert [p.name for p in paths] == ["a.csv", "b.csv", "c.csv"]
     with pytest.raises(FileNotFoundError, match=r"\*\.tsv: no such file; expected a log"):
         tables.files(tmp_path / "*.tsv", what="a log")
     put(tmp_path / "d.csv", "")
@@ -158,7 +158,7 @@ def test_a_field_may_begin_later_in_json_lines(tmp_path: Path) -> None:
     ("name", "content", "said"),
     [
         ("a.csv", "u;i\n1;2\n", "one column only: name its `separator`"),
-        ("a.csv", "u,i,u\n1,2,3\n", "a column stands twice in the header: 'u'"),
+        ("a.csv", "u,i,u\n1,2,3\n", "the header has a column twice: 'u'"),
         ("a.csv", "u,i\n", "no rows; expected at least one"),
         ("a.csv", 'u,i\n"1,2\n3,4\n', "is a quote opened and never closed"),
         ("a.parquet", "u,i\n1,2\n", "not readable as parquet"),
@@ -220,7 +220,7 @@ def test_separator_of_several_letters(tmp_path: Path, columns: Any) -> None:
     with pytest.raises(ValueError, match=r"row 2, cells 4.*replace a '::' within a cell"):
         read(path, columns, separator="::")
     put(path, "u::i::u\n1::2::3\n")
-    with pytest.raises(ValueError, match="a column stands twice in the header: 'u'"):
+    with pytest.raises(ValueError, match="the header has a column twice: 'u'"):
         read(path, columns, separator="::")
 
 

@@ -1,6 +1,7 @@
 """The demo shop: same seed, same bytes; the truth kept apart; something to learn."""
 
 import hashlib
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,3 +149,28 @@ def test_interests_are_well_formed() -> None:
         assert set(interest.materials) <= made
     for category in CATEGORIES.values():
         assert set(category.leads_to) <= set(CATEGORIES)
+
+
+def test_hidden_means_that_no_word_tells_the_look(tmp_path: Path) -> None:
+    raw = make_demo(tmp_path, items=120, users=150, image_size=32)
+    assert raw.groups is not None
+    choices, items = raw.truth["choices"], raw.truth["items"]
+    by_group = {name: table for (name,), table in raw.groups.group_by("group")}
+    for reason in ("category", "visual", "interest", "popular"):
+        expected = choices.filter(reason=reason).select("user_id", "item_id")
+        assert by_group[reason].select("user_id", "item_id").equals(expected)
+    hidden, named = by_group["visual, hidden"], by_group["visual, named"]
+    assert len(hidden) + len(named) == len(by_group["visual"])
+    assert 0.15 < len(hidden) / len(by_group["visual"]) < 0.4  # 0.65 ** 3 of the products
+    words = pl.concat_str("title", "description", separator=" ").str.to_lowercase()
+    texts = dict(raw.items.select("item_id", words).iter_rows())
+    truth = {row["item_id"]: row for row in items.iter_rows(named=True)}
+
+    def words_told(item_id: str) -> int:
+        row = truth[item_id]
+        shapes = CATEGORIES[row["category"]].shapes
+        words = (*COLOURS, *PATTERNS.values(), *shapes)
+        return sum(bool(re.search(rf"\b{word}\b", texts[item_id])) for word in words)
+
+    assert all(words_told(item_id) == 0 for item_id in hidden["item_id"])
+    assert all(words_told(item_id) > 0 for item_id in named["item_id"])

@@ -78,14 +78,14 @@ def test_shapes_and_ranges(make, embeddings):
 
 def test_same_seed_same_sids_and_another_seed_others(make, embeddings):
     torch.manual_seed(123)  # the caller's random state must not matter
-    one = make(seed=5).fit(embeddings).encode(embeddings)
+    first = make(seed=5).fit(embeddings).encode(embeddings)
     after = torch.rand(1)
     torch.manual_seed(124)
-    two = make(seed=5).fit(embeddings).encode(embeddings)
+    second = make(seed=5).fit(embeddings).encode(embeddings)
     torch.manual_seed(123)
     assert torch.rand(1) == after  # nor is it disturbed
-    assert (one == two).all()
-    assert (make(seed=6).fit(embeddings).encode(embeddings) != one).any()
+    assert (first == second).all()
+    assert (make(seed=6).fit(embeddings).encode(embeddings) != first).any()
 
 
 def test_saved_and_loaded_it_gives_the_same(make, embeddings, tmp_path):
@@ -97,8 +97,8 @@ def test_saved_and_loaded_it_gives_the_same(make, embeddings, tmp_path):
     assert (loaded.encode(embeddings) == sids).all()
     assert (loaded.decode(sids) == fitted.decode(sids)).all()
     loaded.save(tmp_path / "two.safetensors")
-    one, two = ((tmp_path / f"{name}.safetensors").read_bytes() for name in ("one", "two"))
-    assert one == two
+    first, second = ((tmp_path / f"{name}.safetensors").read_bytes() for name in ("one", "two"))
+    assert first == second
 
 
 def test_the_last_code_is_the_nearest_by_the_distances_it_reports(make, embeddings):

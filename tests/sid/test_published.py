@@ -12,16 +12,16 @@ ODD = np.array([[5, 0, 4], [5, 1, 5], [5, 2, 4], [5, 1, 5]], dtype=np.int32)
 
 
 def test_oddities_by_hand() -> None:
-    found = inspect_published(ODD)
-    assert found["letters"] == ["a", "b", "c"]
-    assert found["lowest"] == [5, 0, 4]
-    assert found["highest"] == [5, 2, 5]
-    assert found["codes_used"] == [1, 3, 2]
-    assert found["prefixes"] == [1, 3, 3]
-    assert found["degenerate_levels"] == ["a"]
-    assert found["colliding_items"] == 2
-    assert found["collision_rate"] == 0.5
-    degenerate, offset, collisions = found["findings"]  # type: ignore[misc]
+    stats = inspect_published(ODD)
+    assert stats["letters"] == ["a", "b", "c"]
+    assert stats["lowest"] == [5, 0, 4]
+    assert stats["highest"] == [5, 2, 5]
+    assert stats["codes_used"] == [1, 3, 2]
+    assert stats["prefixes"] == [1, 3, 3]
+    assert stats["degenerate_levels"] == ["a"]
+    assert stats["colliding_items"] == 2
+    assert stats["collision_rate"] == 0.5
+    degenerate, offset, collisions = stats["findings"]  # type: ignore[misc]
     assert degenerate.startswith("level a is degenerate: all items have the code 5")
     assert offset.startswith("level c counts from 4 to 5 for 2 codes: its lower 4 tokens")
     assert collisions.startswith(
@@ -38,10 +38,10 @@ def test_nothing_odd_is_said_of_good_ones() -> None:
 def test_resolved_by_hand() -> None:
     resolved = resolve_published(ODD)
     assert resolved.tolist() == [[5, 0, 4, 0], [5, 1, 5, 0], [5, 2, 4, 0], [5, 1, 5, 1]]
-    found = inspect_published(ODD, resolved=resolved)
-    assert found["levels"] == 4
-    assert found["collision_rate"] == {"before": 0.5, "after": 0.0}
-    assert "resolved by 1 further level(s)" in found["findings"][-1]  # type: ignore[index]
+    stats = inspect_published(ODD, resolved=resolved)
+    assert stats["levels"] == 4
+    assert stats["collision_rate"] == {"before": 0.5, "after": 0.0}
+    assert "resolved by 1 further level(s)" in stats["findings"][-1]  # type: ignore[index]
 
 
 def test_more_items_on_one_sid_than_codes() -> None:

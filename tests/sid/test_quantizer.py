@@ -1,4 +1,4 @@
-"""Files of quantisers, and what the package imports; `test_contract` has what holds for each."""
+"""Files of quantizers, and what the package imports; `test_contract` has what holds for each."""
 
 import json
 import subprocess
@@ -17,13 +17,13 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="genrec quantize"):
         load_quantizer(path)
     RKMeans(levels=2, codes=8).fit(embeddings).save(path)
-    with pytest.raises(ValueError, match="holds a quantiser of kind 'rkmeans', expected 'rqvae'"):
+    with pytest.raises(ValueError, match="holds a quantizer of kind 'rkmeans', expected 'rqvae'"):
         RQVAE.load(path)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ValueError, match="damaged"):
         load_quantizer(path)
     save_file({"x": np.zeros(1)}, str(path))
-    with pytest.raises(ValueError, match="no quantiser of genrec"):
+    with pytest.raises(ValueError, match="no quantizer of genrec"):
         load_quantizer(path)
     save_file({"x": np.zeros(1)}, str(path), metadata={"genrec": json.dumps({"kind": "pq"})})
     with pytest.raises(ValueError, match=r"'pq'; expected one of \['rqvae', 'rkmeans'"):

@@ -19,7 +19,7 @@ def test_a_grid_is_taken_apart_level_by_level():
     assert sid_stats(points, sids, sids, fitted)["reconstruction_cosine"]["before"] > 0.9999
 
 
-def test_only_the_leading_components_are_quantised():
+def test_only_the_leading_components_are_quantized():
     rng = np.random.default_rng(0)
     points = (rng.normal(size=(200, 6)) * [9, 5, 0.1, 0.1, 0.1, 0.1]).astype(np.float32)
     fitted = RKMeans(levels=3, codes=16, code_dim=2).fit(points)

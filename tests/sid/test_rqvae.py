@@ -58,7 +58,7 @@ def test_scale_and_offset_of_the_embeddings_do_not_matter(curved):
     assert (far.encode(curved * 64 - 128) == near.encode(curved)).mean() > 0.95
 
 
-def test_identical_embeddings_are_quantised_without_nan():
+def test_identical_embeddings_are_quantized_without_nan():
     flat = np.ones((16, 8), dtype=np.float32)
     fitted = RQVAE(epochs=2, **SMALL).fit(flat)
     sids = fitted.encode(flat)

@@ -41,20 +41,20 @@ def test_ordinary_sids_have_none(quantizer: Quantizer[Any]) -> None:
 
 
 def test_items_of_one_vector() -> None:
-    (found,) = findings(RKMeans(levels=2, codes=4), np.ones((12, 8), dtype=np.float32))
-    assert found.startswith("12 of 12 items share their SID with another before resolution")
-    assert "up to 12 on one SID" in found
-    assert "takes 2 further level(s)" in found
-    assert "level a uses 1 of 4 codes, with a perplexity of 1.0" in found
-    assert "(1 different among 12)" in found
-    assert "embed.text.fields" in found
+    (sentence,) = findings(RKMeans(levels=2, codes=4), np.ones((12, 8), dtype=np.float32))
+    assert sentence.startswith("12 of 12 items share their SID with another before resolution")
+    assert "up to 12 on one SID" in sentence
+    assert "takes 2 further level(s)" in sentence
+    assert "level a uses 1 of 4 codes, with a perplexity of 1.0" in sentence
+    assert "(1 different among 12)" in sentence
+    assert "embed.text.fields" in sentence
 
 
 def test_too_few_codes_for_the_items() -> None:
-    (found,) = findings(RKMeans(levels=1, codes=8), points())
-    assert found.startswith("400 of 400 items share their SID")
-    assert "raise quantize.levels or quantize.codes" in found
-    assert "same vector" not in found
+    (sentence,) = findings(RKMeans(levels=1, codes=8), points())
+    assert sentence.startswith("400 of 400 items share their SID")
+    assert "raise quantize.levels or quantize.codes" in sentence
+    assert "same vector" not in sentence
 
 
 @pytest.mark.parametrize(("code_dim", "fix"), [(None, "set quantize.code_dim to 32"), (8, "lower")])
@@ -63,17 +63,17 @@ def test_a_level_whose_codes_are_used_unevenly(code_dim: int | None, fix: str) -
     sids = quantizer.encode(points())
     sids[:, 0] = np.maximum(np.arange(400) - 360, 0)  # 40 codes in use, 361 items on the first
     stats = sid_stats(points(), sids, sids, quantizer)
-    found = [f for f in quantizer_findings(stats, points(), quantizer) if "level a" in f]
-    assert len(found) == 1
-    assert "level a uses 40 of 64 codes, with a perplexity of 2.0" in found[0]
-    assert fix in found[0]
+    sentences = [f for f in quantizer_findings(stats, points(), quantizer) if "level a" in f]
+    assert len(sentences) == 1
+    assert "level a uses 40 of 64 codes, with a perplexity of 2.0" in sentences[0]
+    assert fix in sentences[0]
 
 
 def test_levels_with_nothing_left_to_tell() -> None:
-    (found,) = findings(RKMeans(levels=3, codes=40), points(40))
-    assert "level b uses" in found
-    assert "level c uses" in found
-    assert "lower quantize.levels to 1" in found
+    (sentence,) = findings(RKMeans(levels=3, codes=40), points(40))
+    assert "level b uses" in sentence
+    assert "level c uses" in sentence
+    assert "lower quantize.levels to 1" in sentence
 
 
 def test_a_collapsed_rqvae_is_sent_to_its_learning_rate() -> None:
@@ -85,7 +85,7 @@ def test_a_collapsed_rqvae_is_sent_to_its_learning_rate() -> None:
 
 
 class TwoLevels:
-    """A quantiser by hand: level 1 is the sign of x, level 2 the sign of y."""
+    """A quantizer by hand: level 1 is the sign of x, level 2 the sign of y."""
 
     kind, levels, codes = "by hand", 2, 2
     books = np.array([[[-4, 0], [4, 0]], [[0, -3], [0, 3]]], dtype=np.float32)
@@ -116,7 +116,7 @@ def test_statistics_by_hand() -> None:
     assert stats["relative_residual_norm"] == [0.6, 0.0]
 
 
-def test_published_sids_are_described_without_a_quantiser() -> None:
+def test_published_sids_are_described_without_a_quantizer() -> None:
     stats = published_stats(np.array([[0, 3], [0, 3], [1, 2]], dtype=np.int32))
     assert stats["codes"] == 4
     assert stats["collision_rate"] == pytest.approx(2 / 3)

@@ -1,7 +1,7 @@
 """What toolkits exchange: catalogue, users, a split and SIDs; and the parts that formats share.
 
-In files items and users are numbers from 0 (trainers use them as rows of a matrix); the owner's ids
-stand beside them in `<name>.item2id` and `<name>.user2id`, a tab between id and number, as LC-Rec
+In files items and users are numbers from 0 (trainers use them as rows of a matrix). The owner's ids are
+in `<name>.item2id` and `<name>.user2id`, a tab between id and number, as LC-Rec
 (`data_process/utils.py`) and MIMIGenRec (`data/amazon18_data_process.py`) write them.
 """
 
@@ -65,6 +65,10 @@ class Bundle:
                 f"{len(self.sids)} SIDs and {len(self.items)} items; expected one each"
             )
 
+    def index(self) -> dict[str, list[str]]:
+        """Returns each item's SID as `*.index.json` has it: {number: ["<a_1>", "<b_2>"]}."""
+        return {str(item): tokens for item, tokens in enumerate(self.tokens())}
+
     def tokens(self) -> list[list[str]]:
         """Returns each item's SID as tokens: `[["<a_1>", "<b_2>"], ...]`.
 
@@ -127,21 +131,23 @@ def read_ids(folder: Path, name: str, what: str) -> dict[str, str] | None:
     if not path.is_file():
         return None
     pairs = [line.rsplit("\t", 1) for line in path.read_bytes().decode().split("\n") if line]
-    found = {pair[-1]: pair[0] for pair in pairs}
+    ids = {pair[-1]: pair[0] for pair in pairs}
     wanted = [str(number) for number in range(len(pairs))]
-    if any(len(pair) != 2 for pair in pairs) or sorted(found) != sorted(wanted):
+    if any(len(pair) != 2 for pair in pairs) or sorted(ids) != sorted(wanted):
         raise ValueError(
             f"{path}: expected a line '<{what} id><tab><number>' for every number from 0 to "
             f"{len(pairs) - 1}"
         )
-    return {number: found[number] for number in wanted}
+    return {number: ids[number] for number in wanted}
 
 
-def item_features(bundle: Bundle) -> dict[str, dict[str, Any]]:
-    """Returns the catalogue as `*.item.json` has it: {number: {title, description, ...}}."""
+def write_catalogue(folder: Path, bundle: Bundle) -> None:
+    """Writes `<name>.item.json`, {number: {title, description, ...}}, and `<name>.index.json`."""
     columns = [c for c in bundle.items.columns if c not in ("item", "item_id", "image")]
     rows = bundle.items.select(columns).iter_rows(named=True)
-    return {str(number): row for number, row in enumerate(rows)}
+    features = {str(number): row for number, row in enumerate(rows)}
+    write_json(folder / f"{bundle.name}.item.json", features)
+    write_json(folder / f"{bundle.name}.index.json", bundle.index())
 
 
 def sequence_rows(rows: Iterable[Row], where: str | Path) -> dict[str, list[str]]:
@@ -153,50 +159,49 @@ def sequence_rows(rows: Iterable[Row], where: str | Path) -> dict[str, list[str]
     Raises:
         ValueError: a row does not go on from the one before.
     """
-    found: dict[str, list[str]] = {}
+    sequences: dict[str, list[str]] = {}
     for user, history, target in rows:
-        known = found.setdefault(user, list(history))
+        known = sequences.setdefault(user, list(history))
         if history and known[-len(history) :] != history:
             raise ValueError(
                 f"{where}: user {user!r}: the row with target {target!r} has a history that is not the "
                 "end of what came before; expected the user's steps in order"
             )
         known.append(target)
-    return found
+    return sequences
 
 
 def bundle_of(
     name: str,
-    items: pl.DataFrame,
+    catalogue: pl.DataFrame,
+    sids: Mapping[str, Sequence[int]] | None,
     rows: Rows,
     *,
-    sids: Ints | None,
-    item_keys: Sequence[str],
-    item_ids: Mapping[str, str] | None,
     user_ids: Mapping[str, str] | None,
-    where: str | Path,
+    folder: Path,
 ) -> Bundle:
     """Puts together what a reader found, in dense numbers.
 
     Args:
         name: of the dataset.
-        items: title, description and attributes, in the order of `item_keys`.
+        catalogue: title, description and attributes; `item_id` is the file's name of an item.
+        sids: by these names, in their order; or None.
         rows: of each part, in the file's names. Of training every step is one. Of validation and
             test the first of each user counts; more of them are counted and said.
-        sids: int32 [N, L] or None.
-        item_keys: the files' names of the items, row by row.
-        item_ids: owner's ids by these names; None where the names are the ids.
-        user_ids: likewise for users, in the order of numbers.
-        where: named in errors.
+        user_ids: the owner's ids by the files' names of users, in the order of numbers; None where the
+            names are the ids.
+        folder: where `<name>.item2id` may be; named in errors.
 
     Raises:
         ValueError: an unknown item or user, or steps out of order.
     """
+    item_keys = catalogue["item_id"].to_list()
+    item_ids = read_ids(folder, name, "item")
     numbers = {key: number for number, key in enumerate(item_keys)}
     users = list(user_ids or dict.fromkeys(user for part in rows.values() for user, _, _ in part))
     user_numbers = {key: number for number, key in enumerate(users)}
     parts: dict[str, list[Row]] = {
-        "train": [(u, s[:-1], s[-1]) for u, s in sequence_rows(rows["train"], where).items()]
+        "train": [(u, s[:-1], s[-1]) for u, s in sequence_rows(rows["train"], folder).items()]
     }
     for part in ("valid", "test"):
         first: dict[str, Row] = {}
@@ -204,28 +209,29 @@ def bundle_of(
             first.setdefault(row[0], row)
         parts[part] = list(first.values())
         if more := len(rows[part]) - len(first):
-            logger.warning("%s: %d further %s rows of the same users left out", where, more, part)
+            logger.warning("%s: %d further %s rows of the same users left out", folder, more, part)
     try:
         tables = {
             part: pl.DataFrame(
-                [(user_numbers[u], [numbers[i] for i in h], numbers[t]) for u, h, t in found],
+                [(user_numbers[u], [numbers[i] for i in h], numbers[t]) for u, h, t in written],
                 schema=dict(SPLIT),
                 orient="row",
             ).sort("user")
-            for part, found in parts.items()
+            for part, written in parts.items()
         }
     except KeyError as error:
         raise ValueError(
-            f"{where}: {error.args[0]!r} is no item of the catalogue and no user of the list"
+            f"{folder}: {error.args[0]!r} is no item of the catalogue and no user of the list"
         ) from error
     own = [key if item_ids is None else item_ids[key] for key in item_keys]
     named = pl.DataFrame({"item": range(len(own)), "item_id": own}, schema_overrides=_IDS)
     image = pl.lit(None, dtype=pl.String).alias("image")
-    rest = [c for c in items.columns if c not in ITEMS]
-    catalogue = pl.concat([named, items], how="horizontal").with_columns(image)
+    features = catalogue.drop("item_id")
+    rest = [c for c in features.columns if c not in ITEMS]
+    items = pl.concat([named, features], how="horizontal").with_columns(image)
     return Bundle(
         name,
-        check(catalogue.select(*ITEMS, *rest), ITEMS, where),
+        check(items.select(*ITEMS, *rest), ITEMS, folder),
         pl.DataFrame(
             {
                 "user": range(len(users)),
@@ -236,7 +242,7 @@ def bundle_of(
         tables["train"],
         tables["valid"],
         tables["test"],
-        sids=sids,
+        sids=None if sids is None else np.array(list(sids.values()), dtype=np.int32),
     )
 
 

@@ -11,21 +11,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 from genrec.data.formats.bundle import (
     Bundle,
     Row,
     bundle_of,
-    item_features,
     read_ids,
     warn_of_levels,
+    write_catalogue,
     write_ids,
     write_json,
 )
 from genrec.data.formats.interchange import read_catalogue
+from genrec.schema import SPLITS
 
-PARTS = ("train", "valid", "test")
 HEADER = "user_id:token\titem_id_list:token_seq\titem_id:token"
 
 
@@ -35,15 +33,14 @@ def write(bundle: Bundle, folder: Path) -> None:
     Raises:
         ValueError: no SIDs, or an id that cannot be written.
     """
-    index = {str(item): parts for item, parts in enumerate(bundle.tokens())}
+    index = bundle.index()
     warn_of_levels(bundle, "MIMIGenRec")
     inside = folder / bundle.name
     inside.mkdir(parents=True, exist_ok=True)
     write_json(folder / "id2sid.json", index)
     write_json(folder / "new_tokens.json", sorted({t for parts in index.values() for t in parts}))
-    write_json(inside / f"{bundle.name}.index.json", index)
-    write_json(inside / f"{bundle.name}.item.json", item_features(bundle))
-    for part in PARTS:
+    write_catalogue(inside, bundle)
+    for part in SPLITS:
         lines = (
             f"{user}\t{' '.join(map(str, history))}\t{target}"
             for user, history, target in bundle.rows(part)
@@ -64,13 +61,11 @@ def read(folder: Path, name: str) -> Bundle:
     catalogue, sids = read_catalogue(inside / f"{name}.item.json", folder / "id2sid.json")
     return bundle_of(
         name,
-        catalogue.drop("item_id"),
-        {part: list(_rows(inside / f"{name}.{part}.inter")) for part in PARTS},
-        sids=np.array(list((sids or {}).values()), dtype=np.int32),
-        item_keys=catalogue["item_id"].to_list(),
-        item_ids=read_ids(inside, name, "item"),
+        catalogue,
+        sids,
+        {part: list(_rows(inside / f"{name}.{part}.inter")) for part in SPLITS},
         user_ids=read_ids(inside, name, "user"),
-        where=inside,
+        folder=inside,
     )
 
 

@@ -2,7 +2,7 @@
 
 As published at github.com/RUCAIBox/LC-Rec and taken over by LETTER, MiniOneRec and CollisionGenRec:
 {"0": [0, 1, 2]}, {"0": {"title": ..., "description": ...}}, {"0": ["<a_1>", "<b_2>"]}. The split is
-leave-last-out and stands in no file; the order does, times do not.
+leave-last-out and is in no file; the order is, times are not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from genrec.data import LastOut
-from genrec.data.formats.bundle import Bundle, item_features, read_ids, write_ids, write_json
+from genrec.data.formats.bundle import Bundle, read_ids, write_catalogue, write_ids, write_json
 from genrec.data.formats.interchange import read_catalogue, read_interchange
 from genrec.schema import ITEMS, SPLITS, USERS
 
@@ -31,12 +31,10 @@ def write(bundle: Bundle, folder: Path) -> None:
             "which this one is not. Export as minionerec, id2sid, recbole or rectools, or set "
             "prepare.split.kind=last_out"
         )
-    index = {str(item): tokens for item, tokens in enumerate(bundle.tokens())}
     test = bundle.test.sort("user").iter_rows()
     histories = {str(user): [*history, target] for user, history, target in test}
     write_json(folder / f"{bundle.name}.inter.json", histories)
-    write_json(folder / f"{bundle.name}.item.json", item_features(bundle))
-    write_json(folder / f"{bundle.name}.index.json", index)
+    write_catalogue(folder, bundle)
     write_ids(folder, bundle)
 
 
@@ -58,8 +56,7 @@ def read(folder: Path, name: str) -> Bundle:
     users = raw.interactions["user_id"].unique(maintain_order=True)
     keys = {"user": users, "item": catalogue["item_id"]}
     dense = {
-        what: pl.DataFrame({f"{what}_id": found, what: range(len(found))})
-        for what, found in keys.items()
+        what: pl.DataFrame({f"{what}_id": own, what: range(len(own))}) for what, own in keys.items()
     }
     log = raw.interactions
     for what, table in dense.items():
@@ -94,7 +91,7 @@ def read(folder: Path, name: str) -> Bundle:
 
 
 def _is_last_out(bundle: Bundle) -> bool:
-    """Says whether every user stands in all parts, each going on from the one before by an item."""
+    """Says whether every user is in all parts, each with one item more than the part before."""
     whole = [
         getattr(bundle, part)
         .sort("user")

@@ -14,10 +14,9 @@ from typing import Any, cast
 import polars as pl
 
 from genrec.data.images import attach_images, verify_images
-from genrec.data.lines import broken_id, has_half, warn_of_halves, whole
 from genrec.data.settings import InterchangeSettings
 from genrec.data.source import RAW_INTERACTIONS, BadRows, OnBad, RawData, clean, existing
-from genrec.data.text import as_text
+from genrec.data.text import as_text, broken_id, has_half, warn_of_halves, whole
 from genrec.progress import Progress, silent
 
 _TOKEN = re.compile(r"<([a-z])_([0-9]{1,9})>")  # nine digits fit int32
@@ -55,7 +54,7 @@ def read_interchange(
         images: a folder with `<item>.jpg|jpeg|png|webp`.
         check_images: decode every image once (see `verify_images`).
         on_bad: raise on bad rows, or drop and count them. A misshapen file or index always raises.
-        progress: told "check images".
+        progress: called with "check images".
 
     Returns:
         The data in file order; timestamp is the position in the user's list, from 0.
@@ -219,7 +218,7 @@ def _read_sids(path: Path, items: pl.DataFrame, bad_rows: BadRows) -> dict[str, 
         if item_id not in index:
             raise ValueError(
                 f"{path}: item {item_id!r} has no SID; expected one for each of the {len(items)} "
-                "items. Use the index that belongs to this catalogue, or leave it out to quantise."
+                "items. Use the index that belongs to this catalogue, or leave it out to quantize."
             )
     sids = _sids_of(index, items["item_id"], path)
     if unused := len(index) - len(sids):

@@ -12,29 +12,27 @@ import ast
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from genrec.data.formats.bundle import (
     Bundle,
     Row,
     bundle_of,
-    item_features,
     read_ids,
     warn_of_levels,
+    write_catalogue,
     write_ids,
-    write_json,
 )
 from genrec.data.formats.interchange import read_catalogue
+from genrec.schema import SPLITS
 
-PARTS = ("train", "valid", "test")
 # Its loader takes the last item of every history; training sequences of one item have none, so they
 # stand apart, in a file that MiniOneRec does not open.
 SINGLES = "single.csv"
 
 
 def write(bundle: Bundle, folder: Path) -> None:
-    """Writes the folder, and the owner's ids beside it.
+    """Writes the folder, and files with the owner's ids.
 
     Raises:
         ValueError: no SIDs, or an id that cannot be written.
@@ -42,7 +40,7 @@ def write(bundle: Bundle, folder: Path) -> None:
     tokens = ["".join(parts) for parts in bundle.tokens()]
     warn_of_levels(bundle, "MiniOneRec")
     titles, users = bundle.items["title"].to_list(), bundle.users["user_id"].to_list()
-    for part in PARTS:
+    for part in SPLITS:
         rows = list(bundle.rows(part))
         files = {f"{bundle.name}.csv": [r for r in rows if r[1]]}
         if singles := [r for r in rows if not r[1]]:
@@ -51,9 +49,7 @@ def write(bundle: Bundle, folder: Path) -> None:
             (folder / part).mkdir(parents=True, exist_ok=True)
             table = _table(chosen, users, titles, tokens)
             table.write_csv(folder / part / file, quote_style="non_numeric")
-    index = {str(item): parts for item, parts in enumerate(bundle.tokens())}
-    write_json(folder / "index" / f"{bundle.name}.index.json", index)
-    write_json(folder / "index" / f"{bundle.name}.item.json", item_features(bundle))
+    write_catalogue(folder / "index", bundle)
     (folder / "info").mkdir(exist_ok=True)
     lines = (
         f"{sid}\t{' '.join(title.split())}\t{item}\n"
@@ -106,17 +102,14 @@ def read(folder: Path, name: str) -> Bundle:
     catalogue, sids = read_catalogue(
         folder / "index" / f"{name}.item.json", folder / "index" / f"{name}.index.json"
     )
-    rows = {part: list(_rows(folder / part, name)) for part in PARTS}
     users = read_ids(folder, name, "user")
     return bundle_of(
         name,
-        catalogue.drop("item_id"),
-        rows,
-        sids=np.array(list((sids or {}).values()), dtype=np.int32),
-        item_keys=catalogue["item_id"].to_list(),
-        item_ids=read_ids(folder, name, "item"),
+        catalogue,
+        sids,
+        {part: list(_rows(folder / part, name)) for part in SPLITS},
         user_ids=None if users is None else {own: own for own in users.values()},
-        where=folder,
+        folder=folder,
     )
 
 
@@ -137,9 +130,9 @@ def _rows(folder: Path, name: str) -> Iterable[Row]:
 def _numbers(text: str, where: str) -> list[str]:
     """Reads "[1, 2]" or "['1', '2']", never running it."""
     try:
-        found = ast.literal_eval(text)
+        items = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError):
-        found = None
-    if not isinstance(found, list) or not all(isinstance(i, int | str) for i in found):
+        items = None
+    if not isinstance(items, list) or not all(isinstance(i, int | str) for i in items):
         raise ValueError(f"{where}: history_item_id is {text!r}; expected a list such as [1, 2]")
-    return [str(item) for item in found]
+    return [str(item) for item in items]

@@ -2,7 +2,7 @@
 
 recbole.io/docs/user_guide/data/atomic_files.html: tab-separated, the header names each column
 `field:type` with types token, token_seq, float. The pre-split files are for
-`benchmark_filename: [train, valid, test]` of sequential models, whose histories stand in
+`benchmark_filename: [train, valid, test]` of sequential models, whose histories are in
 `item_id_list:token_seq` (data_settings.html; `alias_of_item_id: [item_id_list]`). Here the three parts
 and the SIDs are read back; foreign files, a log without a split, are `prepare.source.kind=recbole`.
 """
@@ -32,7 +32,7 @@ def write(bundle: Bundle, folder: Path) -> None:
     a unit are `order:float`; without times, `position:float` tells the order of the log (RecBole's
     TIME_FIELD names it). The pre-split files hold one row per question, of training one per step; a
     training sequence of one item is in `.inter` alone, for RecBole's models need a history. SIDs
-    stand in `<name>.item` as `sid:token_seq`, where there are any.
+    are in `<name>.item` as `sid:token_seq`, where there are any.
 
     Raises:
         ValueError: an id has white space in it, or there are no interactions.
@@ -170,8 +170,8 @@ def _parsed(log: pl.DataFrame, times: Times, path: Path) -> pl.DataFrame:
 
 def _times(path: Path) -> Times:
     """Returns what the times of an `.inter` file are, by the name of their field."""
-    found = header(path)
-    return next((times for times, field in _FIELDS.items() if field in found), "ns")
+    fields = header(path)
+    return next((times for times, field in _FIELDS.items() if field in fields), "ns")
 
 
 _INTER = ("user_id:token", "item_id:token", "split:token")

@@ -1,4 +1,4 @@
-"""RecTools' tables as parquet: interactions, flat item features, and the split beside them.
+"""RecTools' tables as parquet: interactions, flat item features, and the split in files of its own.
 
 Column names are those of `rectools/columns.py` (github.com/MobileTeleSystems/RecTools): user_id,
 item_id, weight, datetime; item features are flat rows of id, feature, value, what
@@ -92,7 +92,7 @@ def read(folder: Path, name: str) -> Bundle:
         ValueError: a table has not the columns it should have.
     """
     log = _table(folder, "interactions", ("user_id", "item_id", "datetime", "split"))
-    told = pl.read_parquet_metadata(folder / "interactions.parquet")
+    metadata = pl.read_parquet_metadata(folder / "interactions.parquet")
     flat = _table(folder, "item_features", ("id", "feature", "value"))
     parts = _table(folder, "split", ("user_id", "split", "history", "target"))
     users = _table(folder, "users", ("user_id",)).with_row_index("user")
@@ -123,7 +123,7 @@ def read(folder: Path, name: str) -> Bundle:
         tables["test"],
         interactions=check(interactions, INTERACTIONS, folder),
         sids=sids.astype(np.int32) if codes else None,
-        times=cast("Times", told.get(_TIMES, "ns")),
+        times=cast("Times", metadata.get(_TIMES, "ns")),
     )
 
 

@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 from genrec.data.formats.bundle import Bundle, write_json
+from genrec.schema import SPLITS
 
 MAX_HISTORY = 20  # newest titles of a history; a text encoder reads no more than some 256 tokens
 
@@ -30,19 +31,21 @@ def write(bundle: Bundle, folder: Path) -> None:
         for title, description in bundle.items.select("title", "description").iter_rows()
     ]
     users, items = bundle.users["user_id"].to_list(), bundle.items["item_id"].to_list()
-    for part in ("train", "valid", "test"):
-        asked = [
+    for part in SPLITS:
+        questions = [
             (user, "\n".join(titles[i] for i in history[-MAX_HISTORY:]), target)
             for user, history, target in bundle.rows(part)
             if history
         ]
         lines = (
             json.dumps({"anchor": anchor, "positive": texts[target]}, ensure_ascii=False) + "\n"
-            for _, anchor, target in asked
+            for _, anchor, target in questions
         )
         (folder / f"{part}.jsonl").write_bytes("".join(lines).encode())
         if part != "train":
-            write_json(folder / f"queries.{part}.json", {users[u]: text for u, text, _ in asked})
-            relevant = {users[u]: [items[target]] for u, _, target in asked}
+            write_json(
+                folder / f"queries.{part}.json", {users[u]: text for u, text, _ in questions}
+            )
+            relevant = {users[u]: [items[target]] for u, _, target in questions}
             write_json(folder / f"relevant_docs.{part}.json", relevant)
     write_json(folder / "corpus.json", dict(zip(items, texts, strict=True)))

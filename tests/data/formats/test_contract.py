@@ -63,17 +63,17 @@ SMALL: dict[str, Any] = {
 WITHOUT_SPACES = ["7", "007", "b", 'd"e', "=1+1", "f,g"]
 
 
-def same(found: Bundle, given: Bundle) -> None:
-    assert found.items.select("item", "item_id", "title").equals(
+def same(again: Bundle, given: Bundle) -> None:
+    assert again.items.select("item", "item_id", "title").equals(
         given.items.select("item", "item_id", "title")
     )
-    assert found.users.equals(given.users)
+    assert again.users.equals(given.users)
     for part in SPLITS:
-        assert getattr(found, part).equals(getattr(given, part)), part
-    assert found.sids is not None
+        assert getattr(again, part).equals(getattr(given, part)), part
+    assert again.sids is not None
     assert given.sids is not None
-    assert found.sids.dtype == np.int32
-    assert found.sids.tolist() == given.sids.tolist()
+    assert again.sids.dtype == np.int32
+    assert again.sids.tolist() == given.sids.tolist()
 
 
 @pytest.mark.parametrize("name", THERE_AND_BACK)
@@ -82,12 +82,12 @@ def test_there_and_back_by_hand(name: str, tmp_path: Path) -> None:
     given = bundle(**SMALL | more)
     files = write(given, name, tmp_path / "out")
     assert files
-    found = read(tmp_path / "out", name, "shop")
-    same(found, given)
-    assert found.items["brand"].to_list() == ["brand"] * 6
+    again = read(tmp_path / "out", name, "shop")
+    same(again, given)
+    assert again.items["brand"].to_list() == ["brand"] * 6
     if name in ("rectools", "recbole"):
-        assert found.interactions is not None
-        assert found.interactions.equals(given.interactions)
+        assert again.interactions is not None
+        assert again.interactions.equals(given.interactions)
 
 
 words = st.text(
@@ -144,10 +144,10 @@ def test_other_splits_travel_too(name: str, tmp_path: Path) -> None:
 
 def test_index_json_is_what_lc_rec_has(tmp_path: Path) -> None:
     write(bundle(**SMALL), "index-json", tmp_path)
-    found = {p.name: json.loads(p.read_text()) for p in tmp_path.glob("*.json")}
-    assert found["shop.inter.json"] == {"0": [2, 0, 1, 0, 4], "1": [3, 2, 5]}
-    assert found["shop.index.json"]["5"] == ["<a_1>", "<b_1>", "<c_7>"]
-    assert found["shop.item.json"]["1"] == {
+    written = {p.name: json.loads(p.read_text()) for p in tmp_path.glob("*.json")}
+    assert written["shop.inter.json"] == {"0": [2, 0, 1, 0, 4], "1": [3, 2, 5]}
+    assert written["shop.index.json"]["5"] == ["<a_1>", "<b_1>", "<c_7>"]
+    assert written["shop.item.json"]["1"] == {
         **{"title": 'A "title", 1', "description": "", "brand": "brand"},
     }
     assert (tmp_path / "shop.item2id").read_text().splitlines()[2] == "b c\t2"
@@ -189,12 +189,12 @@ def test_minionerec_files_of_others(tmp_path: Path) -> None:
     (tmp_path / "train" / "shop.csv").write_text(head + steps)
     (tmp_path / "valid" / "shop.csv").write_text(head + 'A,"[2, 3]",4\nA,"[3, 4]",5\n')
     (tmp_path / "test" / "shop.csv").write_text(head + 'C,"[1]",0\n')
-    found = read(tmp_path, "minionerec", "shop")
-    assert found.users["user_id"].to_list() == ["A", "B", "C"]
-    assert found.items["item_id"].to_list() == list("012345")
-    assert found.train.rows() == [(0, [0, 1, 2], 3), (1, [5, 4], 3)]
-    assert found.valid.rows() == [(0, [2, 3], 4)]
-    assert found.test.rows() == [(2, [1], 0)]
+    foreign = read(tmp_path, "minionerec", "shop")
+    assert foreign.users["user_id"].to_list() == ["A", "B", "C"]
+    assert foreign.items["item_id"].to_list() == list("012345")
+    assert foreign.train.rows() == [(0, [0, 1, 2], 3), (1, [5, 4], 3)]
+    assert foreign.valid.rows() == [(0, [2, 3], 4)]
+    assert foreign.test.rows() == [(2, [1], 0)]
     (tmp_path / "train" / "shop.csv").write_text(head + 'A,[0],1\nA,"[0, 2]",2\n')
     with pytest.raises(ValueError, match=r"user 'A': the row with target '2' has a history that"):
         read(tmp_path, "minionerec", "shop")
@@ -276,10 +276,10 @@ def test_times_travel_whole(name: str, times: Any, moments: list[int], tmp_path:
     small = {**SMALL, "item_ids": WITHOUT_SPACES, "times": [moments, moments[:3]]}
     given = replace(bundle(**small), times=times)
     write(given, name, tmp_path)
-    found = read(tmp_path, name, "shop")
-    assert found.times == times
-    assert found.interactions is not None
-    assert found.interactions.equals(given.interactions)
+    again = read(tmp_path, name, "shop")
+    assert again.times == times
+    assert again.interactions is not None
+    assert again.interactions.equals(given.interactions)
 
 
 def tsv(path: Path) -> pl.DataFrame:

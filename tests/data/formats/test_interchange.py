@@ -190,7 +190,7 @@ def test_bad_rows(tmp_path: Path, files: dict, said: str, dropped: dict) -> None
 
 
 def test_images_by_item_id(tmp_path: Path) -> None:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     Image.new("RGB", (4, 4)).save(folder / "1.png")
     (folder / "2.png").write_bytes(b"not an image")

@@ -1,4 +1,4 @@
-"""Cells of CSV and TSV, and what all readers of tables say of a file that they cannot read.
+"""Text files with a separator: CSV, TSV and others; and the errors that all readers of tables share.
 
 What polars refuses is looked up again in the file, so that the message can name the line.
 """
@@ -15,8 +15,8 @@ from pathlib import Path
 import polars as pl
 import polars.selectors as cs
 
-from genrec.data.lines import guarded, head, is_utf16, open_text
 from genrec.data.source import BadRows
+from genrec.data.text import guarded, head, is_utf16, open_text
 
 WHOLE = pl.QueryOptFlags(projection_pushdown=False)
 _BATCH = 1_000_000  # lines that are split into cells at once
@@ -26,7 +26,7 @@ def columns_of(path: Path) -> list[str]:
     """Returns the columns of a CSV file, as its header names them.
 
     Raises:
-        ValueError: a column stands twice, or the file is UTF-16.
+        ValueError: the header has a column twice, or the file is UTF-16.
     """
     return list(_scan_cells(path, ",", '"', ragged=False).drop("_row").collect_schema())
 
@@ -47,7 +47,7 @@ def _scan_cells(path: Path, separator: str, quote: str | None, *, ragged: bool) 
     names = list(lazy.collect_schema())
     if again := [n for n in names if "_duplicated_" in n]:
         raise ValueError(
-            f"{path}: a column stands twice in the header: {again[0].partition('_dupl')[0]!r}. "
+            f"{path}: the header has a column twice: {again[0].partition('_dupl')[0]!r}. "
             "Rename or remove one of them."
         )
     return lazy
@@ -96,7 +96,7 @@ def _without_ragged(
     table: pl.DataFrame, path: Path, separator: str, quote: str | None, bad_rows: BadRows
 ) -> pl.DataFrame:
     """Judges the rows that have more or fewer cells than the header."""
-    found: dict[str, list[int]] = {"row": [], "cells": []}
+    ragged_rows: dict[str, list[int]] = {"row": [], "cells": []}
     limit = csv.field_size_limit(2**31 - 1)
     row = 1
     try:
@@ -110,8 +110,8 @@ def _without_ragged(
             width = len(next(reader))
             for row, cells in enumerate(reader, 2):
                 if cells and len(cells) != width:
-                    found["row"].append(row)
-                    found["cells"].append(len(cells))
+                    ragged_rows["row"].append(row)
+                    ragged_rows["cells"].append(len(cells))
     except csv.Error as error:  # "new-line character seen in unquoted field"
         raise ValueError(
             f"{path}: row {row + 1} holds a carriage return outside of quotes ({error}): lines end in "
@@ -119,7 +119,7 @@ def _without_ragged(
         ) from error
     finally:
         csv.field_size_limit(limit)
-    ragged = pl.DataFrame(found, schema={"row": table.schema["row"], "cells": pl.Int64})
+    ragged = pl.DataFrame(ragged_rows, schema={"row": table.schema["row"], "cells": pl.Int64})
     if ragged.is_empty():
         return table
     table = table.join(ragged, on="row", how="left", maintain_order="left")
@@ -171,7 +171,7 @@ def split_cells(
             parts.append(pl.Series("line", batch, dtype=pl.String))
     if again := [name for n, name in enumerate(names) if name in names[:n]]:
         raise ValueError(
-            f"{path}: a column stands twice in the header: {again[0]!r}. Rename or remove one of them."
+            f"{path}: the header has a column twice: {again[0]!r}. Rename or remove one of them."
         )
     line = pl.concat(parts or [pl.Series("line", [], dtype=pl.String)]).to_frame()
     table = (
@@ -216,29 +216,31 @@ def selected(
     scan: pl.LazyFrame, columns: Mapping[str, str] | None, path: Path, field: str
 ) -> pl.LazyFrame:
     """Returns `row` and columns of a scan, by our names or, with None, all by their own."""
-    found = [name for name in scan.collect_schema() if name not in ("_row", "_last")]
+    names = [name for name in scan.collect_schema() if name not in ("_row", "_last")]
     if columns is None:
         return scan.select(
             pl.col("_row").alias("row"),
-            *(pl.col(n).alias(free(n)) for n in found),
+            *(pl.col(n).alias(free(n)) for n in names),
             cs.by_name("_last", require_all=False),
         )
     for ours, theirs in columns.items():
-        if theirs not in (*found, "_last"):
-            raise missing(path, ours, theirs, found, field)
+        if theirs not in (*names, "_last"):
+            raise missing(path, ours, theirs, names, field)
     row = pl.col("_row").alias("row")
     return scan.select(row, *(pl.col(theirs).alias(ours) for ours, theirs in columns.items()))
 
 
-def missing(path: Path, ours: str, theirs: str, found: Sequence[str], field: str) -> ValueError:
+def missing(path: Path, ours: str, theirs: str, columns: Sequence[str], field: str) -> ValueError:
     """Returns the error that a file lacks a column, with what it has and where to name it."""
-    near = difflib.get_close_matches(theirs, found, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(theirs, columns, n=1, cutoff=0.6)
     hint = f"Did you mean '{near[0]}'? " if near else ""
-    one = (
-        " The file seems to have one column only: name its `separator`." if len(found) == 1 else ""
+    separator = (
+        " The file seems to have one column only: name its `separator`."
+        if len(columns) == 1
+        else ""
     )
     return ValueError(
-        f"{path}: column '{theirs}' is missing; found {list(found)}.{one} {hint}"
+        f"{path}: column '{theirs}' is missing; found {list(columns)}.{separator} {hint}"
         f"Name the column that holds it in {field}.{ours}."
     )
 
