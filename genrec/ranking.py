@@ -6,7 +6,7 @@ the float32 that is kept, so that what a reader sees as equal is ranked as equal
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -74,6 +74,20 @@ class RankedLists:
             for name in ("items", "scores")
         )
         return RankedLists(items, scores)
+
+    def filtered(self, allowed: Iterable[npt.NDArray[np.bool_]], k: int) -> RankedLists:
+        """Returns the first k items of each list that are allowed there, in numpy.
+
+        Args:
+            allowed: for each list, which of the N items may stay. U masks, bool [N].
+            k: length of the new lists; a place without an item is -1.
+        """
+        kept = RankedLists.empty(len(self), k)
+        for row, (mask, items) in enumerate(zip(allowed, self.items, strict=True)):
+            first = np.flatnonzero((items >= 0) & mask[items])[:k]
+            kept.items[row, : len(first)] = items[first]
+            kept.scores[row, : len(first)] = self.scores[row, first]
+        return kept
 
     def to_table(self, users: npt.ArrayLike) -> pl.DataFrame:
         """Returns the lists as a table of schema `RECOMMENDATIONS`, by user, rank, item.
