@@ -228,9 +228,9 @@ def tied_ranks(items: npt.NDArray[Any], tied: npt.NDArray[np.bool_]) -> npt.NDAr
 
 def _top_k_numpy(scores: npt.NDArray[np.float32], k: int) -> RankedLists:
     width = min(k, scores.shape[1])
-    found = RankedLists.empty(len(scores), k)
+    lists = RankedLists.empty(len(scores), k)
     if not len(scores) or not width:
-        return found
+        return lists
     # The set first: all that are better than the score on the last place, then its equals in order.
     last = np.partition(scores, -width, axis=1)[:, [-width]]
     if np.isnan(last).any() or not (scores.max(axis=1) < np.inf).all():
@@ -243,9 +243,9 @@ def _top_k_numpy(scores: npt.NDArray[np.float32], k: int) -> RankedLists:
     order = np.argsort(-values, axis=1, kind="stable")
     values = np.take_along_axis(values, order, axis=1)
     columns = np.take_along_axis(columns, order, axis=1)
-    found.items[:, :width] = np.where(np.isneginf(values), -1, columns)
-    found.scores[:, :width] = values
-    return found
+    lists.items[:, :width] = np.where(np.isneginf(values), -1, columns)
+    lists.scores[:, :width] = values
+    return lists
 
 
 def _top_k_torch(scores: torch.Tensor, k: int) -> RankedLists:

@@ -255,8 +255,8 @@ def _row(name: str, note: str, *, baseline: bool = False) -> dict[str, Any]:
     return names | {"seeds": [], "errors": [], "metrics": []}
 
 
-def _same_users(one: Measured, other: Measured) -> bool:
-    return one.prepared == other.prepared
+def _same_users(run: Measured, other: Measured) -> bool:
+    return run.prepared == other.prepared
 
 
 def _has(run: Measured, system: str, key: Key) -> bool:

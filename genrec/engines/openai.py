@@ -90,7 +90,12 @@ class OpenAIEngine:
         Raises:
             EngineError: see there.
         """
-        asked = {"temperature": 0, self._limit_name: 1, "logprobs": True, "top_logprobs": _LISTED}
+        sampling = {
+            "temperature": 0,
+            self._limit_name: 1,
+            "logprobs": True,
+            "top_logprobs": _LISTED,
+        }
 
         def read(answer: Any) -> Score:
             listed = getattr(answer.choices[0], "logprobs", None) if answer.choices else None
@@ -99,17 +104,17 @@ class OpenAIEngine:
             top = [(c.token, c.logprob) for c in listed.content[0].top_logprobs]
             return listed_odds(top, yes, no)
 
-        for row, score in self._each(requests, asked, read):
+        for row, score in self._each(requests, sampling, read):
             yield row, Score(None, score.error) if isinstance(score, Reply) else score
 
     def _each(
-        self, requests: Sequence[Request], asked: Mapping[str, Any], read: Callable[[Any], T]
+        self, requests: Sequence[Request], sampling: Mapping[str, Any], read: Callable[[Any], T]
     ) -> Iterator[tuple[int, T | Reply]]:
         """Yields what `read` makes of each answer, or the reply that says why there is none."""
         # A thread of its own: it works in notebooks too, whose thread already runs an event loop.
         results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         loop = asyncio.new_event_loop()
-        work = loop.create_task(self._all(requests, asked, read, results))
+        work = loop.create_task(self._all(requests, sampling, read, results))
         thread = threading.Thread(target=_drive, args=(loop, work, results), daemon=True)
         thread.start()
         try:
@@ -128,9 +133,9 @@ class OpenAIEngine:
     async def _all(
         self,
         requests: Sequence[Request],
-        asked: Mapping[str, Any],
+        sampling: Mapping[str, Any],
         read: Callable[[Any], Any],
-        found: queue.SimpleQueue[Any],
+        results: queue.SimpleQueue[Any],
     ) -> None:
         try:
             import openai
@@ -150,14 +155,14 @@ class OpenAIEngine:
 
         async def worker() -> None:
             for row in rows:  # shared: each takes the next one
-                answer = await self._ask(client, requests[row], asked)
-                found.put((row, answer if isinstance(answer, Reply) else read(answer)))
+                answer = await self._ask(client, requests[row], sampling)
+                results.put((row, answer if isinstance(answer, Reply) else read(answer)))
 
         async with client, asyncio.TaskGroup() as group:
             for _ in range(min(self._concurrency, len(requests))):
                 group.create_task(worker())
 
-    async def _ask(self, client: Any, request: Request, asked: Mapping[str, Any]) -> Any:
+    async def _ask(self, client: Any, request: Request, sampling: Mapping[str, Any]) -> Any:
         """Returns the endpoint's answer, or the reply that says why there is none."""
         import openai
 
@@ -166,7 +171,7 @@ class OpenAIEngine:
         except BadImage as error:
             return Reply.failed(str(error), permanent=True)
         try:
-            return await client.chat.completions.create(**{**body, **asked})
+            return await client.chat.completions.create(**{**body, **sampling})
         except openai.APITimeoutError:
             return Reply.failed(f"timeout: no answer in {self._timeout:g} s, {self._tries()}")
         except openai.APIConnectionError as error:

@@ -68,8 +68,8 @@ def evaluate(
     for done, (name, table) in enumerate(systems.items(), start=1):
         if seen_items == "masked":
             _check_masked(table, targets, name)
-        found = per_user(table, targets, ks=ks, num_items=num_items, where=name)
-        values[name] = found.drop("user").to_numpy()
+        metrics = per_user(table, targets, ks=ks, num_items=num_items, where=name)
+        values[name] = metrics.drop("user").to_numpy()
         covered[name] = coverage(table, targets, ks=ks, num_items=num_items)
         progress("evaluate systems", done, len(systems))
 
