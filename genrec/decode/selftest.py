@@ -9,32 +9,18 @@ far longer beside it changes nothing is asked by its positions alone, which cost
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import torch
 
-from genrec.decode.expanded import ExpandDecoder, NoCache
-from genrec.decode.head import FullHead, Head, SIDHead
+from genrec.decode.checks import evaluating
+from genrec.decode.head import FullHead, SIDHead
 from genrec.decode.rope import LengthRope, switch_lengths
-from genrec.decode.support import evaluating
-from genrec.decode.tree import TreeDecoder, tree_refusal
+from genrec.decode.strategies import NoCache, Strategy, make_decoder, tree_refusal
 
-Strategy = Literal["tree", "expand"]
 # Windows and switches of RoPE beyond it are not tried out: the test would cost more than a search.
 _LONGEST = 512
 _EXACT = 2e-4  # standard deviations: float32 on a CPU is a hundred times nearer
-
-
-class Decoder(Protocol):
-    """Runs prompts and then beams through a model; `tree` and `expand` are the two of them."""
-
-    cache: Any
-
-    def prefill(self) -> torch.Tensor:
-        """Computes the prompts; returns what the head reads after each, [B, 1, ...]."""
-
-    def step(self, tokens: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
-        """Computes a token of every beam, int64 [B, W]; returns what the head reads."""
 
 
 class Chosen(NamedTuple):
@@ -48,23 +34,6 @@ class Chosen(NamedTuple):
 
     strategy: Strategy
     token_bytes: float
-
-
-def make_decoder(
-    strategy: Strategy,
-    head: Head,
-    model: Any,
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor,
-    *,
-    room: int,
-    past: Any = None,
-) -> Decoder:
-    """Returns the decoder of a strategy; see `TreeDecoder` for the arguments."""
-    if strategy == "expand":
-        return ExpandDecoder(head, input_ids, attention_mask)
-    config = model.config.get_text_config()
-    return TreeDecoder(head, config, input_ids, attention_mask, room=room, past=past)
 
 
 def choose(model: Any, strategy: Strategy | Literal["auto"]) -> Chosen:
