@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from genrec.data.images import BadImage, open_image
 from genrec.engines.judge import listed_odds
-from genrec.engines.protocol import EngineError, Message, Reply, Request, Score
+from genrec.engines.protocol import EngineError, Message, Reply, Request, Score, one_line
 from genrec.keys import api_key
 
 T = TypeVar("T")
@@ -188,7 +188,7 @@ class OpenAIEngine:
                 ) from error
             return Reply.failed(_status(error))
         except (openai.APIError, ValueError) as error:  # HTTP 200 and a body that is not JSON
-            return Reply.failed(f"malformed answer: {_short(str(error))}")
+            return Reply.failed(f"malformed answer: {one_line(str(error))}")
 
     def _body(self, request: Request) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -259,7 +259,7 @@ def _reply(answer: Any) -> Reply:
     message, finish = choices[0].message, choices[0].finish_reason
     if finish not in ("stop", "length"):  # such as content_filter
         why = getattr(message, "refusal", None) or f"finish reason '{finish}'"
-        return Reply.failed(f"refused: {_short(str(why))}", permanent=True)
+        return Reply.failed(f"refused: {one_line(str(why))}", permanent=True)
     return Reply(message.content or "", finish)
 
 
@@ -272,9 +272,4 @@ def _without(schema: Any, names: Sequence[str]) -> Any:
 
 def _status(error: Any) -> str:
     said = str(error.message).removeprefix(f"Error code: {error.status_code} - ")
-    return f"HTTP {error.status_code}: {_short(said)}"
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 200 else f"{line[:197]}..."
+    return f"HTTP {error.status_code}: {one_line(said)}"
