@@ -349,16 +349,13 @@ class DatasetRetriever:
         count = self.dataset.num_items
         may = np.zeros(count, dtype=bool)
         may[self.dataset.numbered(allowed)] = True
-        kept = RankedLists.empty(len(sequences), k)
+        parts = []
         step = max(1, _RANKED // count)
         for start in range(0, len(sequences), step):
             part = sequences[start : start + step]
             whole = self.retriever.recommend(part, k=count, exclude_seen=filter_seen)
-            for row, (items, scores) in enumerate(zip(whole.items, whole.scores, strict=True)):
-                first = np.flatnonzero((items >= 0) & may[items])[:k]
-                kept.items[start + row, : len(first)] = items[first]
-                kept.scores[start + row, : len(first)] = scores[first]
-        return kept
+            parts.append(whole.filtered([may] * len(part), k))
+        return RankedLists.concatenated(parts) if parts else RankedLists.empty(0, k)
 
 
 def _table(frame: Any, what: str) -> pl.DataFrame:

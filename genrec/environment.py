@@ -40,23 +40,23 @@ def installed(package: str) -> str | None:
 
 def packages(section: Section) -> tuple[str, ...]:
     """Returns the names of the packages that the result of a section comes from, sorted."""
-    found = {"python", "genrec"}
+    names = {"python", "genrec"}
     for part in _parts(section):
-        found |= part.made_with()
+        names |= part.made_with()
         model = getattr(part, "model", None)
         if isinstance(model, str) and model.startswith("package:"):  # carries the weights
-            found.add(model.removeprefix("package:").replace("_", "-"))
-    return tuple(sorted(found))
+            names.add(model.removeprefix("package:").replace("_", "-"))
+    return tuple(sorted(names))
 
 
 def environment(section: Section) -> dict[str, str]:
     """Returns what the result of a section would be made with here: package to version."""
-    return {name: found for name in packages(section) if (found := installed(name)) is not None}
+    return {name: number for name in packages(section) if (number := installed(name)) is not None}
 
 
 def of_rows(made_with: Mapping[str, str]) -> dict[str, str]:
     """Returns the part of an environment that decides the rows of the cache."""
-    return {name: found for name, found in made_with.items() if name in _OF_ROWS}
+    return {name: number for name, number in made_with.items() if name in _OF_ROWS}
 
 
 def changed(made_with: Mapping[str, str]) -> str:
@@ -70,9 +70,9 @@ def changed(made_with: Mapping[str, str]) -> str:
         return ""
     now = {name: installed(name) for name in sorted(made_with)}
     return "; ".join(
-        f"{name} {made_with[name]}, now {found}"
-        for name, found in now.items()
-        if found is not None and _public(found) != _public(made_with[name])
+        f"{name} {made_with[name]}, now {number}"
+        for name, number in now.items()
+        if number is not None and _public(number) != _public(made_with[name])
     )
 
 
@@ -80,12 +80,12 @@ def age(manifest: Mapping[str, Any]) -> str:
     """Says with which other versions an artifact was made; empty if with those that are here."""
     if (made_with := manifest.get("environment")) is None:
         return UNKNOWN
-    told = [f"made with {found}"] if (found := changed(made_with)) else []
+    parts = [f"made with {versions}"] if (versions := changed(made_with)) else []
     for part in manifest.get("older", ()):
         by = part["environment"]
-        if found := "unknown versions" if by is None else changed(by):
-            told.append(f"{part['what']} with {found}")
-    return "; ".join(told)
+        if versions := "unknown versions" if by is None else changed(by):
+            parts.append(f"{part['what']} with {versions}")
+    return "; ".join(parts)
 
 
 def _parts(section: Section) -> Iterator[Section]:

@@ -31,7 +31,7 @@ def export(pipeline: Pipeline, format_name: str, out: str | Path | None = None) 
         raise KeyError(f"--format {format_name}: no such format; expected one of {known}")
     needs = formats.FORMATS[format_name].needs_sids
     if needs and "quantize" not in pipeline.nodes:
-        free = ", ".join(n for n, one in formats.FORMATS.items() if not one.needs_sids)
+        free = ", ".join(n for n, form in formats.FORMATS.items() if not form.needs_sids)
         raise ValueError(
             f"--format {format_name}: is made of SIDs, and '{pipeline.recipe.name}' makes none, as "
             "its recommend.enabled is false. Run `genrec quantize` and this command with "

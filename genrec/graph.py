@@ -121,8 +121,8 @@ class Graph:
 
         By key, in the order in which they run.
         """
-        found: dict[str, Node] = {}
-        asides: dict[str, tuple[str, ...]] = {}
+        nodes: dict[str, Node] = {}
+        optional: dict[str, tuple[str, ...]] = {}
         for stage in STAGES:
             section = getattr(self._recipe, stage.name)
             parts = section if isinstance(section, tuple) else (section,)
@@ -131,16 +131,16 @@ class Graph:
                     continue
                 key = f"{stage.name}.{part.label}" if isinstance(section, tuple) else stage.name
                 names = part.reads if part.reads is not None else stage.reads
-                asides[key] = tuple(n for n in names if n in stage.beside)
+                optional[key] = tuple(n for n in names if n in stage.beside)
                 names = tuple(n for n in names if n not in stage.beside)
-                reads = tuple(k for n in names for k in found if n in (k, k.split(".")[0]))
-                found[key] = Node(key, stage, part, reads)
+                reads = tuple(k for n in names for k in nodes if n in (k, k.split(".")[0]))
+                nodes[key] = Node(key, stage, part, reads)
         # Words that nothing reads yet may be looked at all the same: whoever named an engine gets them.
-        ends = [key for key in ("evaluate", "caption", "mine") if key in found]
-        needed = {key for end in ends for key in ancestors(found, end)}
+        ends = [key for key in ("evaluate", "caption", "mine") if key in nodes]
+        needed = {key for end in ends for key in ancestors(nodes, end)}
         return {
-            key: replace(node, reads=(*node.reads, *(n for n in asides[key] if n in needed)))
-            for key, node in found.items()
+            key: replace(node, reads=(*node.reads, *(n for n in optional[key] if n in needed)))
+            for key, node in nodes.items()
             if key in needed
         }
 
@@ -204,10 +204,10 @@ class Graph:
 
 def ancestors(nodes: Mapping[str, Node], key: str) -> list[str]:
     """Returns a node and all that it reads, directly or not."""
-    found = [key]
+    keys = [key]
     for read in nodes[key].reads:
-        found += [k for k in ancestors(nodes, read) if k not in found]
-    return found
+        keys += [k for k in ancestors(nodes, read) if k not in keys]
+    return keys
 
 
 def _left_out(section: Section) -> bool:

@@ -218,10 +218,10 @@ class Pipeline:
                 if artifact is None:
                     status, why = "run", self._why(key)
                 else:
-                    found = self._age(artifact)
+                    outdated = self._age(artifact)
                     again = self._read_anew(key, anew) if strict else ""
-                    status = "run" if again or (strict and found) else "done"
-                    why = tuple(part for part in (found, again) if part)
+                    status = "run" if again or (strict and outdated) else "done"
+                    why = tuple(part for part in (outdated, again) if part)
             except DamagedArtifact as error:
                 status, why = "damaged", (str(error),)
             if status != "done":
@@ -409,12 +409,12 @@ class Pipeline:
 
     def _age(self, artifact: Artifact) -> str:
         """Says with which other versions, or from which other inputs, an artifact was made."""
-        told = [found] if (found := age(artifact.manifest)) else []
+        parts = [versions] if (versions := age(artifact.manifest)) else []
         for read, digest in artifact.manifest.get("read", {}).items():
             now = self._there(read) if read in self.nodes else None
             if now is not None and now.digest != digest:
-                told.append(f"made from an earlier build of {read}")
-        return "; ".join(told)
+                parts.append(f"made from an earlier build of {read}")
+        return "; ".join(parts)
 
     def _too_old(self, key: str, anew: set[str]) -> str:
         """Says why `strict` builds anew what is there; empty if it is as it should be."""
@@ -422,23 +422,25 @@ class Pipeline:
         return "" if artifact is None else self._read_anew(key, anew) or self._age(artifact)
 
     def _read_anew(self, key: str, anew: set[str]) -> str:
-        found = [read for read in self.nodes[key].reads if read in anew]
-        return f"reads {', '.join(found)}, built anew" if found else ""
+        built = [read for read in self.nodes[key].reads if read in anew]
+        return f"reads {', '.join(built)}, built anew" if built else ""
 
     def _warn_of_age(self, key: str) -> None:
         """Warns once of a node that is used and was made otherwise than it would be made now."""
         artifact = None if key in self._warned else self._there(key)
-        if artifact is None or not (found := self._age(artifact)):
+        if artifact is None or not (outdated := self._age(artifact)):
             return
         self._warned.add(key)
-        if found == UNKNOWN:  # of a store from before: one line for all of its stages
+        if outdated == UNKNOWN:  # of a store from before: one line for all of its stages
             found_there = {k: self._there(k) for k in self.nodes}
-            alike = [k for k, a in found_there.items() if a is not None and self._age(a) == found]
+            alike = [
+                k for k, a in found_there.items() if a is not None and self._age(a) == outdated
+            ]
             self._warned |= {*alike}
             key = ", ".join(alike)
         if not self._processes.first or launched():
             return
-        text = f"{key}: {found}; `genrec run --strict` builds it anew"
+        text = f"{key}: {outdated}; `genrec run --strict` builds it anew"
         if self._console.quiet:  # of a pipeline that is used from Python, or serves
             log.warning(text)
         else:

@@ -190,12 +190,12 @@ def _check(text: str, expected: Collection[str] | None, where: str) -> None:
     if expected is None:
         return
     try:
-        found = sorted(name for _, name in pieces(text) if name is not None)
+        names = sorted(name for _, name in pieces(text) if name is not None)
     except ValueError as error:
         raise TemplateError(f"{where}: {error}; write {{{{ or }}}} for a plain brace") from error
-    if expected is not None and found != sorted(expected):
+    if expected is not None and names != sorted(expected):
         raise TemplateError(
-            f"{where}: placeholders {_braced(found)} in '{text}', expected {_braced(expected)}"
+            f"{where}: placeholders {_braced(names)} in '{text}', expected {_braced(expected)}"
         )
 
 

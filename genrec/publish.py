@@ -129,8 +129,10 @@ def open_published(place: str | Path) -> Published:
         raise ValueError(f"{folder}: an adapter without its base; its README.md loads it by peft")
     sids = read_index(folder / SIDS_FILE)
     settings = json.loads((folder / SETTINGS_FILE).read_text("utf-8"))
-    if told := changed(settings.get("made_with") or {}):
-        log.warning("%s: trained with %s; its lists may differ from those measured", place, told)
+    if versions := changed(settings.get("made_with") or {}):
+        log.warning(
+            "%s: trained with %s; its lists may differ from those measured", place, versions
+        )
     codes = np.array(list(sids.values()), dtype=np.int32)
     recommender = Recommender.load(folder, codes, max_length=settings["max_length"])
     return Published(recommender, list(sids), settings["prompt"])

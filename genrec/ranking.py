@@ -6,7 +6,7 @@ the float32 that is kept, so that what a reader sees as equal is ranked as equal
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -74,6 +74,20 @@ class RankedLists:
             for name in ("items", "scores")
         )
         return RankedLists(items, scores)
+
+    def filtered(self, allowed: Iterable[npt.NDArray[np.bool_]], k: int) -> RankedLists:
+        """Returns the first k items of each list that are allowed there, in numpy.
+
+        Args:
+            allowed: for each list, which of the N items may stay. U masks, bool [N].
+            k: length of the new lists; a place without an item is -1.
+        """
+        kept = RankedLists.empty(len(self), k)
+        for row, (mask, items) in enumerate(zip(allowed, self.items, strict=True)):
+            first = np.flatnonzero((items >= 0) & mask[items])[:k]
+            kept.items[row, : len(first)] = items[first]
+            kept.scores[row, : len(first)] = self.scores[row, first]
+        return kept
 
     def to_table(self, users: npt.ArrayLike) -> pl.DataFrame:
         """Returns the lists as a table of schema `RECOMMENDATIONS`, by user, rank, item.
@@ -214,9 +228,9 @@ def tied_ranks(items: npt.NDArray[Any], tied: npt.NDArray[np.bool_]) -> npt.NDAr
 
 def _top_k_numpy(scores: npt.NDArray[np.float32], k: int) -> RankedLists:
     width = min(k, scores.shape[1])
-    found = RankedLists.empty(len(scores), k)
+    lists = RankedLists.empty(len(scores), k)
     if not len(scores) or not width:
-        return found
+        return lists
     # The set first: all that are better than the score on the last place, then its equals in order.
     last = np.partition(scores, -width, axis=1)[:, [-width]]
     if np.isnan(last).any() or not (scores.max(axis=1) < np.inf).all():
@@ -229,9 +243,9 @@ def _top_k_numpy(scores: npt.NDArray[np.float32], k: int) -> RankedLists:
     order = np.argsort(-values, axis=1, kind="stable")
     values = np.take_along_axis(values, order, axis=1)
     columns = np.take_along_axis(columns, order, axis=1)
-    found.items[:, :width] = np.where(np.isneginf(values), -1, columns)
-    found.scores[:, :width] = values
-    return found
+    lists.items[:, :width] = np.where(np.isneginf(values), -1, columns)
+    lists.scores[:, :width] = values
+    return lists
 
 
 def _top_k_torch(scores: torch.Tensor, k: int) -> RankedLists:

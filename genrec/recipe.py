@@ -89,8 +89,8 @@ class Recommend(Section):
     def reads(self) -> tuple[str, ...]:
         """The model and its SIDs, and the retrievers whose items it is restricted to."""
         chosen = self.candidates.sources if self.candidates.mode == "restrict" else ()
-        found = tuple(f"retrieve.{name}" for name in chosen)
-        return ("prepare", "quantize", "compose", "train", *found)
+        retrievers = tuple(f"retrieve.{name}" for name in chosen)
+        return ("prepare", "quantize", "compose", "train", *retrievers)
 
     @model_validator(mode="after")
     def _widening(self) -> Recommend:
@@ -115,8 +115,8 @@ class Evaluate(Section):
     @property
     def reads(self) -> tuple[str, ...]:
         """Every system's lists; the embeddings where alignment is asked for."""
-        found = ("prepare", "quantize", "retrieve", "recommend", "fuse", "probe")
-        return (*found, "embed") if self.alignment else found
+        stages = ("prepare", "quantize", "retrieve", "recommend", "fuse", "probe")
+        return (*stages, "embed") if self.alignment else stages
 
 
 class Runtime(Section):
@@ -319,14 +319,14 @@ def content_paths(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, s
 
 def kinds(annotation: Any) -> dict[str, type[Section]]:
     """Returns the members of a tagged union, by `kind`: the registry that `genrec list` shows."""
-    found: dict[str, type[Section]] = {}
+    members: dict[str, type[Section]] = {}
     for member in get_args(annotation) or (annotation,):
         if isinstance(member, type) and issubclass(member, Section):
             if "kind" in member.model_fields:
-                found[member.model_fields["kind"].default] = member
+                members[member.model_fields["kind"].default] = member
         elif get_args(member):
-            found |= kinds(member)
-    return found
+            members |= kinds(member)
+    return members
 
 
 def _is_path(field: FieldInfo) -> bool:
@@ -372,12 +372,12 @@ def _expand(value: Any, file: Path) -> Any:
         return value
 
     def replace(match: re.Match[str]) -> str:
-        found = os.environ.get(match[1], match[2])
-        if found is None:
+        text = os.environ.get(match[1], match[2])
+        if text is None:
             raise RecipeError(
                 f"{file}: '{value}' needs the environment variable {match[1]}, which is not set"
             )
-        return found
+        return text
 
     return _VARIABLE.sub(replace, value)
 
@@ -398,10 +398,10 @@ def _explain(problem: Any) -> str:
         return f"{name}: unknown kind '{tag}'; {hint}expected one of {', '.join(expected)}"
     if problem["type"] == "missing":
         return f"{name}: missing; a value is needed here"
-    found = (
+    given = (
         "" if isinstance(problem["input"], dict | BaseModel) else f", found {problem['input']!r}"
     )
-    return f"{name}: {problem['msg']}{found}"
+    return f"{name}: {problem['msg']}{given}"
 
 
 def _fields_at(location: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from genrec import schema
 from genrec.bundle import LLM, Bundle
 from genrec.dataset import Id, by_id
 from genrec.progress import Progress, silent
-from genrec.ranking import RankedLists, top_k
+from genrec.ranking import top_k
 from genrec.retrieve.fusion import reciprocal_rank
 
 Bools = npt.NDArray[np.bool_]
@@ -260,7 +260,7 @@ def _of_system(bundle: Bundle, name: str, requests: Mapping[int, ListRequest]) -
                 exclude_seen=plain,
             )
             if not plain:
-                ranked = _filtered(bundle, ranked, list(own.values()), depth)
+                ranked = ranked.filtered(_allowed(bundle, own.values()), depth)
             parts.append(ranked.to_table(list(own)))
     return pl.concat(parts).sort("user", "rank")
 
@@ -300,25 +300,16 @@ def _search(bundle: Bundle, requests: Mapping[int, ListRequest]) -> pl.DataFrame
         ranked = searcher.search(queries, k=min(len(bundle), _WHOLE))
     else:
         ranked = top_k(queries @ bundle.views["text"].T, min(len(bundle), _WHOLE))
-    return _filtered(bundle, ranked, list(requests.values()), _SEARCHED).to_table(list(requests))
+    lists = ranked.filtered(_allowed(bundle, requests.values()), _SEARCHED)
+    return lists.to_table(list(requests))
 
 
-def _filtered(
-    bundle: Bundle, ranked: RankedLists, requests: Sequence[ListRequest], depth: int
-) -> RankedLists:
-    """Takes each list's first `depth` items that its request allows, [B, k] to [B, depth]."""
-    kept = RankedLists.empty(len(requests), depth)
-    for row, (request, items, scores) in enumerate(
-        zip(requests, ranked.items, ranked.scores, strict=True)
-    ):
-        may = (
-            np.ones(len(bundle), dtype=bool) if request.allowed is None else request.allowed.copy()
-        )
-        may[_banned(request)] = False
-        allowed = np.flatnonzero((items >= 0) & may[items])[:depth]
-        kept.items[row, : len(allowed)] = items[allowed]
-        kept.scores[row, : len(allowed)] = scores[allowed]
-    return kept
+def _allowed(bundle: Bundle, requests: Iterable[ListRequest]) -> Iterator[Bools]:
+    """Yields for each request which items its list may hold, bool [N]."""
+    for request in requests:
+        mask = np.ones(len(bundle), bool) if request.allowed is None else request.allowed.copy()
+        mask[_banned(request)] = False
+        yield mask
 
 
 def _is_plain(request: ListRequest) -> bool:

@@ -74,11 +74,11 @@ def parts(group: str) -> dict[str, Any]:
     Raises:
         ValueError: a package registers a kind that is taken, or a part that does not name its kind.
     """
-    found = {kind: resolve(path) for kind, path in BUILT_IN[group].items()}
+    registered = {kind: resolve(path) for kind, path in BUILT_IN[group].items()}
     for point in entry_points(group=f"genrec.{group}"):
         who = f"entry point '{point.name}' of genrec.{group}, in {_package(point)}"
-        if point.name in found:
-            raise ValueError(f"{who}: this kind is taken by {found[point.name]!r}; rename it")
+        if point.name in registered:
+            raise ValueError(f"{who}: this kind is taken by {registered[point.name]!r}; rename it")
         try:
             part = point.load()
         except Exception as error:
@@ -89,8 +89,8 @@ def parts(group: str) -> dict[str, Any]:
             raise ValueError(
                 f"{who}: {point.value} says that its kind is {kind!r}; expected '{point.name}'"
             )
-        found[point.name] = part
-    return found
+        registered[point.name] = part
+    return registered
 
 
 def resolve(path: str) -> Any:

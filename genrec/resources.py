@@ -21,8 +21,8 @@ def matching(pattern: str | Path) -> list[Path]:
     """Returns the file that a path names, or the files that a glob matches, sorted; perhaps none."""
     if (own := Path(pattern)).exists():
         return [own]
-    found = glob.glob(str(pattern), recursive=True)  # noqa: PTH207, Path takes no absolute pattern
-    return sorted(Path(p) for p in found if Path(p).is_file())
+    paths = glob.glob(str(pattern), recursive=True)  # noqa: PTH207, Path takes no absolute pattern
+    return sorted(Path(p) for p in paths if Path(p).is_file())
 
 
 def find(kind: str, name: str | Path, *, suffix: str) -> Path:

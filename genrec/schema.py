@@ -128,10 +128,10 @@ def check_lists(table: pl.DataFrame, where: str | Path, *, invalid: bool = True)
     ]
     for name, holds, expected in rules:
         if len(wrong := _numbered(table, ~holds.fill_null(False))):
-            one = wrong.row(0, named=True)
+            first = wrong.row(0, named=True)
             raise ValueError(
-                f"{where}: user {one['user']}, item {one['item']} has {name} {one[name]} "
-                f"(row {one['row']}; {len(wrong):,} such rows); expected {expected}. Correct these "
+                f"{where}: user {first['user']}, item {first['item']} has {name} {first[name]} "
+                f"(row {first['row']}; {len(wrong):,} such rows); expected {expected}. Correct these "
                 "rows or leave them out."
             )
     again = ~nothing & pl.struct("user", "item").is_duplicated()

@@ -222,8 +222,8 @@ class Store:
                 started = time.time()
                 yield partial
                 _open_to_readers(partial)
-                told = {"inputs": inputs, **made}
-                _write_manifest(partial, stage, fingerprint, told, time.time() - started)
+                recorded = {"inputs": inputs, **made}
+                _write_manifest(partial, stage, fingerprint, recorded, time.time() - started)
                 self.remove(stage, fingerprint)
                 partial.rename(final)
                 begun.unlink(missing_ok=True)
@@ -401,7 +401,7 @@ def _beginning(partial: Path) -> dict[str, str] | None:
 
 
 def _write_manifest(
-    folder: Path, stage: str, mark: str, told: Mapping[str, Any], seconds: float
+    folder: Path, stage: str, mark: str, recorded: Mapping[str, Any], seconds: float
 ) -> None:
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     files = {
@@ -411,7 +411,7 @@ def _write_manifest(
     manifest = {
         "stage": stage,
         "fingerprint": mark,
-        **told,
+        **recorded,
         "seconds": round(seconds, 3),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "digest": fingerprint(files),

@@ -56,9 +56,9 @@ def weights_identity(model: str) -> str:
     Raises:
         FileNotFoundError: as `find_weights`.
     """
-    folder = Path(found := find_weights(model))
+    folder = Path(name := find_weights(model))
     if not folder.is_dir():
-        return f"hub:{found}"
+        return f"hub:{name}"
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         with path.open("rb") as file:
@@ -99,7 +99,7 @@ def _in_package(name: str) -> Path:
     root = Path(spec.submodule_search_locations[0])
     # modules.json is sentence-transformers' own; a plain transformers model has config.json only.
     for marker in ("modules.json", "config.json"):
-        found = sorted(root.rglob(marker), key=lambda path: (len(path.parts), path))
-        if found:
-            return found[0].parent
+        paths = sorted(root.rglob(marker), key=lambda path: (len(path.parts), path))
+        if paths:
+            return paths[0].parent
     raise FileNotFoundError(f"{_PACKAGE}{name}: carries no model (no modules.json or config.json)")

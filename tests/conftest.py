@@ -1,11 +1,14 @@
 """A tiny recipe that runs the real stages in seconds, and where the real data lies, if it does."""
 
 import os
+import shutil
 import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
+import tomllib
 import urllib.error
 import urllib.request
 import zlib
@@ -45,7 +48,8 @@ TINY = [
     "recommend.num_beams=10",
     "runtime.save_every=3",
 ]
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -88,6 +92,47 @@ def real_data() -> Path:
     if not (folder / "scientific").is_dir():
         pytest.skip("real data absent: set GENREC_DATA to the folder that holds scientific/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def foreign_package(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[Path], Callable[..., str]]:
+    """Installs a package from its project folder; gives what runs a Python module that sees it.
+
+    It is installed as pip would do it, files and metadata into one folder, which new processes find
+    by PYTHONPATH. `run("genrec", "list")` returns what the command printed, and fails if it did.
+    """
+
+    def install(folder: Path) -> Callable[..., str]:
+        settings = tomllib.loads((folder / "pyproject.toml").read_text())
+        project = settings["project"]
+        site = tmp_path_factory.mktemp("site")
+        for package in settings["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]:
+            shutil.copytree(folder / package, site / package)
+        info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+        info.mkdir()
+        head = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+        (info / "METADATA").write_text(head)
+        ((group, points),) = project["entry-points"].items()
+        lines = [f"[{group}]", *(f"{name} = {path}" for name, path in points.items())]
+        (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+
+        def run(*command: str) -> str:
+            done = subprocess.run(
+                [sys.executable, "-m", *command],
+                capture_output=True,
+                text=True,
+                cwd=site,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])},
+                check=False,
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            return done.stdout
+
+        return run
+
+    return install
 
 
 @pytest.fixture(scope="session")

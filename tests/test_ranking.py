@@ -120,3 +120,15 @@ def test_lists_of_some_users_and_other_numbers() -> None:
     assert (lists.items.dtype, lists.scores.dtype) == (np.int32, np.float32)
     assert lists.renumbered(np.array([7, 8, 9])).items.tolist() == [[-1, -1], [9, 8], [7, 8]]
     assert RankedLists.empty(1, 2, ids=np.int64).items.dtype == np.int64
+
+
+def test_filtered_takes_the_first_that_each_list_allows() -> None:
+    lists = top_k(np.array([[5, 4, 3, 2], [1, 2, 3, -np.inf]], np.float32), 4)
+    allowed = np.array([[False, True, True, True], [True, False, True, True]])
+    kept = lists.filtered(allowed, 2)
+    assert kept.items.tolist() == [[1, 2], [2, 0]]
+    assert kept.scores.tolist() == [[4, 3], [3, 1]]
+    only_one = lists.filtered(allowed & [[False, True, False, False]], 2)
+    assert only_one.items.tolist() == [[1, -1], [-1, -1]]
+    with pytest.raises(ValueError, match="zip"):
+        lists.filtered(allowed[:1], 2)

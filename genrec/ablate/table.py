@@ -15,6 +15,7 @@ import polars as pl
 
 from genrec.ablate.runs import Run
 from genrec.evaluate import group_targets, interval, per_user, resampled_means
+from genrec.evaluate.metrics import rounded
 from genrec.pipeline import Pipeline
 from genrec.stages import system_of
 
@@ -23,7 +24,6 @@ Key = tuple[str | None, str]  # group (None: all users) and metric
 
 METRICS = ("recall", "ndcg")
 COLLISIONS = "collision_rate"
-_DECIMALS = 6
 _BASELINE = "baseline: "  # no variant's name has a colon
 LONG = {
     "variant": pl.String,
@@ -246,7 +246,7 @@ def _collisions(
             gain = float(np.mean(np.subtract(*pair)))
             cells[name]["difference"] = {"seeds": len(both)} | _difference(gain)
     for (name, p), corrected in zip(p_values.items(), holm(list(p_values.values())), strict=True):
-        cells[name]["difference"] |= {"p": _rounded(p), "p_holm": _rounded(corrected)}
+        cells[name]["difference"] |= {"p": rounded(p), "p_holm": rounded(corrected)}
     return cells
 
 
@@ -255,8 +255,8 @@ def _row(name: str, note: str, *, baseline: bool = False) -> dict[str, Any]:
     return names | {"seeds": [], "errors": [], "metrics": []}
 
 
-def _same_users(one: Measured, other: Measured) -> bool:
-    return one.prepared == other.prepared
+def _same_users(run: Measured, other: Measured) -> bool:
+    return run.prepared == other.prepared
 
 
 def _has(run: Measured, system: str, key: Key) -> bool:
@@ -265,7 +265,7 @@ def _has(run: Measured, system: str, key: Key) -> bool:
 
 def _cell(values: Sequence[float]) -> dict[str, Any]:
     mean, deviation = spread(values)
-    return {"mean": _rounded(mean), "sd": _rounded(deviation), "difference": None}
+    return {"mean": rounded(mean), "sd": rounded(deviation), "difference": None}
 
 
 def _difference(
@@ -276,11 +276,7 @@ def _difference(
     p_holm: float | None = None,
 ) -> dict[str, float | None]:
     difference = {"value": value, "low": low, "high": high, "p": p, "p_holm": p_holm}
-    return {name: _rounded(number) for name, number in difference.items()}
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(float(value), _DECIMALS) + 0.0  # no -0.0
+    return {name: rounded(number) for name, number in difference.items()}
 
 
 def spread(values: Sequence[float]) -> tuple[float, float | None]:

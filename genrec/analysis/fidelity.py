@@ -47,13 +47,13 @@ def fidelity(
     """
     texts = [normalised(text) for text in truths]
     _, kind, count = np.unique(texts, return_inverse=True, return_counts=True)
-    own, found = unit(truth_vectors), unit(vectors)
+    true, generated = unit(truth_vectors), unit(vectors)
     size, cosine = count[kind[items]], np.empty(len(items))
     before = np.empty(len(items), dtype=np.int64)
     step = max(1, _MAX_CELLS // len(truths))
     for start in range(0, len(items), step):
         part = slice(start, start + step)
-        near = np.round((found[part] @ own.T).astype(np.float64), _DECIMALS)
+        near = np.round((generated[part] @ true.T).astype(np.float64), _DECIMALS)
         cosine[part] = near[np.arange(len(near)), items[part]]
         other = kind[None, :] != kind[items[part], None]
         before[part] = ((near >= cosine[part, None]) & other).sum(axis=1)

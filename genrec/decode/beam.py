@@ -12,15 +12,15 @@ from typing import Any, Literal
 import torch
 from numpy.typing import ArrayLike
 
+from genrec.decode.checks import NOT_FINITE, check_model, check_tokens, checked_prompts, evaluating
 from genrec.decode.filters import Allowed, Eligibility, ItemLists
 from genrec.decode.head import FullHead, Head, SIDHead
 from genrec.decode.memory import PromptCache, default_budget, user_bytes
 from genrec.decode.result import BeamResult, collect
 from genrec.decode.rope import LengthRope
-from genrec.decode.selftest import Strategy, check_head, choose, make_decoder
+from genrec.decode.selftest import check_head, choose
 from genrec.decode.step import TrieOnDevice
-from genrec.decode.support import NOT_FINITE, check_model, check_tokens, checked_prompts, evaluating
-from genrec.decode.tree import Layers, TreeDecoder
+from genrec.decode.strategies import Layers, Strategy, TreeDecoder, make_decoder
 from genrec.sid.trie import SIDTrie
 
 

@@ -17,10 +17,10 @@ from numpy.typing import ArrayLike
 from transformers.utils import ModelOutput
 
 from genrec.decode.beam import BeamEngine
+from genrec.decode.checks import check_tokens
 from genrec.decode.filters import Allowed, Eligibility, ItemLists
 from genrec.decode.result import BeamResult
-from genrec.decode.selftest import Strategy
-from genrec.decode.support import check_tokens
+from genrec.decode.strategies import Strategy
 from genrec.sid.trie import SIDTrie
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PretrainedConfig
 
-from genrec.decode.tree import Layers
+from genrec.decode.strategies import Layers
 from genrec.sid.trie import SIDTrie
 
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from genrec.decode.checks import NOT_FINITE, check_tokens, checked_prompts
 from genrec.decode.filters import Allowed, Eligibility, ItemLists
 from genrec.decode.result import BeamResult, collect
 from genrec.decode.step import Beams, TrieOnDevice
-from genrec.decode.support import NOT_FINITE, check_tokens, checked_prompts
 from genrec.sid.trie import SIDTrie
 
 TABLE = 2**25  # log-probabilities that are held at a time

@@ -17,9 +17,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from transformers import LogitsProcessor
 
+from genrec.decode.checks import check_tokens
 from genrec.decode.filters import Allowed, Eligibility, ItemLists
 from genrec.decode.step import TrieOnDevice
-from genrec.decode.support import check_tokens
 from genrec.sid.trie import SIDTrie
 
 

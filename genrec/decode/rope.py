@@ -64,10 +64,10 @@ class LengthRope:
         Yields:
             Their places, int64 [b], ascending.
         """
-        found: dict[tuple[int, ...], list[int]] = {}
+        by_regime: dict[tuple[int, ...], list[int]] = {}
         for place, length in enumerate(lengths.tolist()):
-            found.setdefault(self.regime(length), []).append(place)
-        for places in found.values():
+            by_regime.setdefault(self.regime(length), []).append(place)
+        for places in by_regime.values():
             yield torch.tensor(places)
 
     @contextmanager
@@ -137,8 +137,8 @@ def refuse_in_vllm(config: Any, max_model_len: int, *, levels: int) -> None:
 
 def switch_lengths(config: Any) -> set[int]:
     """Returns lengths at which a model may switch, whatever its RoPE is called."""
-    found = {switch.length for switch in _switches(config)}
-    return found | set(_named(config.to_dict(), "original_max_position_embeddings"))
+    lengths = {switch.length for switch in _switches(config)}
+    return lengths | set(_named(config.to_dict(), "original_max_position_embeddings"))
 
 
 def _switches(config: Any) -> Iterator[Switch]:

@@ -9,32 +9,18 @@ far longer beside it changes nothing is asked by its positions alone, which cost
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import torch
 
-from genrec.decode.expanded import ExpandDecoder, NoCache
-from genrec.decode.head import FullHead, Head, SIDHead
+from genrec.decode.checks import evaluating
+from genrec.decode.head import FullHead, SIDHead
 from genrec.decode.rope import LengthRope, switch_lengths
-from genrec.decode.support import evaluating
-from genrec.decode.tree import TreeDecoder, tree_refusal
+from genrec.decode.strategies import NoCache, Strategy, make_decoder, tree_refusal
 
-Strategy = Literal["tree", "expand"]
 # Windows and switches of RoPE beyond it are not tried out: the test would cost more than a search.
 _LONGEST = 512
 _EXACT = 2e-4  # standard deviations: float32 on a CPU is a hundred times nearer
-
-
-class Decoder(Protocol):
-    """Runs prompts and then beams through a model; `tree` and `expand` are the two of them."""
-
-    cache: Any
-
-    def prefill(self) -> torch.Tensor:
-        """Computes the prompts; returns what the head reads after each, [B, 1, ...]."""
-
-    def step(self, tokens: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
-        """Computes a token of every beam, int64 [B, W]; returns what the head reads."""
 
 
 class Chosen(NamedTuple):
@@ -48,23 +34,6 @@ class Chosen(NamedTuple):
 
     strategy: Strategy
     token_bytes: float
-
-
-def make_decoder(
-    strategy: Strategy,
-    head: Head,
-    model: Any,
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor,
-    *,
-    room: int,
-    past: Any = None,
-) -> Decoder:
-    """Returns the decoder of a strategy; see `TreeDecoder` for the arguments."""
-    if strategy == "expand":
-        return ExpandDecoder(head, input_ids, attention_mask)
-    config = model.config.get_text_config()
-    return TreeDecoder(head, config, input_ids, attention_mask, room=room, past=past)
 
 
 def choose(model: Any, strategy: Strategy | Literal["auto"]) -> Chosen:
@@ -86,16 +55,16 @@ def choose(model: Any, strategy: Strategy | Literal["auto"]) -> Chosen:
     refusal: str | None = None
     if strategy != "expand":
         refusal = tree_refusal(model.config.get_text_config())
-        found = refusal or _try(model, "tree")
-        if isinstance(found, float):
-            return Chosen("tree", found)
-        refusal = found
+        outcome = refusal or _try(model, "tree")
+        if isinstance(outcome, float):
+            return Chosen("tree", outcome)
+        refusal = outcome
         if strategy == "tree":
             raise ValueError(f"{name} cannot be decoded under a tree mask: {refusal}")
-    found = _try(model, "expand")
-    if isinstance(found, str):
+    outcome = _try(model, "expand")
+    if isinstance(outcome, str):
         also = f"; nor under a tree mask: {refusal}" if refusal else ""
-        raise ValueError(f"{name} cannot be decoded with one row per beam: {found}{also}")
+        raise ValueError(f"{name} cannot be decoded with one row per beam: {outcome}{also}")
     if refusal:
         warnings.warn(
             f"{name} cannot be decoded under a tree mask: {refusal}. Decoding with one row per "
@@ -103,7 +72,7 @@ def choose(model: Any, strategy: Strategy | Literal["auto"]) -> Chosen:
             "(strategy='expand' accepts that without this warning)",
             stacklevel=4,
         )
-    return Chosen("expand", found)
+    return Chosen("expand", outcome)
 
 
 def _try(model: Any, strategy: Strategy) -> float | str:
@@ -119,11 +88,11 @@ def _try(model: Any, strategy: Strategy) -> float | str:
         with evaluating(model):
             if refusal := _later_changes(model):
                 return refusal
-            found = [_compare(model, strategy, length) for length in lengths]
-            refusals = [entry for entry in found if isinstance(entry, str)]
+            outcomes = [_compare(model, strategy, length) for length in lengths]
+            refusals = [entry for entry in outcomes if isinstance(entry, str)]
             if refusals:
                 return refusals[0]
-            return _neighbour_changes(model) or found[0]
+            return _neighbour_changes(model) or outcomes[0]
     except NoCache as error:
         return str(error)
     except Exception as error:  # whatever foreign code raises: it cannot be decoded so
@@ -150,9 +119,9 @@ def _compare(model: Any, strategy: Strategy, length: int) -> float | str:
             decoder.prefill()
             decoder.step(first[users], parents[users])
             outputs.append(decoder.step(second[users], parents[users]).float())
-    found = torch.cat(outputs)[torch.cat(parts).argsort().to(device)]
+    logits = torch.cat(outputs)[torch.cat(parts).argsort().to(device)]
     expected = _plain(model, prompts, first, second)
-    distance = (found - expected).square().mean().sqrt() / expected.std().clamp(min=1e-9)
+    distance = (logits - expected).square().mean().sqrt() / expected.std().clamp(min=1e-9)
     # Low precision rounds by shape, to about a hundredth; a mask ignored is far beyond either.
     if distance > (0.01 if _is_exact(model) else 0.1):  # false for NaN, which `search` reports
         return (
@@ -182,13 +151,13 @@ def _neighbour_changes(model: Any) -> str | None:
     far = near.clone()
     far[1, -1] = limit - 1
     with LengthRope(config).fixed(model, limit):  # what is known is the same for both then
-        one, other = (
+        near_logits, far_logits = (
             model(input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=positions)
             .logits[0]
             .float()
             for positions in (near, far)
         )
-    if (distance := _moved(model, one, other)) is not None:
+    if (distance := _moved(model, near_logits, far_logits)) is not None:
         return (
             f"a text's scores change with the length of the one beside it, by {distance:.2g} standard "
             "deviations: a RoPE that goes by the longest position in the batch, and none of those "
@@ -201,10 +170,10 @@ def _later_changes(model: Any) -> str | None:
     """Says how logits change with tokens that come later, None if not at all."""
     ids = torch.arange(1, 9, device=next(model.parameters()).device) % _vocabulary(model)
     changed = torch.cat([ids[:-1], ids[:1]])
-    one, other = (
+    plain_logits, changed_logits = (
         model(input_ids=row[None], use_cache=False).logits[0, :-1].float() for row in (ids, changed)
     )
-    if (distance := _moved(model, one, other)) is not None:
+    if (distance := _moved(model, plain_logits, changed_logits)) is not None:
         return (
             f"logits change with the tokens that come later, by {distance:.2g} standard deviations: "
             "this is no causal LM"
@@ -212,9 +181,9 @@ def _later_changes(model: Any) -> str | None:
     return None
 
 
-def _moved(model: Any, one: torch.Tensor, other: torch.Tensor) -> float | None:
+def _moved(model: Any, first: torch.Tensor, second: torch.Tensor) -> float | None:
     """Returns how far apart logits [T, V] of equal shapes are, in standard deviations, if they are."""
-    distance = float((one - other).square().mean().sqrt() / one.std().clamp(min=1e-9))
+    distance = float((first - second).square().mean().sqrt() / first.std().clamp(min=1e-9))
     return distance if distance > (1e-4 if _is_exact(model) else 0.03) else None
 
 
@@ -230,13 +199,13 @@ def _plain(
     model: Any, prompts: torch.Tensor, first: torch.Tensor, second: torch.Tensor
 ) -> torch.Tensor:
     """Returns the logits after [prompt, first of the other beam, second] without cache, [2, 2, V]."""
-    found = []
+    last_logits = []
     for user, prompt in enumerate(prompts):
         prompt = prompt[user:]  # the second one has a column of padding
         rows = [prompt.expand(2, -1), first[user].flip(0)[:, None], second[user][:, None]]
         logits = model(input_ids=torch.cat(rows, dim=1), use_cache=False).logits
-        found.append(logits[:, -1].float())
-    return torch.stack(found)
+        last_logits.append(logits[:, -1].float())
+    return torch.stack(last_logits)
 
 
 def _held_bytes(cache: Any) -> int:
@@ -269,11 +238,14 @@ def check_head(head: SIDHead, model: Any, codes: list[torch.Tensor]) -> None:
         expected = model(**inputs).logits[:, -1:].float()
         output, _ = head(last_only=True, **inputs)
         for level, tokens in enumerate(codes):
-            found = head.logits(level, output).float()
-            want = expected[..., tokens.to(device)]
+            actual = head.logits(level, output).float()
+            wanted = expected[..., tokens.to(device)]
             # A cap or a scale changes differences between codes; the same for all would not matter.
-            distance = ((found - found.mean()) - (want - want.mean())).abs().max()
-            if distance > 0.02 * want.std().clamp(min=1e-3) + (model.dtype != torch.float32) * 0.1:
+            distance = ((actual - actual.mean()) - (wanted - wanted.mean())).abs().max()
+            if (
+                distance
+                > 0.02 * wanted.std().clamp(min=1e-3) + (model.dtype != torch.float32) * 0.1
+            ):
                 raise ValueError(
                     f"{type(model).__name__} changes logits behind its output matrix (by up to "
                     f"{distance:.2g} on level {level}), so its rows alone do not give them; use "

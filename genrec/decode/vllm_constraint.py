@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from genrec.decode.support import check_tokens
+from genrec.decode.checks import check_tokens
 from genrec.sid.trie import SIDTrie
 
 SETTINGS = {"constraint", "default"}

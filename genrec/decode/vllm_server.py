@@ -95,15 +95,16 @@ class VLLMServerEngine(NextCodeSearch):
             )
         return int(served[self._model]["max_model_len"])
 
-    def _answer(self, level: int, asked: Sequence[NextCode]) -> Answers:
-        requests = list(_requests(asked))
-        found = self._pool.map(
-            lambda one: self._complete(level, [asked[row].tokens for row in one[0]], one[1]),
-            requests,
-        )
+    def _answer(self, level: int, questions: Sequence[NextCode]) -> Answers:
+        requests = list(_requests(questions))
+
+        def complete(request: tuple[list[int], int]) -> list[Mapping[str, float]]:
+            rows, count = request
+            return self._complete(level, [questions[row].tokens for row in rows], count)
+
         triples = [
             (row, *pair)
-            for (rows, _), tops in zip(requests, found, strict=True)
+            for (rows, _), tops in zip(requests, self._pool.map(complete, requests), strict=True)
             for row, top in zip(rows, tops, strict=True)
             for pair in _pairs(top)
         ]

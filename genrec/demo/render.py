@@ -49,8 +49,8 @@ def blob(*points: Point | str) -> Shape:
 
 def line(*points: Point | str, width: float, smooth: bool = False) -> Shape:
     """A line with round ends."""
-    found = _points(points)
-    return Shape(tuple(_smooth(found, closed=False) if smooth else found), width)
+    corners = _points(points)
+    return Shape(tuple(_smooth(corners, closed=False) if smooth else corners), width)
 
 
 def oval(x0: float, y0: float, x1: float, y1: float) -> Shape:
@@ -81,14 +81,14 @@ def box(x0: float, y0: float, x1: float, y1: float, r: float = 0.0) -> Shape:
 
 
 def _points(points: Sequence[Point | str]) -> list[Point]:
-    found: list[Point] = []
+    plain: list[Point] = []
     for point in points:
         if isinstance(point, str):
             pairs = (pair.split(",") for pair in point.split())
-            found += [(float(x) / 100, float(y) / 100) for x, y in pairs]
+            plain += [(float(x) / 100, float(y) / 100) for x, y in pairs]
         else:
-            found.append(point)
-    return found
+            plain.append(point)
+    return plain
 
 
 def _smooth(points: Sequence[Point], *, closed: bool) -> list[Point]:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from genrec.data.images import BadImage, open_image
 from genrec.engines.judge import listed_odds
-from genrec.engines.protocol import EngineError, Message, Reply, Request, Score
+from genrec.engines.protocol import EngineError, Message, Reply, Request, Score, one_line
 from genrec.extras import install
 from genrec.keys import api_key
 
@@ -91,7 +91,12 @@ class OpenAIEngine:
         Raises:
             EngineError: see there.
         """
-        asked = {"temperature": 0, self._limit_name: 1, "logprobs": True, "top_logprobs": _LISTED}
+        sampling = {
+            "temperature": 0,
+            self._limit_name: 1,
+            "logprobs": True,
+            "top_logprobs": _LISTED,
+        }
 
         def read(answer: Any) -> Score:
             listed = getattr(answer.choices[0], "logprobs", None) if answer.choices else None
@@ -100,17 +105,17 @@ class OpenAIEngine:
             top = [(c.token, c.logprob) for c in listed.content[0].top_logprobs]
             return listed_odds(top, yes, no)
 
-        for row, score in self._each(requests, asked, read):
+        for row, score in self._each(requests, sampling, read):
             yield row, Score(None, score.error) if isinstance(score, Reply) else score
 
     def _each(
-        self, requests: Sequence[Request], asked: Mapping[str, Any], read: Callable[[Any], T]
+        self, requests: Sequence[Request], sampling: Mapping[str, Any], read: Callable[[Any], T]
     ) -> Iterator[tuple[int, T | Reply]]:
         """Yields what `read` makes of each answer, or the reply that says why there is none."""
         # A thread of its own: it works in notebooks too, whose thread already runs an event loop.
         results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         loop = asyncio.new_event_loop()
-        work = loop.create_task(self._all(requests, asked, read, results))
+        work = loop.create_task(self._all(requests, sampling, read, results))
         thread = threading.Thread(target=_drive, args=(loop, work, results), daemon=True)
         thread.start()
         try:
@@ -129,9 +134,9 @@ class OpenAIEngine:
     async def _all(
         self,
         requests: Sequence[Request],
-        asked: Mapping[str, Any],
+        sampling: Mapping[str, Any],
         read: Callable[[Any], Any],
-        found: queue.SimpleQueue[Any],
+        results: queue.SimpleQueue[Any],
     ) -> None:
         try:
             import openai
@@ -151,14 +156,14 @@ class OpenAIEngine:
 
         async def worker() -> None:
             for row in rows:  # shared: each takes the next one
-                answer = await self._ask(client, requests[row], asked)
-                found.put((row, answer if isinstance(answer, Reply) else read(answer)))
+                answer = await self._ask(client, requests[row], sampling)
+                results.put((row, answer if isinstance(answer, Reply) else read(answer)))
 
         async with client, asyncio.TaskGroup() as group:
             for _ in range(min(self._concurrency, len(requests))):
                 group.create_task(worker())
 
-    async def _ask(self, client: Any, request: Request, asked: Mapping[str, Any]) -> Any:
+    async def _ask(self, client: Any, request: Request, sampling: Mapping[str, Any]) -> Any:
         """Returns the endpoint's answer, or the reply that says why there is none."""
         import openai
 
@@ -167,7 +172,7 @@ class OpenAIEngine:
         except BadImage as error:
             return Reply.failed(str(error), permanent=True)
         try:
-            return await client.chat.completions.create(**{**body, **asked})
+            return await client.chat.completions.create(**{**body, **sampling})
         except openai.APITimeoutError:
             return Reply.failed(f"timeout: no answer in {self._timeout:g} s, {self._tries()}")
         except openai.APIConnectionError as error:
@@ -184,7 +189,7 @@ class OpenAIEngine:
                 ) from error
             return Reply.failed(_status(error))
         except (openai.APIError, ValueError) as error:  # HTTP 200 and a body that is not JSON
-            return Reply.failed(f"malformed answer: {_short(str(error))}")
+            return Reply.failed(f"malformed answer: {one_line(str(error))}")
 
     def _body(self, request: Request) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -255,7 +260,7 @@ def _reply(answer: Any) -> Reply:
     message, finish = choices[0].message, choices[0].finish_reason
     if finish not in ("stop", "length"):  # such as content_filter
         why = getattr(message, "refusal", None) or f"finish reason '{finish}'"
-        return Reply.failed(f"refused: {_short(str(why))}", permanent=True)
+        return Reply.failed(f"refused: {one_line(str(why))}", permanent=True)
     return Reply(message.content or "", finish)
 
 
@@ -268,9 +273,4 @@ def _without(schema: Any, names: Sequence[str]) -> Any:
 
 def _status(error: Any) -> str:
     said = str(error.message).removeprefix(f"Error code: {error.status_code} - ")
-    return f"HTTP {error.status_code}: {_short(said)}"
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 200 else f"{line[:197]}..."
+    return f"HTTP {error.status_code}: {one_line(said)}"

@@ -178,3 +178,9 @@ def _build(settings: EngineSettings, device: Callable[[], str]) -> Engine:
         options["device"] = device()
     engine: Engine = registry.implementation(settings)(**options)
     return engine
+
+
+def one_line(text: str, *, most: int = 200) -> str:
+    """Returns a text on one line, cut to `most` characters, for a message."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from genrec.data.images import BadImage, check_size
 from genrec.engines import Engine, EngineError, Reply, Request
+from genrec.engines.protocol import one_line
 from genrec.enrich.rows import row_key
 from genrec.progress import Progress, silent
 
@@ -200,7 +201,7 @@ def _judge(reply: Reply, attempts: int, read: Callable[[str], T]) -> _Record[T]:
     if reply.finish == "error":
         return _Record(attempts, error=reply.error, final=True)
     if reply.finish == "length":
-        return _Record(attempts, error=f"cut off at max_tokens: {_short(reply.text)}")
+        return _Record(attempts, error=f"cut off at max_tokens: {one_line(reply.text, most=80)}")
     try:
         return _Record(attempts, text=reply.text, value=read(reply.text))
     except BadReply as error:
@@ -273,8 +274,3 @@ def _attempt(request: Request | None, attempts: int) -> Request:
         return request
     warm = max(request.temperature, RETRY_TEMPERATURE)
     return replace(request, seed=request.seed + attempts, temperature=warm)
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 80 else f"{line[:77]}..."

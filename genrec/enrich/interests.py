@@ -239,17 +239,17 @@ def mine_items(
 
 
 def _table(rows: Sequence[Row[Mined]]) -> pl.DataFrame:
-    found = [row.value or Mined("", [], [], [], 0) for row in rows]
+    values = [row.value or Mined("", [], [], [], 0) for row in rows]
     return pl.DataFrame(
         {
             "item": range(len(rows)),
             "reasoning": [row.value.reasoning if row.value else None for row in rows],
-            "interests": [mined.interests for mined in found],
-            "evidence": [mined.evidence for mined in found],
-            "confidence": [mined.confidence for mined in found],
+            "interests": [mined.interests for mined in values],
+            "evidence": [mined.evidence for mined in values],
+            "confidence": [mined.confidence for mined in values],
             "error": [row.error for row in rows],
             "attempts": [row.attempts for row in rows],
-            "dropped": [mined.dropped for mined in found],
+            "dropped": [mined.dropped for mined in values],
         },
         schema=dict(INTERESTS),
     )

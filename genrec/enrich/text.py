@@ -75,9 +75,7 @@ def encode_texts(
 
     def batches(missing: list[int]) -> Iterator[tuple[list[int], Floats]]:
         encoder = load_encoder(model, device=device)
-        limits = [limit for limit in (max_tokens, encoder.max_seq_length) if limit]
-        if limits:
-            encoder.max_seq_length = min(limits)
+        _limit(encoder, max_tokens)
         for length, rows in _by_length(encoder, texts, missing):
             for part, filled in fixed_batches(rows, batch_size):
                 vectors = _encode(encoder, [texts[row] for row in filled], length)
@@ -115,13 +113,17 @@ def encode_queries(
     Returns:
         float32 [n, D].
     """
-    limits = [limit for limit in (max_tokens, encoder.max_seq_length) if limit]
-    if limits:
-        encoder.max_seq_length = min(limits)
+    _limit(encoder, max_tokens)
     vectors = encoder.encode(
         _inputs(encoder, list(texts)), show_progress_bar=False, convert_to_numpy=True
     )
     return np.asarray(vectors, dtype=np.float32)
+
+
+def _limit(encoder: SentenceTransformer, max_tokens: int | None) -> None:
+    limits = [limit for limit in (max_tokens, encoder.max_seq_length) if limit]
+    if limits:
+        encoder.max_seq_length = min(limits)
 
 
 def _by_length(

@@ -68,8 +68,8 @@ def evaluate(
     for done, (name, table) in enumerate(systems.items(), start=1):
         if seen_items == "masked":
             _check_masked(table, targets, name)
-        found = per_user(table, targets, ks=ks, num_items=num_items, where=name)
-        values[name] = found.drop("user").to_numpy()
+        metrics = per_user(table, targets, ks=ks, num_items=num_items, where=name)
+        values[name] = metrics.drop("user").to_numpy()
         covered[name] = coverage(table, targets, ks=ks, num_items=num_items)
         progress("evaluate systems", done, len(systems))
 
@@ -285,9 +285,11 @@ def _row(
     low: float | None = None,
     high: float | None = None,
 ) -> dict[str, Any]:
-    def rounded(x: float | None) -> float | None:
-        return None if x is None else round(float(x), _DECIMALS) + 0.0  # no -0.0
-
     names = {key: head[key] for key in ("system", "baseline", "split") if key in head}
     measured = {"value": rounded(value), "low": rounded(low), "high": rounded(high)}
     return {**names, "metric": metric, "k": k, **measured, "users": head["users"]}
+
+
+def rounded(value: float | None) -> float | None:
+    """Returns a number as reports keep it."""
+    return None if value is None else round(float(value), _DECIMALS) + 0.0  # no -0.0

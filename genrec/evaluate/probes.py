@@ -110,13 +110,13 @@ def absences(probes: Mapping[str, Any]) -> dict[str, str]:
 def _content(probes: Mapping[str, Any]) -> Iterator[Measure]:
     views = _present(probes, "content")
     for name in sorted(views, key=lambda name: (name != "whole", name)):
-        found = views[name]
-        if ABSENT in found:
+        view = views[name]
+        if ABSENT in view:
             continue
         part = "whole embedding" if name == "whole" else f"{name} view"
-        yield Measure(part, "cosine with its reconstruction", found["cosine"])
-        kept = f"{found['k']} nearest items kept"
-        yield Measure(part, kept, found["overlap"], found["chance"])
+        yield Measure(part, "cosine with its reconstruction", view["cosine"])
+        kept = f"{view['k']} nearest items kept"
+        yield Measure(part, kept, view["overlap"], view["chance"])
 
 
 def _unconstrained(probes: Mapping[str, Any]) -> Iterator[Measure]:

@@ -36,7 +36,7 @@ class Balance:
     losses: dict[str, float] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
     streaks: dict[str, int] = field(default_factory=dict)
-    found: list[dict[str, Any]] = field(default_factory=list)
+    findings: list[dict[str, Any]] = field(default_factory=list)
 
     def see(self, line: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Takes in a line of `log.jsonl`; returns what it newly shows, once per task.
@@ -54,7 +54,7 @@ class Balance:
         for task in self.losses:
             self.shares[task] = _mean(self.shares.get(task), shares.get(task, 0.0))
         new = []
-        known = {finding["task"] for finding in self.found}
+        known = {finding["task"] for finding in self.findings}
         for task in sorted(self.losses):
             state = self._state(task)
             self.streaks[task] = self.streaks.get(task, 0) + 1 if state else 0
@@ -64,7 +64,7 @@ class Balance:
                     {"task": task, "state": state, "step": line["step"]}
                     | {"share": share, "loss": loss}
                 )
-        self.found += new
+        self.findings += new
         return new
 
     def _state(self, task: str) -> str | None:
@@ -90,7 +90,7 @@ def unbalanced(lines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     balance = Balance()
     for line in _steps(lines):
         balance.see(line)
-    return balance.found
+    return balance.findings
 
 
 class BalanceWatch(TrainerCallback):

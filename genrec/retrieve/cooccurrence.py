@@ -13,13 +13,13 @@ from scipy import sparse
 
 from genrec.progress import Progress, silent
 from genrec.ranking import RankedLists, best_first, best_of_rows, first_allowed
-from genrec.retrieve.base import Arrays, Ranker, Retriever
-from genrec.retrieve.linear import csr_arrays, csr_matrix
+from genrec.retrieve.base import Ranker, Retriever
+from genrec.retrieve.linear import SparseSimilarity
 from genrec.retrieve.sequences import Flat, Sequences, flatten, popularity
 from genrec.retrieve.settings import CooccurrenceSettings
 
 
-class Cooccurrence(Retriever[CooccurrenceSettings]):
+class Cooccurrence(SparseSimilarity, Retriever[CooccurrenceSettings]):
     """Scores item j for a history by its normalised co-occurrence with the history's last items.
 
     similarity(i, j) = sum over training pairs of 1/distance, over sqrt(pop_i * pop_j + 1);
@@ -31,9 +31,6 @@ class Cooccurrence(Retriever[CooccurrenceSettings]):
         popularity_: int64 [N], training interactions per item; set by `fit`.
         similarity_: sparse float64 [N, N], symmetric, zero diagonal; set by `fit`.
     """
-
-    popularity_: npt.NDArray[np.int64]
-    similarity_: sparse.csr_array
 
     def fit(self, sequences: Sequences, *, num_items: int, progress: Progress = silent) -> Self:
         """Counts pairs; see `Retriever.fit`."""
@@ -68,14 +65,6 @@ class Cooccurrence(Retriever[CooccurrenceSettings]):
             (self.settings.decay ** seen.back[newest], (seen.row[newest], seen.item[newest])),
             shape=(seen.num_rows, self.num_items_),
         )
-
-    def _arrays(self) -> Arrays:
-        return {"popularity": self.popularity_, **csr_arrays("similarity", self.similarity_)}
-
-    def _restore(self, arrays: Arrays) -> None:
-        self.popularity_ = arrays["popularity"]
-        self.num_items_ = len(self.popularity_)
-        self.similarity_ = csr_matrix("similarity", arrays, self.num_items_)
 
 
 def _pairs(flat: Flat, distance: int, num_items: int) -> sparse.csr_array:

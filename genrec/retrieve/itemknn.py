@@ -10,13 +10,12 @@ from scipy import sparse
 
 from genrec.progress import Progress, silent
 from genrec.ranking import best_of_rows
-from genrec.retrieve.base import Arrays
-from genrec.retrieve.linear import ItemToItem, binary, csr_arrays, csr_matrix
+from genrec.retrieve.linear import ItemToItem, SparseSimilarity, binary
 from genrec.retrieve.sequences import Sequences, chunks, flatten, popularity
 from genrec.retrieve.settings import ItemKNNSettings
 
 
-class ItemKNN(ItemToItem[ItemKNNSettings]):
+class ItemKNN(SparseSimilarity, ItemToItem[ItemKNNSettings]):
     """Scores item j for a history by the sum of similarity(i, j) over its items i.
 
     similarity(i, j) = users with both / (sqrt(users of i * users of j) + shrink), kept for the
@@ -25,8 +24,6 @@ class ItemKNN(ItemToItem[ItemKNNSettings]):
     Attributes:
         similarity_: sparse float32 [N, N], zero diagonal; set by `fit`.
     """
-
-    similarity_: sparse.csr_array
 
     def fit(self, sequences: Sequences, *, num_items: int, progress: Progress = silent) -> Self:
         """Counts shared users, a block of items at a time; see `Retriever.fit`."""
@@ -56,11 +53,3 @@ class ItemKNN(ItemToItem[ItemKNNSettings]):
     def _scores(self, rows: sparse.csr_array) -> npt.NDArray[np.float32]:
         scores: npt.NDArray[np.float32] = (rows @ self.similarity_).toarray()
         return scores
-
-    def _arrays(self) -> Arrays:
-        return {"popularity": self.popularity_, **csr_arrays("similarity", self.similarity_)}
-
-    def _restore(self, arrays: Arrays) -> None:
-        self.popularity_ = arrays["popularity"]
-        self.num_items_ = len(self.popularity_)
-        self.similarity_ = csr_matrix("similarity", arrays, self.num_items_)

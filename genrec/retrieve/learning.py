@@ -124,6 +124,7 @@ def target_measure(
     seed: int,
     k: int = 10,
     metric: Literal["ndcg", "recall"] = "ndcg",
+    before: Callable[[], None] | None = None,
 ) -> Callable[[], float]:
     """Returns a function that measures NDCG@k or recall@k of next items, seen items masked.
 
@@ -139,6 +140,7 @@ def target_measure(
         seed: of their choice.
         k: cut-off.
         metric: which of the two.
+        before: called before each measurement, such as to take over the vectors of the epoch.
 
     Raises:
         ValueError: no users, as many histories as targets are wanted, or an unknown item.
@@ -158,6 +160,8 @@ def target_measure(
     targets = targets[chosen]
 
     def measure() -> float:
+        if before is not None:
+            before()
         total = 0.0
         for part in chunks(len(targets), num_items):
             places = _places(score(histories[part]), histories[part], targets[part])

@@ -1,4 +1,4 @@
-"""What the retrievers that count share: binary matrices, sparse ones on disk, ties by popularity."""
+"""What the retrievers that count share: binary matrices, a sparse similarity, ties by popularity."""
 
 from __future__ import annotations
 
@@ -41,20 +41,32 @@ class ItemToItem(Retriever[S]):
         )
 
 
+class SparseSimilarity:
+    """What a retriever learns that keeps a sparse similarity of items, and its way to disk.
+
+    Attributes:
+        popularity_: int64 [N], training interactions per item; set by `fit`.
+        similarity_: sparse float [N, N]; set by `fit`.
+    """
+
+    popularity_: npt.NDArray[np.int64]
+    similarity_: sparse.csr_array
+    num_items_: int
+
+    def _arrays(self) -> Arrays:
+        parts = {f"similarity.{part}": getattr(self.similarity_, part) for part in _CSR}
+        return {"popularity": self.popularity_, **parts}
+
+    def _restore(self, arrays: Arrays) -> None:
+        self.popularity_ = arrays["popularity"]
+        self.num_items_ = len(self.popularity_)
+        parts: Any = tuple(arrays[f"similarity.{part}"] for part in _CSR)
+        self.similarity_ = sparse.csr_array(parts, shape=(self.num_items_, self.num_items_))
+
+
 def binary(flat: Flat, *, num_items: int) -> sparse.csr_array:
     """Which sequence holds which item: 1 where it does, however often; float32 [U, N]."""
     ones = np.ones(len(flat.item), dtype=np.float32)
     matrix = sparse.csr_array((ones, (flat.row, flat.item)), shape=(flat.num_rows, num_items))
     matrix.data[:] = 1  # repeats were summed
     return matrix
-
-
-def csr_arrays(name: str, matrix: sparse.csr_array) -> Arrays:
-    """Returns the three arrays of a sparse matrix, to be saved as `name.data` and so on."""
-    return {f"{name}.{part}": getattr(matrix, part) for part in _CSR}
-
-
-def csr_matrix(name: str, arrays: Arrays, size: int) -> sparse.csr_array:
-    """Returns the sparse matrix [size, size] that `csr_arrays` took apart."""
-    parts: Any = tuple(arrays[f"{name}.{part}"] for part in _CSR)
-    return sparse.csr_array(parts, shape=(size, size))

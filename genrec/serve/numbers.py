@@ -32,10 +32,10 @@ def numbers_of(values: pl.Series) -> pl.Series:
     """
     if isinstance(values.dtype, pl.List):
         lists, inner = values.to_list(), values.dtype.inner
-        cells = pl.Series([cell for one in lists for cell in one or ()], dtype=inner)
-        found = iter(numbers_of(cells))
-        numbers = [None if one is None else [next(found) for _ in one] for one in lists]
-        return pl.Series(values.name, numbers, dtype=pl.List(pl.Float64))
+        parts = pl.Series([part for cell in lists for part in cell or ()], dtype=inner)
+        numbers = iter(numbers_of(parts))
+        parsed = [None if cell is None else [next(numbers) for _ in cell] for cell in lists]
+        return pl.Series(values.name, parsed, dtype=pl.List(pl.Float64))
     if values.dtype.is_numeric():
         return values.cast(pl.Float64)
     if values.dtype != pl.String:

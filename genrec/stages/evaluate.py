@@ -19,9 +19,9 @@ def run(context: Context) -> None:
     """Every system's lists to metrics, and the report."""
     prepared = context.inputs["prepare"]
     items = prepared.load("items.parquet")
-    found = [_metrics(context, split, len(items)) for split in EVALUATED]
-    measured = found[-1] | {
-        part: [row for split in found for row in split[part]] for part in ("rows", "differences")
+    splits = [_metrics(context, split, len(items)) for split in EVALUATED]
+    measured = splits[-1] | {
+        part: [row for split in splits for row in split[part]] for part in ("rows", "differences")
     }
     targets, systems = prepared.load("test.parquet"), _lists(context, "test")
     measured["groups"] = _groups(context, systems, targets)

@@ -105,14 +105,14 @@ def warn_of_lengths(model: Any, lengths: np.ndarray, *, split: str) -> None:
         split: how the examples are called.
     """
     rope = LengthRope(model.config.get_text_config())
-    found = np.unique(lengths).tolist()
-    if len({rope.regime(length) for length in found}) > 1:
+    different = np.unique(lengths).tolist()
+    if len({rope.regime(length) for length in different}) > 1:
         switch = min(switch.length for switch in rope.switches)
         logger.warning(
             "%s examples have up to %d tokens, and the RoPE of %s has other frequencies beyond %d: an "
             "example's loss depends on the longest in its batch, while decoding goes by each user's own "
             "length. Set train.max_length=%d to stay below",
-            *(split, found[-1], type(model).__name__, switch, switch),
+            *(split, different[-1], type(model).__name__, switch, switch),
         )
 
 

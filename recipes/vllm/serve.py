@@ -19,8 +19,8 @@ from transformers import AutoTokenizer
 
 import genrec
 from genrec.bundle import served_name
+from genrec.decode.vllm import PROCESSOR
 from genrec.decode.vllm_constraint import save_constraint
-from genrec.decode.vllm_start import PROCESSOR
 from genrec.lm.batch import code_token_ids
 
 

@@ -254,7 +254,7 @@ def test_both_strategies_agree(setup, make):
 
 
 def test_the_comparison_notices_a_lost_mask(make, monkeypatch):
-    step = "genrec.decode.tree.TreeDecoder._masks"
+    step = "genrec.decode.strategies.TreeDecoder._masks"
     monkeypatch.setattr(step, lambda *_: None)
     with pytest.warns(UserWarning, match="standard deviations"):
         engine = BeamEngine(make.model(), SIDTrie(make.codes()), make.tokens())

@@ -13,9 +13,9 @@ from vllm.v1.sample.logits_processor import _load_custom_logitsprocs
 from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirectionality
 from vllm.v1.worker.gpu.sample.logits_processor.loader import _load_v2_logitsprocs
 
+from genrec.decode.vllm import PROCESSOR
 from genrec.decode.vllm_constraint import IMPOSSIBLE, save_constraint
 from genrec.decode.vllm_processor import SIDProcessor
-from genrec.decode.vllm_start import PROCESSOR
 from genrec.sid.trie import SIDTrie
 
 pytestmark = pytest.mark.vllm

@@ -192,7 +192,7 @@ class AnchorRec(Retriever[AnchorRecSettings]):
 
     def _recall(self, module: AnchorRecModule, valid: Validation) -> Callable[[], float]:
         """Returns what measures recall@20 of the vectors that the module then gives."""
-        measure = target_measure(
+        return target_measure(
             lambda histories: self._scorer()(histories),
             valid,
             num_items=len(self.degrees_),
@@ -200,13 +200,8 @@ class AnchorRec(Retriever[AnchorRecSettings]):
             seed=self.seed,
             k=_SELECT_K,
             metric="recall",
+            before=lambda: self._keep(module),
         )
-
-        def measured() -> float:
-            self._keep(module)
-            return measure()
-
-        return measured
 
     def _scorer(self) -> Callable[[Sequences], torch.Tensor]:
         device = torch_device(self.device)

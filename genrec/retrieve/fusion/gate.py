@@ -80,15 +80,15 @@ class Gate:
             NothingToFitError: no target among the candidates, or nothing but targets.
         """
         self.popularity_ = _counts(popularity)
-        found = with_targets(candidates(tables), targets)
-        rows = found.rows
+        labelled = with_targets(candidates(tables), targets)
+        rows = labelled.rows
         label = np.zeros(len(rows.item), dtype=bool)
-        label[found.target] = True
+        label[labelled.target] = True
         if label.all():
             raise NothingToFitError(
                 "gate: every candidate is its user's target; nothing to tell apart. Give longer lists"
             )
-        drawn = self._drawn(found.owner, label)
+        drawn = self._drawn(labelled.owner, label)
         context = self._context(rows, targets)[drawn]
         self.context_ = np.stack([context.mean(axis=0), _scale(context)])
         features = self._features(_of_sources(rows)[drawn], context)

@@ -115,19 +115,19 @@ def fit_weights(
     """
     if k < 1 or restarts < 0:
         raise ValueError(f"k is {k}, restarts {restarts}; expected 1 or more, and 0 or more")
-    found = with_targets(candidates(tables), targets)
-    values = contributions(found.rows, method, rrf_k=rrf_k)
+    labelled = with_targets(candidates(tables), targets)
+    values = contributions(labelled.rows, method, rrf_k=rrf_k)
     rng = np.random.default_rng(seed)
-    num = len(found.rows.names)
-    present = found.rows.present
-    alone = max(np.eye(num), key=lambda w: ndcg(found, _combined(values, present, w), k=k))
+    num = len(labelled.rows.names)
+    present = labelled.rows.present
+    alone = max(np.eye(num), key=lambda w: ndcg(labelled, _combined(values, present, w), k=k))
     starts = [np.ones(num), alone, *rng.choice(LEVELS[1:], size=(restarts, num))]
     best, best_gain = starts[0], -1.0
     for start in starts:
-        weights, gain = _ascend(found, values, start, k=k, rng=rng)
+        weights, gain = _ascend(labelled, values, start, k=k, rng=rng)
         if gain > best_gain:
             best, best_gain = weights, gain
-    return dict(zip(found.rows.names, (best / best.sum()).tolist(), strict=True))
+    return dict(zip(labelled.rows.names, (best / best.sum()).tolist(), strict=True))
 
 
 def kept(tables: Tables, fused: pl.DataFrame, targets: pl.DataFrame, *, k: int) -> dict[str, Any]:
@@ -213,29 +213,29 @@ def _combined(values: Floats, present: npt.NDArray[np.bool_], weights: Floats) -
 
 
 def _ascend(
-    found: WithTargets, values: Floats, start: Floats, *, k: int, rng: np.random.Generator
+    labelled: WithTargets, values: Floats, start: Floats, *, k: int, rng: np.random.Generator
 ) -> tuple[Floats, float]:
-    present, weights = found.rows.present, start.copy()
-    gain, before = ndcg(found, _combined(values, present, weights), k=k), -1.0
+    present, weights = labelled.rows.present, start.copy()
+    gain, before = ndcg(labelled, _combined(values, present, weights), k=k), -1.0
     while gain > before:
         before = gain
         for source in rng.permutation(len(weights)):
-            weights[source], gain = _best_level(found, values, weights, source, gain=gain, k=k)
+            weights[source], gain = _best_level(labelled, values, weights, source, gain=gain, k=k)
     return weights, gain
 
 
 def _best_level(
-    found: WithTargets, values: Floats, weights: Floats, source: int, *, gain: float, k: int
+    labelled: WithTargets, values: Floats, weights: Floats, source: int, *, gain: float, k: int
 ) -> tuple[float, float]:
     """The best level of one source's weight and its NDCG; the weight it has unless one gains."""
-    present, best = found.rows.present, float(weights[source])
+    present, best = labelled.rows.present, float(weights[source])
     others = np.where(np.arange(len(weights)) == source, 0, weights)
     rest, listed = values @ others, (present & (others > 0)).any(axis=1)
     both = listed | present[:, source]
     for level in LEVELS:
         if level or others.any():
             score = rest + level * values[:, source]
-            new = ndcg(found, np.where(both if level else listed, score, -np.inf), k=k)
+            new = ndcg(labelled, np.where(both if level else listed, score, -np.inf), k=k)
             if new > gain + 1e-12:
                 best, gain = level, new
     return best, gain

@@ -177,7 +177,7 @@ class NormConcat(Retriever[NormConcatSettings]):
 
     def _measure(self, network: Network, valid: Validation, num_items: int) -> Callable[[], float]:
         """Recall@20 of the vectors that the network gives when it is called."""
-        measure = target_measure(
+        return target_measure(
             lambda histories: self._scorer()(histories),
             valid,
             num_items=num_items,
@@ -185,13 +185,8 @@ class NormConcat(Retriever[NormConcatSettings]):
             seed=self.seed,
             k=20,
             metric="recall",
+            before=lambda: self._keep(network),
         )
-
-        def measured() -> float:
-            self._keep(network)
-            return measure()
-
-        return measured
 
     def _epoch(
         self,

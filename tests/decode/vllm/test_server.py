@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from genrec.decode.vllm import PROCESSOR
 from genrec.decode.vllm_constraint import save_constraint
 from genrec.decode.vllm_server import VLLMServerEngine
-from genrec.decode.vllm_start import PROCESSOR
 
 VOCAB = 160  # of conftest's shop
 pytestmark = pytest.mark.vllm

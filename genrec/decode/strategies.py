@@ -1,15 +1,20 @@
-"""Strategy `tree`: one prefill per user, then beams as query positions of one row.
+"""The two ways to hold beams in a model's cache, each with one pass over the prompt.
 
-The prompt's keys and values are computed and stored once per user. Every step appends its beams to
-the same cache; a beam sees the prompt and its own ancestors, and pruned beams stay behind as slots
-that nobody sees. So nothing is copied or reordered, and no kernel of ours is needed.
+`tree`: beams are query positions of one row. The prompt's keys and values are computed and stored once
+per user. Every step appends its beams to the same cache; a beam sees the prompt and its own ancestors,
+and pruned beams stay behind as slots that nobody sees. So nothing is copied or reordered, and no kernel
+of ours is needed.
+
+`expand`: one row of the batch per beam, for models whose cache takes no tree mask: recurrent and
+linear-attention layers, hybrids, position biases. The cache is copied once per beam and reordered at
+every step, so it needs W times the memory of `tree`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 from transformers import Cache, PretrainedConfig
@@ -17,8 +22,21 @@ from transformers.cache_utils import DynamicLayer
 
 from genrec.decode.head import Head
 
+Strategy = Literal["tree", "expand"]
 # Keys and values of one prompt, per layer: [1, heads, T, head_dim] each.
 Layers = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+class Decoder(Protocol):
+    """Runs prompts and then beams through a model; `tree` and `expand` are the two of them."""
+
+    cache: Any
+
+    def prefill(self) -> torch.Tensor:
+        """Computes the prompts; returns what the head reads after each, [B, 1, ...]."""
+
+    def step(self, tokens: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
+        """Computes a token of every beam, int64 [B, W]; returns what the head reads."""
 
 
 class TreeDecoder:
@@ -184,6 +202,94 @@ class TreeDecoder:
         dtype = next(iter(self.cache.layers)).dtype if self.cache.layers else torch.float32
         hidden = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
         return hidden.masked_fill_(~seen, torch.finfo(dtype).min)
+
+
+class NoCache(Exception):
+    """A model keeps what it computed where beams cannot have it."""
+
+
+class ExpandDecoder:
+    """A batch of prompts and the beams behind them, as rows."""
+
+    def __init__(self, head: Head, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> None:
+        """Takes a batch; computes nothing yet.
+
+        Args:
+            head: runs the model.
+            input_ids: int64 [B, T], left-padded.
+            attention_mask: int64 [B, T], 1 where there is a token.
+        """
+        self._head = head
+        self._input_ids, self._mask = input_ids, attention_mask
+        self._rows = torch.arange(len(input_ids), device=input_ids.device)  # first row of each user
+        self.cache: Any = None
+        self._named = "past_key_values"
+
+    def prefill(self) -> torch.Tensor:
+        """Computes the prompts; returns what the head reads after each, [B, 1, ...]."""
+        positions = (self._mask.cumsum(1) - 1).clamp(min=0)
+        return self._run(self._input_ids, positions, last_only=True)
+
+    def step(self, tokens: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
+        """Computes one token more of every beam.
+
+        Args:
+            tokens: int64 [B, W].
+            parents: which beam of the previous step each continues. int64 [B, W].
+
+        Returns:
+            What the head reads, [B, W, ...].
+        """
+        users, width = tokens.shape
+        above = len(self._mask) // users
+        parents = parents if above > 1 else torch.zeros_like(parents)
+        rows = (torch.arange(users, device=tokens.device) * above).unsqueeze(1) + parents
+        self.cache.reorder_cache(rows.flatten())
+        mask = self._mask[rows.flatten()]
+        self._mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        positions = self._mask.sum(1, keepdim=True) - 1
+        scored = self._run(tokens.view(-1, 1), positions, last_only=True)
+        return scored.view(users, width, -1)
+
+    def _run(
+        self, input_ids: torch.Tensor, positions: torch.Tensor, *, last_only: bool
+    ) -> torch.Tensor:
+        known = {} if self.cache is None else {self._named: self.cache}
+        scored, output = self._head(
+            last_only=last_only,
+            input_ids=input_ids,
+            attention_mask=self._mask,
+            position_ids=positions,
+            use_cache=True,
+            **known,
+        )
+        # The second is what Mamba models call it; a cache that is not handed out lives in the model.
+        caches = {name: getattr(output, name, None) for name in ("past_key_values", "cache_params")}
+        for name, cache in caches.items():
+            if cache is not None:
+                self._named, self.cache = name, cache
+                return scored
+        raise NoCache(
+            "it returns no cache of what it computed (past_key_values or cache_params), and what it "
+            "keeps in itself cannot be shared out to beams"
+        )
+
+
+def make_decoder(
+    strategy: Strategy,
+    head: Head,
+    model: Any,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    *,
+    room: int,
+    past: Any = None,
+) -> Decoder:
+    """Returns the decoder of a strategy; see `TreeDecoder` for the arguments."""
+    if strategy == "expand":
+        return ExpandDecoder(head, input_ids, attention_mask)
+    config = model.config.get_text_config()
+    return TreeDecoder(head, config, input_ids, attention_mask, room=room, past=past)
 
 
 def tree_refusal(config: PretrainedConfig) -> str | None:

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from genrec.decode.vllm import VLLMBeamEngine
-from genrec.decode.vllm_start import refuse_adapter
+from genrec.decode.vllm import VLLMBeamEngine, refuse_adapter
 from genrec.sid.trie import SIDTrie
 
 CATALOGUE = SIDTrie([[0, 1], [1, 0]]), [[5, 6], [7, 8]]
