@@ -1,6 +1,6 @@
 """A recipe: the whole experiment as one frozen tree of settings, and the reader of recipe files.
 
-Each part's settings are beside the part (`genrec/*/settings.py`); here they come together. Parts that
+Each part's settings are next to the part (`genrec/*/settings.py`); here they come together. Parts that
 are named by `kind` come from the registry, so that other packages can add theirs.
 """
 
@@ -340,7 +340,7 @@ def _is_path(field: FieldInfo) -> bool:
 
 
 def _words(annotation: Any) -> tuple[Any, ...]:
-    """Returns the words that a field may hold beside a path, such as `download`."""
+    """Returns the words that a field may hold instead of a path, such as `download`."""
     if get_origin(annotation) is Literal:
         return get_args(annotation)
     return tuple(word for part in get_args(annotation) for word in _words(part))

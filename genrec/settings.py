@@ -54,7 +54,7 @@ class Section(BaseModel):
 
     @property
     def uses(self) -> tuple[str, ...]:
-        """Recipe-wide fields that its result depends on, beside those of `graph.STAGES`."""
+        """Recipe-wide fields that its result depends on, in addition to those of `graph.STAGES`."""
         return ()
 
     def optional_reads(self) -> dict[str, str | None]:

@@ -148,7 +148,7 @@ class Store:
         return Artifact(stage, fingerprint, path, main, self._manifest(path / MANIFEST))
 
     def _manifest(self, path: Path) -> dict[str, Any]:
-        """Reads a manifest, once while it stays the same file: it may list 100,000 pictures."""
+        """Reads a manifest, once while it stays the same file: it may list 100,000 images."""
         status = path.stat()
         stamp = (status.st_mtime_ns, status.st_ino)
         if path not in self._read or self._read[path][0] != stamp:

@@ -78,8 +78,8 @@ def encode_joint(
     def key(row: int, text: str, path: Path | None) -> str | None:
         if not text and path is None:
             return None
-        picture = b"" if path is None else image_bytes(path, row)
-        return row_key("joint", identity, settings, text, picture)
+        image = b"" if path is None else image_bytes(path, row)
+        return row_key("joint", identity, settings, text, image)
 
     def batches(missing: list[int]) -> Iterator[tuple[list[int], Floats]]:
         encoder = _Encoder(model, mode, instruction, max_tokens, trust_remote_code, device)
@@ -161,12 +161,12 @@ class _Encoder:
         for shape in sorted(groups, reverse=True):
             yield groups[shape]
 
-    def __call__(self, texts: Sequence[str], pictures: Sequence[Image.Image | None]) -> Floats:
+    def __call__(self, texts: Sequence[str], images: Sequence[Image.Image | None]) -> Floats:
         """Returns float32 [B, D]."""
         # As dicts, never as bare strings: those the library would open if they look like an image's
         # address, and a title is only a title.
         text_inputs = [{"text": text} for text in texts if text]
-        views = [{"image": picture} for picture in pictures if picture is not None]
+        views = [{"image": image} for image in images if image is not None]
         if not (text_inputs and views):
             return self._encode(text_inputs or views)
         if self._is_fused():
@@ -211,8 +211,8 @@ class _Encoder:
 def _square(path: Path | None, row: int, side: int) -> Image.Image | None:
     if path is None:
         return None
-    picture = item_image(path, row)
-    return ImageOps.pad(picture, (side, side), Image.Resampling.BICUBIC, color="white")
+    image = item_image(path, row)
+    return ImageOps.pad(image, (side, side), Image.Resampling.BICUBIC, color="white")
 
 
 def _unit(vectors: Floats) -> Floats:

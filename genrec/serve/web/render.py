@@ -39,7 +39,7 @@ SYSTEMS = {
 }
 # Not `no-store`, so that a browser may keep the page while its visitor goes back and forth.
 _HEADERS = {"Cache-Control": "private, no-cache"}
-VIEWS = {"text": "Words", "image": "Picture", "behaviour": "Bought by the same people"}
+VIEWS = {"text": "Words", "image": "Image", "behaviour": "Bought by the same people"}
 
 
 class Static(StaticFiles):
