@@ -93,6 +93,7 @@ _IMAGES = (
 
 
 Format = Literal["parquet", "csv", "tsv", "jsonl", "xlsx"]
+Quoting = Literal["double", "backslash", "none"]
 Operator = Literal[
     "=", "!=", "<", "<=", ">", ">=", "in", "not in", "starts with", "not starts with"
 ]
@@ -109,7 +110,7 @@ class TableFile(Section):
     """
 
     later: ClassVar[tuple[str, ...]] = (
-        *("format", "columns", "quoting", "encoding", "where", "whole_ids"),
+        *("format", "columns", "quoting", "encoding", "sheet", "where", "whole_ids"),
         *("repeats", "time_format", "explode", "clicked", "history"),
     )
     path: Path_ = Field(description="a file, a glob, or a folder of parts")
@@ -127,13 +128,18 @@ class TableFile(Section):
         description='between the cells of a text file; null: a comma, or a tab in TSV. Such as ";", "|" '
         'or "::"',
     )
-    quoting: Literal["double", "backslash", "none"] = Field(
+    quoting: Quoting = Field(
         "double",
         description='a quote within a quoted cell is written "" (double) or \\" (backslash); none: '
         "quotes are ordinary characters",
     )
     encoding: str = Field(
         "utf-8", description="of a text file: utf-8, latin-1, cp1252, utf-16 or another of Python's"
+    )
+    sheet: str | None = Field(
+        None,
+        description='of an Excel file that has several: its name, or a glob such as "Year *" for sheets '
+        "that follow one another; null: the only one",
     )
     where: tuple[Condition, ...] = Field(
         (),
@@ -213,6 +219,12 @@ class ItemFile(TableFile):
         description="an item in several rows: an error, or of each column the first cell that is not "
         "empty. Without `path` always the first",
     )
+
+    @model_validator(mode="after")
+    def _kept(self) -> ItemFile:
+        if self.attributes is not None and (lost := set(self.numbers) - set(self.attributes)):
+            raise ValueError(f"numbers: {sorted(lost)} not among `attributes`; name them there too")
+        return self
 
 
 class LogFile(TableFile):
