@@ -376,12 +376,12 @@ class _Compact(yaml.SafeDumper):
 
     def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> Any:
         node = super().represent_mapping(tag, mapping, flow_style)
-        node.flow_style = _length(mapping) <= 90
+        node.flow_style = _length(mapping) <= 200
         return node
 
     def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> Any:
         node = super().represent_sequence(tag, sequence, flow_style)
-        node.flow_style = _length(sequence) <= 60
+        node.flow_style = _length(sequence) <= 200
         return node
 
 

@@ -6,19 +6,33 @@ looking ahead, so nothing of a held-out future reaches training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ast
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+import polars.selectors as cs
 
 from genrec.data import tables
-from genrec.data.delimited import missing
+from genrec.data.delimited import free
 from genrec.data.images import place_images
-from genrec.data.settings import FilesSettings, ItemFile, LogFile
+from genrec.data.settings import Condition, FilesSettings, ItemFile, LogFile, TableFile
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean
+from genrec.data.text import as_text
 from genrec.data.timestamps import parse, settle, times_of
 from genrec.progress import Progress, silent
 
+logger = logging.getLogger(__name__)
+_LOG = "prepare.source.interactions"
+_COMPARE: dict[str, Callable[[pl.Expr, Any], pl.Expr]] = {
+    "=": pl.Expr.eq,
+    "<": pl.Expr.lt,
+    "<=": pl.Expr.le,
+    ">": pl.Expr.gt,
+    ">=": pl.Expr.ge,
+}
 # An attribute of one of these names gets the suffix `_source`.
 OWN_COLUMNS = ("item", "user", "row", "file", "image_url", *RAW_ITEMS)
 
@@ -31,7 +45,7 @@ def read(
 
 
 def read_files(
-    items: ItemFile,
+    items: ItemFile | None,
     interactions: LogFile,
     *,
     images: str | None = None,
@@ -44,7 +58,7 @@ def read_files(
     """Reads a user's own catalogue and log.
 
     Args:
-        items: the catalogue.
+        items: the catalogue. Without a path, or None, it is made of the items of the interactions.
         interactions: the log.
         images: a folder that the paths of the image column start at and never leave (without such
             a column, its images are found by item id); or "download", and the column has URLs,
@@ -57,20 +71,26 @@ def read_files(
 
     Returns:
         The data in file order, several files by name (`x-2` before `x-10`); by time where weights are
-        given.
+        given; each user's `history` before all else.
 
     Raises:
         FileNotFoundError: a file or folder is missing.
         ValueError: a file cannot be read or lacks a column; a bad row.
+        ModuleNotFoundError: the package that reads Excel is not installed.
     """
+    items = items or ItemFile()
     bad_rows = BadRows(on_bad)
     log = read_log(interactions, bad_rows, progress)
-    table = _items(items, bad_rows)
+    if items.path is None:
+        table = _items_of_log(items, interactions, log["item_id"], BadRows(on_bad))
+    else:
+        table = _items(items, bad_rows)
+    items_from = items.path or interactions.path
     table, log = clean(
         table,
         log,
         bad_rows,
-        items_from=items.path,
+        items_from=items_from,
         interactions_from=interactions.path,
         max_unknown=max_unknown,
     )
@@ -78,7 +98,7 @@ def read_files(
         table,
         images,
         bad_rows=bad_rows,
-        where=items.path,
+        where=items_from,
         max_bytes=max_bytes,
         max_pixels=max_pixels,
         progress=progress,
@@ -92,32 +112,114 @@ def read_files(
     )
 
 
+def _items_of_log(spec: ItemFile, log: LogFile, ids: pl.Series, bad_rows: BadRows) -> pl.DataFrame:
+    """Returns a catalogue made of the log: its items, with those of its columns that `spec` names."""
+    title = spec.title if "title" in spec.model_fields_set else None
+    attributes = spec.numbers if spec.attributes is None else spec.attributes
+    named = any((title, spec.description, spec.image, attributes))
+    known = ids.drop_nulls().unique(maintain_order=True)
+    if title is None:
+        _warn_of_titles(log.path)
+    if not named:
+        return pl.DataFrame({"item_id": known}).with_columns(
+            title="item_id", description=pl.lit(""), image=pl.lit(None, pl.String)
+        )
+    if log.explode:
+        raise ValueError(
+            "prepare.source.items: a cell of the interactions has several items (`explode`), so no "
+            "other column belongs to one item. Name a file of items by `path`, or leave out the columns."
+        )
+    reading = {name: getattr(log, name) for name in TableFile.model_fields}
+    own = spec.model_dump(exclude=set(reading))
+    own |= {"item": log.item, "title": title, "repeats": "first"}
+    own |= {"attributes": attributes, "description": spec.description or ()}
+    table = _items(ItemFile(**reading | own), bad_rows)
+    table = table.filter(pl.col("item_id").is_in(known.implode()))
+    return table.with_columns(pl.col("title").fill_null(pl.col("item_id")))
+
+
+def _warn_of_titles(path: str) -> None:
+    logger.warning(
+        "%s: there are no titles, so the ids of the items stand for them. Without texts, views of text, "
+        "captions, mined interests and `joint` views say nothing, and cold-start items cannot be "
+        "recommended: use embed.behaviour, or name the column of titles by prepare.source.items.title.",
+        path,
+    )
+
+
+def _reading(spec: TableFile) -> dict[str, Any]:
+    """Returns the options by which `tables.read` reads a file."""
+    return {
+        "form": spec.format,
+        "separator": spec.separator,
+        "quoting": spec.quoting,
+        "header": spec.columns,
+        "encoding": spec.encoding,
+        "sheet": spec.sheet,
+        "options": True,
+    }
+
+
 def _items(spec: ItemFile, bad_rows: BadRows) -> pl.DataFrame:
-    paths = tables.files(spec.path, what="a catalogue with an id and a title per item")
+    part = "prepare.source.items"
+    paths = tables.files(spec.path or "", what="a catalogue with an id per item")
     parts = [_item_part(path, spec, bad_rows) for path in paths]
-    return pl.concat(with_file(parts, paths), how="diagonal_relaxed")
+    table = pl.concat(with_file(parts, paths), how="diagonal_relaxed")
+    table = _with_whole_ids(table, {"item_id": spec.item}, spec, part)
+    if spec.title is None:
+        table = table.with_columns(title="item_id")
+    if spec.repeats == "first":
+        table = table.with_columns(pl.when(pl.col("description") != "").then("description"))
+        filled = pl.all().exclude("item_id").drop_nulls().first()
+        table = table.group_by("item_id", maintain_order=True).agg(filled)
+    return table
+
+
+def _with_whole_ids(
+    table: pl.DataFrame, ids: Mapping[str, str], spec: TableFile, part: str
+) -> pl.DataFrame:
+    """Returns ids such as 17850.0 as 17850, if `spec` says so; else warns of them."""
+    for column, theirs in ids.items():
+        odd = table[column].str.contains(r"^\d+\.0$")
+        if not (count := int(odd.sum())):
+            continue
+        if spec.whole_ids:
+            table = table.with_columns(pl.col(column).str.replace(r"^(\d+)\.0$", "$1"))
+            continue
+        first = table.filter(odd)[column][0]
+        logger.warning(
+            "%s: %d of %d ids in '%s' end in .0, such as %s: what pandas makes of whole numbers where a "
+            "cell is empty. Set `whole_ids: true` in %s to read them as %s.",
+            *(spec.path, count, len(table), theirs, first, part, first.removesuffix(".0")),
+        )
+    return table
 
 
 def _item_part(path: Path, spec: ItemFile, bad_rows: BadRows) -> pl.DataFrame:
     part = "prepare.source.items"
+    named: dict[str, Sequence[str]] = {
+        "item": [spec.item],
+        "title": [spec.title] if spec.title else [],
+        "image": [spec.image] if spec.image else [],
+        "description": spec.description or (),
+        "attributes": spec.attributes or (),
+        "numbers": spec.numbers,
+    }
+    named["where"] = [column for column, _, _ in spec.where]
     table = tables.read(
-        path, bad_rows=bad_rows, separator=spec.separator, ids=(spec.item,), field=part
+        path,
+        bad_rows=bad_rows,
+        ids=(spec.item,),
+        field=part,
+        expect=[(ours, theirs) for ours, names in named.items() for theirs in names],
+        **_reading(spec),
     )
+    conditions = [(free(column), operator, value) for column, operator, value in spec.where]
+    table = _kept(table, conditions, path, bad_rows)
     columns = [name for name in table.columns if name != "row"]
     texts = [n for n in ("description",) if n in columns]
     texts = texts if spec.description is None else list(spec.description)
     image = spec.image or ("image" if "image" in columns else None)
-    named: dict[str, Sequence[str]] = {
-        "item": [spec.item],
-        "title": [spec.title],
-        "image": [image] if image else [],
-    }
-    named |= {"description": texts, "attributes": spec.attributes or ()}
-    named["numbers"] = spec.numbers
-    for ours, names in named.items():
-        for theirs in names:
-            if theirs not in columns:
-                raise missing(path, ours, theirs, columns, part)
     taken = {spec.item, spec.title, image, *texts}
     chosen = (
         spec.attributes if spec.attributes is not None else [n for n in columns if n not in taken]
@@ -127,7 +229,7 @@ def _item_part(path: Path, spec: ItemFile, bad_rows: BadRows) -> pl.DataFrame:
         table.select(
             "row",
             pl.col(spec.item).alias("item_id"),
-            _text(table, spec.title).alias("title"),
+            (_text(table, spec.title) if spec.title else pl.lit(None, pl.String)).alias("title"),
             pl.concat_str(
                 pl.lit(""), *(_text(table, n) for n in texts), separator=" ", ignore_nulls=True
             )
@@ -193,7 +295,8 @@ def read_log(spec: LogFile, bad_rows: BadRows, progress: Progress = silent) -> p
 
     Returns:
         user_id, item_id (String), timestamp (Int64, see `timestamps.times_of`), row, and file where
-        there are several; file by file, rows in their order, or by time where weights are given.
+        there are several; file by file, rows in their order, or by time where weights are given. Each
+        user's `history` comes before all else.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -202,43 +305,177 @@ def read_log(spec: LogFile, bad_rows: BadRows, progress: Progress = silent) -> p
     paths = tables.files(spec.path, what="a log with a user, an item and a time per row")
     parts: list[pl.DataFrame] = []
     for done, path in enumerate(paths, 1):
-        parts.append(_log_part(path, spec, bad_rows, first=sum(map(len, parts))))
+        parts.append(_log_part(path, spec, bad_rows))
         progress("read files", done, len(paths))
     log = pl.concat(with_file(parts, paths), how="diagonal")
     log = settle(log, where=spec.path, times=times_of(spec.timestamp, spec.unit))
+    if spec.history:
+        log = _with_history(log)
+    if spec.timestamp is None:
+        log = log.with_columns(timestamp=pl.int_range(pl.len()))
+    log = _with_whole_ids(log, {"user_id": spec.user, "item_id": spec.item}, spec, _LOG)
     return _reaching(log, spec, bad_rows) if spec.type else log
 
 
-def _log_part(path: Path, spec: LogFile, bad_rows: BadRows, *, first: int) -> pl.DataFrame:
-    part = "prepare.source.interactions"
-    columns = {"user": spec.user, "item": spec.item, "timestamp": spec.timestamp}
-    columns |= {"type": spec.type, "rating": spec.rating}
+def _log_part(path: Path, spec: LogFile, bad_rows: BadRows) -> pl.DataFrame:
+    columns = {"user_id": spec.user, "item_id": spec.item, "timestamp": spec.timestamp}
+    columns |= {"type": spec.type, "rating": spec.rating, "history": spec.history}
     named = {ours: theirs for ours, theirs in columns.items() if theirs is not None}
-    ids = ("user", "item")
-    log = tables.read(
-        path,
-        named,
-        bad_rows=bad_rows,
-        separator=spec.separator,
-        ids=ids,
-        field=part,
-        exact=("timestamp",),
-    )
-    log = log.rename({name: f"{name}_id" for name in ids})
+    named |= {f"where.{n}": column for n, (column, _, _) in enumerate(spec.where)}
+    log = _read_columns(path, spec, named, bad_rows)
+    conditions = [(f"where.{n}", op, value) for n, (_, op, value) in enumerate(spec.where)]
+    log = _kept(log, conditions, path, bad_rows).drop(name for name, _, _ in conditions)
     if spec.rating is not None:
         log = at_least(log, spec.min_rating, bad_rows=bad_rows, where=path, field=spec.rating)
     if spec.type is not None:
         log = _weighed(log, spec, bad_rows, path)
     if spec.timestamp is None:
-        return log.with_columns(timestamp=pl.int_range(first, first + pl.len()))
-    return parse(
-        log,
-        unit=spec.unit,
-        bad_rows=bad_rows,
-        where=path,
-        field=spec.timestamp,
-        setting=f"{part}.unit",
+        log = log.with_columns(timestamp=pl.lit(None, pl.Int64))
+    else:
+        log = parse(
+            log,
+            unit=spec.unit,
+            bad_rows=bad_rows,
+            where=path,
+            field=spec.timestamp,
+            setting=f"{_LOG}.unit",
+            time_format=spec.time_format,
+            format_setting=f"{_LOG}.time_format",
+        )
+    return _exploded(log, spec, path, bad_rows) if spec.explode else log
+
+
+def _read_columns(
+    path: Path, spec: LogFile, named: Mapping[str, str], bad_rows: BadRows
+) -> pl.DataFrame:
+    """Reads columns by our names; the ids as text, but for lists of items, which stay lists."""
+    options = _reading(spec)
+    ids = {"user_id": spec.user} | ({} if spec.explode else {"item_id": spec.item})
+    form = spec.format or tables.format_of(path, _LOG)
+    if spec.explode == "list" and form == "jsonl":  # only read whole, they stay lists
+        expect = list(named.items())
+        table = tables.read(path, bad_rows=bad_rows, field=_LOG, expect=expect, **options)
+        table = table.select("row", *(pl.col(free(n)).alias(ours) for ours, n in named.items()))
+        return tables.as_ids(path, table, ids)
+    return tables.read(
+        path, named, bad_rows=bad_rows, ids=tuple(ids), field=_LOG, exact=("timestamp",), **options
     )
+
+
+def _exploded(log: pl.DataFrame, spec: LogFile, path: Path, bad_rows: BadRows) -> pl.DataFrame:
+    """Returns a row for each item of a cell, in order; those of `history` marked as `is_history`."""
+    assert spec.explode is not None
+    rows = _explode(log.drop("history", strict=False), "item_id", spec.explode, path, spec.item)
+    if spec.clicked:
+        clicked = rows.filter(pl.col("item_id").str.ends_with(spec.clicked))
+        if other := len(rows) - len(clicked):
+            bad_rows.count("not_clicked", other)
+        rows = clicked.with_columns(pl.col("item_id").str.strip_suffix(spec.clicked))
+    if not spec.history:
+        return rows
+    first = log.sort("timestamp", maintain_order=True).unique(
+        "user_id", keep="first", maintain_order=True
+    )
+    first = first.drop("item_id").rename({"history": "item_id"})
+    before = _explode(first, "item_id", spec.explode, path, spec.history)
+    return pl.concat(
+        [before.with_columns(is_history=True), rows.with_columns(is_history=False)], how="diagonal"
+    )
+
+
+def _explode(
+    table: pl.DataFrame, column: str, separator: str, path: Path, name: str
+) -> pl.DataFrame:
+    """Returns a row for each entry of the lists in a column; a list without any gives none."""
+    cells = table[column]
+    if isinstance(cells.dtype, pl.List):
+        lists = pl.col(column)
+    elif separator == "list":
+        table = table.with_columns(
+            pl.Series(column, _parsed_lists(cells, table["row"], path, name))
+        )
+        lists = pl.col(column)
+    else:
+        lists = pl.col(column).cast(pl.String).str.split(separator)
+    rows = table.with_columns(lists).explode(column)
+    rows = rows.with_columns(tables.id_text(column, rows.schema[column]))
+    return rows.filter(pl.col(column).str.len_chars() > 0)
+
+
+def _parsed_lists(cells: pl.Series, rows: pl.Series, path: Path, name: str) -> list[list[str]]:
+    """Returns cells such as `[1, 2]` or `['a', 'b']` as lists; nothing is run."""
+    lists = []
+    for row, cell in zip(rows, cells, strict=True):
+        try:
+            entries = ast.literal_eval(cell) if cell is not None else []
+        except (ValueError, SyntaxError, TypeError):
+            entries = None
+        if not isinstance(entries, list | tuple):
+            raise ValueError(
+                f"{path}: row {row}: '{name}' is {cell!r:.80}; expected a list such as [1, 2]. Correct "
+                f"it, or set {_LOG}.explode to the text between the items."
+            )
+        lists.append([text for entry in entries if (text := as_text(entry))])
+    return lists
+
+
+def _with_history(log: pl.DataFrame) -> pl.DataFrame:
+    """Returns each user's items of `history`, of the first row alone, and all other rows after them."""
+    row = pl.struct(cs.by_name("file", "row", require_all=False))
+    before = log.filter("is_history").sort("timestamp", maintain_order=True)
+    before = before.filter(row == row.first().over("user_id"))
+    return pl.concat([before, log.filter(~pl.col("is_history"))]).drop("is_history")
+
+
+def _kept(
+    table: pl.DataFrame, conditions: Sequence[Condition], path: Path, bad_rows: BadRows
+) -> pl.DataFrame:
+    """Returns the rows for which all conditions hold; the others are counted, and no bad rows."""
+    for column, operator, value in conditions:
+        if operator in ("<", "<=", ">", ">="):
+            table = bad_rows.reject(
+                table,
+                pl.col(column).is_not_null() & _number(table, column).is_null(),
+                reason="bad_number",
+                where=path,
+                problem=f"cell that is not a number, which `where` compares by {operator} {value}",
+                fix="Correct the cell",
+                show=(column,),
+            )
+        kept = table.filter(_holds(table, column, operator, value))
+        if left := len(table) - len(kept):
+            bad_rows.count("left_out_by_where", left)
+        table = kept
+    return table
+
+
+def _holds(table: pl.DataFrame, column: str, operator: str, value: Any) -> pl.Expr:
+    if operator == "!=":
+        return ~_holds(table, column, "=", value)
+    if operator.startswith("not "):
+        return ~_holds(table, column, operator.removeprefix("not "), value)
+    if operator == "in":
+        return pl.any_horizontal(False, *(_holds(table, column, "=", each) for each in value))
+    text = pl.col(column).cast(pl.String).str.strip_chars()
+    if value is None:
+        return text.is_null() | (text == "")
+    if operator == "starts with":
+        holds = text.str.starts_with(value)
+    elif isinstance(value, bool):
+        holds = text.str.to_lowercase() == str(value).lower()
+    elif isinstance(value, str):
+        holds = text == value
+    else:
+        holds = _COMPARE[operator](_number(table, column), value)
+    return holds.fill_null(False)
+
+
+def _number(table: pl.DataFrame, column: str) -> pl.Expr:
+    """Returns a column as numbers, null where a cell is none."""
+    value = pl.col(column)
+    if table.schema[column] == pl.String:
+        value = value.str.strip_chars()
+    return value.cast(pl.Float64, strict=False)
 
 
 def at_least(

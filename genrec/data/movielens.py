@@ -88,7 +88,7 @@ def _read(path: Path, columns: Sequence[str], bad_rows: BadRows) -> pl.DataFrame
             form="csv",
             separator="::",
             header=columns,
-            encoding="utf-8-sig" if is_utf8(path) else "iso-8859-1",
+            encoding="utf-8" if is_utf8(path) else "iso-8859-1",
         )
     table = tables.read(path, bad_rows=bad_rows, form="csv")
     columns_there = {name.strip().lower(): name for name in table.columns}

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from genrec.data import tables
-from genrec.data.delimited import missing
+from genrec.data.delimited import Layout, missing
 from genrec.data.files import OWN_COLUMNS, at_least
 from genrec.data.images import place_images
 from genrec.data.settings import RecBoleSettings
@@ -142,9 +142,9 @@ def _read(path: Path, columns: dict[str, str] | None, bad_rows: BadRows) -> pl.D
     chosen = {name: name for name in types} if columns is None else columns
     for ours, theirs in chosen.items():
         if theirs not in types:
-            raise missing(path, ours, theirs, list(types), "prepare.source")
+            raise missing(Layout(path, path, "\t"), ours, theirs, list(types))
     typed = {ours: f"{theirs}:{types[theirs]}" for ours, theirs in chosen.items()}
-    return tables.read(path, typed, bad_rows=bad_rows, form="tsv", quote=None)
+    return tables.read(path, typed, bad_rows=bad_rows, form="tsv", quoting="none")
 
 
 def _log(
@@ -164,7 +164,7 @@ def _items(
     for ours, names in (("item", [item]), ("title", [title]), ("description", texts)):
         for theirs in names:
             if theirs not in types:
-                raise missing(path, ours, theirs, list(types), "prepare.source")
+                raise missing(Layout(path, path, "\t"), ours, theirs, list(types))
     table = _read(path, None, bad_rows)
     extra = [n for n in types if n not in (item, title, "image", *texts)]
     for name in [n for n in extra if types[n] == "float"]:

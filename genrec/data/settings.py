@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import hmac
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, SecretStr, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from genrec.settings import PartSettings, Path_, Section
 
@@ -77,22 +86,122 @@ _UNIT = (
     "of the times; auto: dates, or epochs from 100,000,000 on, by their size; order: numbers without a "
     "unit, larger the later"
 )
-_SEPARATOR = 'of CSV and TSV, where it is neither a comma nor a tab; such as ";" or "::"'
 _IMAGES = (
     "null: none; a folder; or `download`: fetch the URLs, once, into runtime.store, from public "
     "addresses only"
 )
 
 
-class ItemFile(Section):
-    """The catalogue's file, and the owner's names for what we need; a path may be a glob."""
+Format = Literal["parquet", "csv", "tsv", "jsonl", "xlsx"]
+Quoting = Literal["double", "backslash", "none"]
+Operator = Literal[
+    "=", "!=", "<", "<=", ">", ">=", "in", "not in", "starts with", "not starts with"
+]
+Value = bool | int | float | str | None
+Condition = tuple[str, Operator, Value | tuple[Value, ...]]
 
-    path: Path_
+
+class TableFile(Section):
+    """A table in a file, a glob of files or a folder of parts, and how its rows and cells are read.
+
+    Attributes:
+        later: fields that were added when recipes were in use. A fingerprint has them only where they
+            are set, so that the artifacts of those recipes stay valid.
+    """
+
+    later: ClassVar[tuple[str, ...]] = (
+        *("format", "columns", "quoting", "encoding", "sheet", "where", "whole_ids"),
+        *("repeats", "time_format", "explode", "clicked", "history"),
+    )
+    path: Path_ = Field(description="a file, a glob, or a folder of parts")
+    format: Format | None = Field(
+        None,
+        description="null: the name tells it (.csv, .tsv, .jsonl, .parquet, .xlsx; before .gz, .zst or "
+        ".zip). Name it for .dat, .data, .txt and the like",
+    )
+    columns: tuple[str, ...] | None = Field(
+        None, description="the names of the columns, for a text file without a header row"
+    )
+    separator: str | None = Field(
+        None,
+        min_length=1,
+        description='between the cells of a text file; null: a comma, or a tab in TSV. Such as ";", "|" '
+        'or "::"',
+    )
+    quoting: Quoting = Field(
+        "double",
+        description='a quote within a quoted cell is written "" (double) or \\" (backslash); none: '
+        "quotes are ordinary characters",
+    )
+    encoding: str = Field(
+        "utf-8", description="of a text file: utf-8, latin-1, cp1252, utf-16 or another of Python's"
+    )
+    sheet: str | None = Field(
+        None,
+        description='of an Excel file that has several: its name, or a glob such as "Year *" for sheets '
+        "that follow one another; null: the only one",
+    )
+    where: tuple[Condition, ...] = Field(
+        (),
+        description="the rows to keep: column, operator, value. Each must hold, such as "
+        '[[Quantity, ">", 0], [Invoice, "not starts with", C], [Customer, "!=", null]]; null is an '
+        "empty cell",
+    )
+    whole_ids: bool = Field(
+        False,
+        description="read ids such as 17850.0, which pandas makes of whole numbers where a cell is "
+        "empty, as 17850",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        unset = {n for n in self.later if n in fields and getattr(self, n) == fields[n].default}
+        return {name: value for name, value in handler(self).items() if name not in unset}
+
+    @model_validator(mode="after")
+    def _readable(self) -> TableFile:
+        if self.separator and len(self.separator) > 1 and self.quoting == "backslash":
+            raise ValueError("quoting=backslash needs a separator of one character")
+        if self.columns and len(set(self.columns)) < len(self.columns):
+            raise ValueError(f"columns: a name is there twice in {list(self.columns)}")
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError as error:
+            raise ValueError(
+                f"encoding={self.encoding}: no such encoding; expected utf-8, latin-1, cp1252, "
+                "utf-16 or another that Python knows"
+            ) from error
+        for column, operator, value in self.where:
+            if isinstance(value, tuple) != (operator in ("in", "not in")):
+                raise ValueError(
+                    f"where: [{column}, {operator!r}, {value}]: `in` and `not in` take a list, "
+                    "the other operators one value"
+                )
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if operator in ("<", "<=", ">", ">=") and not number:
+                raise ValueError(f"where: [{column}, {operator!r}, {value}]: expected a number")
+            if "starts with" in operator and not isinstance(value, str):
+                raise ValueError(f"where: [{column}, {operator!r}, {value}]: expected a text")
+        return self
+
+
+class ItemFile(TableFile):
+    """The catalogue's file, and the owner's names for what we need."""
+
+    path: Path_ | None = Field(  # type: ignore[assignment]
+        None,
+        description="a file, a glob, or a folder of parts; null: the items of the interactions' file, "
+        "with those of its columns that are named here",
+    )
     item: str = Field(
         "item_id",
-        description='the column of ids; 12 and "12" are one id, all else is letter by letter',
+        description='the column of ids; 12 and "12" are one id, all else is letter by letter. Without '
+        "`path` it is that of the interactions",
     )
-    title: str = Field("title", description="the column of titles")
+    title: str | None = Field(
+        "title", description="the column of titles; null: there is none, the ids are the titles"
+    )
     description: tuple[str, ...] | None = Field(
         None, description="columns joined to the description; null: `description`, if there is one"
     )
@@ -100,24 +209,38 @@ class ItemFile(Section):
         None, description="paths within `images`, or URLs; null: `image`, if there is one"
     )
     attributes: tuple[str, ...] | None = Field(
-        None, description="further columns to keep; null: all"
+        None, description="further columns to keep; null: all, and none without `path`"
     )
     numbers: tuple[str, ...] = Field(
         (), description="of those, numbers that a text file has as text: price, stock"
     )
-    separator: str | None = Field(None, min_length=1, description=_SEPARATOR)
+    repeats: Literal["error", "first"] = Field(
+        "error",
+        description="an item in several rows: an error, or of each column the first cell that is not "
+        "empty. Without `path` always the first",
+    )
+
+    @model_validator(mode="after")
+    def _kept(self) -> ItemFile:
+        if self.attributes is not None and (lost := set(self.numbers) - set(self.attributes)):
+            raise ValueError(f"numbers: {sorted(lost)} not among `attributes`; name them there too")
+        return self
 
 
-class LogFile(Section):
-    """The interactions' file, and which of them count; a path may be a glob."""
+class LogFile(TableFile):
+    """The interactions' file, and which of them count."""
 
-    path: Path_
     user: str = Field("user_id", description="the column of user ids")
     item: str = Field("item_id", description="the column of item ids")
     timestamp: str | None = Field(
         "timestamp", description="the column of times; null: there are none"
     )
     unit: Unit = Field("auto", description=_UNIT)
+    time_format: str | None = Field(
+        None,
+        description='how dates are written, in strptime\'s letters, such as "%m/%d/%Y %H:%M"; null: '
+        "ISO 8601 or numbers",
+    )
     type: str | None = Field(None, description="the column that says view, cart, purchase, ...")
     weights: dict[str, float] = Field(
         {},
@@ -127,7 +250,23 @@ class LogFile(Section):
     threshold: float = Field(1.0, gt=0, description="what the weights have to add up to")
     rating: str | None = Field(None, description="the column of ratings")
     min_rating: float = Field(0.0, description="lower ratings are no interactions")
-    separator: str | None = Field(None, min_length=1, description=_SEPARATOR)
+    explode: str | None = Field(
+        None,
+        min_length=1,
+        description='the item cell holds several items, in order: the text between them, such as " " or '
+        '","; `list` where it is a list of JSON or parquet. Each becomes a row',
+    )
+    clicked: str | None = Field(
+        None,
+        min_length=1,
+        description='the ending of the items that count, such as "-1" in `N1-1 N2-0`; it is taken off, '
+        "and items without it are left out",
+    )
+    history: str | None = Field(
+        None,
+        description="the column with the items that a user had before the first row, oldest first, "
+        "written as `explode` says; they count as interactions at the time of that row",
+    )
 
     @model_validator(mode="after")
     def _together(self) -> LogFile:
@@ -138,6 +277,15 @@ class LogFile(Section):
             )
         if self.min_rating and not self.rating:
             raise ValueError("min_rating needs `rating`, the column of ratings")
+        if self.time_format and (self.timestamp is None or self.unit not in ("auto", "iso")):
+            raise ValueError(
+                "time_format says how the dates in `timestamp` are written; it goes with neither "
+                "timestamp=null nor unit"
+            )
+        if (self.clicked or self.history) and not self.explode:
+            raise ValueError("clicked and history need `explode`, the text between items")
+        if self.history and (self.type or self.rating):
+            raise ValueError("history has no types and no ratings; leave out `type` and `rating`")
         return self
 
 
@@ -172,11 +320,13 @@ class _WithImages(SourceSettings):
 
 
 class FilesSettings(_WithImages):
-    """Your own tables: parquet, CSV, TSV or JSON lines, plain, gzip or zstd; any column names."""
+    """Your own tables: parquet, CSV, TSV, JSON lines or Excel, also compressed; any column names."""
 
     kind: Literal["files"] = "files"
     implementation: ClassVar[str] = "genrec.data.files:read"
-    items: ItemFile
+    items: ItemFile = Field(
+        ItemFile(), description="left out: the items of the interactions, with their ids as titles"
+    )
     interactions: LogFile
 
 

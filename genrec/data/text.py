@@ -8,12 +8,16 @@ else of the item is lost; in an id it makes a bad row, for two ids could become 
 from __future__ import annotations
 
 import ast
+import codecs
+import csv
 import gzip
 import html
 import io
 import json
 import logging
 import re
+import tempfile
+import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,20 +34,22 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 
 def lines(
-    path: Path, *, decimals: Callable[[str], Any] = float
+    path: Path, *, decimals: Callable[[str], Any] = float, shown: Path | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (line number, object) of JSON lines; also of Python literals, as Amazon 2014 has them.
 
     Args:
         path: the file.
         decimals: what becomes of a number with a point or an exponent in JSON.
+        shown: the path in messages, where `path` is a copy.
 
     Raises:
         ValueError: a line is not such an object, or the file is cut off or not UTF-8.
     """
+    shown = shown or path
     parse: Callable[[str], Any] = partial(json.loads, parse_float=decimals)
     with open_text(path) as stream:
-        for number, line in enumerate(guarded(stream, path), 1):
+        for number, line in enumerate(guarded(stream, shown), 1):
             if not (line := line.strip()):
                 continue
             if number == 1 and line.startswith("{'"):
@@ -51,9 +57,9 @@ def lines(
             try:
                 value = parse(line)
             except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
-                raise _bad_line(path, number, str(error), line) from error
+                raise _bad_line(shown, number, str(error), line) from error
             if not isinstance(value, dict):
-                raise _bad_line(path, number, f"found a {type(value).__name__}", line)
+                raise _bad_line(shown, number, f"found a {type(value).__name__}", line)
             yield number, value
 
 
@@ -63,6 +69,7 @@ def whole_lines(
     *,
     ids: Collection[str] = (),
     fields: Collection[str] | None = None,
+    shown: Path | None = None,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields what `lines` does, without halves of characters.
 
@@ -71,22 +78,24 @@ def whole_lines(
         bad_rows: what to do with a line whose id holds one; counts those whose texts do.
         ids: the fields that are ids.
         fields: the fields to keep; None keeps all.
+        shown: the path in messages, where `path` is a copy.
 
     Raises:
         ValueError: as `lines`; an id with half of a character, unless such rows are dropped.
     """
+    shown = shown or path
     places: list[str] = []
-    for number, line in lines(path):
+    for number, line in lines(path, shown=shown):
         value = line if fields is None else {k: v for k, v in line.items() if k in fields}
         halves = [name for name, cell in value.items() if has_half(cell) or has_half(name)]
         if broken := next((name for name in halves if name in ids), None):
-            broken_id(f"{path}: line {number}", broken, value[broken], bad_rows)
+            broken_id(f"{shown}: line {number}", broken, value[broken], bad_rows)
             continue
         if halves:
             places.append(f"line {number}, field {halves[0]!a}: {_short(value[halves[0]])}")
             value = whole(value)
         yield number, value
-    warn_of_halves(path, places, bad_rows)
+    warn_of_halves(shown, places, bad_rows)
 
 
 def has_half(value: object) -> bool:
@@ -166,7 +175,16 @@ def as_written(path: Path, field: str) -> dict[int, Any] | None:
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a file, decompressed by its name."""
+    """Opens a file, decompressed by its name.
+
+    Raises:
+        ValueError: a zip archive is damaged, or has not exactly one file in it.
+    """
+    if path.suffix.lower() == ".zip":
+        member = zip_member(path)
+        with zipfile.ZipFile(path) as archive, archive.open(member) as unpacked:
+            yield unpacked
+        return
     if path.suffix.lower() == ".gz":
         stream: Any = gzip.open(path, "rb")  # noqa: SIM115
     elif path.suffix.lower() == ".zst":
@@ -190,6 +208,92 @@ def open_text(path: Path, *, encoding: str = "utf-8-sig", newline: str = "") -> 
         yield text
 
 
+def zip_member(path: Path) -> str:
+    """Returns the name of the only file in a zip archive.
+
+    Raises:
+        ValueError: the archive is damaged, or has none or several.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [i.filename for i in archive.infolist() if not i.is_dir()]
+    except zipfile.BadZipFile as error:
+        raise _cut_off(path, str(error)) from error
+    names = [name for name in names if not name.startswith("__MACOSX/")]  # what macOS adds to each
+    if len(names) != 1:
+        raise ValueError(
+            f"{path}: found {len(names)} files in the archive ({', '.join(names[:5])}), expected one. "
+            "Unpack it and name the files."
+        )
+    return names[0]
+
+
+def is_utf8_name(encoding: str) -> bool:
+    """Says whether an encoding is UTF-8 by any of its names."""
+    return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
+
+
+@contextmanager
+def plain_copy(path: Path, *, encoding: str, escaped: str | None = None) -> Iterator[Path]:
+    """Yields a file in UTF-8 without backslash escapes, such as polars reads: the same, or a copy.
+
+    A copy has the same rows; it is gone after the `with` block.
+
+    Args:
+        path: the file, perhaps compressed.
+        encoding: Python's name of it.
+        escaped: the separator of a file whose cells have backslash escapes; None for other files.
+
+    Raises:
+        ValueError: the file is cut off, or not in that encoding; says where.
+    """
+    utf8 = is_utf8_name(encoding)
+    if utf8 and escaped is None and path.suffix.lower() != ".zip":
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        if escaped is not None:
+            _copy_unescaped(path, copy, encoding, escaped)
+        elif utf8:  # perhaps no text at all
+            with open_bytes(path) as packed, copy.open("wb") as plain:
+                for block in _blocks(packed, path):
+                    plain.write(block)
+        else:
+            with (
+                open_text(path, encoding=encoding) as text,
+                copy.open("w", encoding="utf-8", newline="") as plain,
+            ):
+                for line in guarded(text, path, encoding):
+                    plain.write(line)
+        yield copy
+
+
+def _blocks(stream: IO[bytes], path: Path) -> Iterator[bytes]:
+    try:
+        while block := stream.read(1 << 20):
+            yield block
+    except (EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
+        raise _cut_off(path, str(error)) from error
+
+
+def _copy_unescaped(path: Path, copy: Path, encoding: str, separator: str) -> None:
+    name = "utf-8-sig" if is_utf8_name(encoding) else encoding
+    limit = csv.field_size_limit(2**31 - 1)
+    with (
+        open_text(path, encoding=name) as text,
+        copy.open("w", encoding="utf-8", newline="") as plain,
+    ):
+        lines = guarded(text, path, encoding)
+        cells = csv.reader(lines, delimiter=separator, escapechar="\\", doublequote=False)
+        try:
+            csv.writer(plain, delimiter=separator, lineterminator="\n").writerows(cells)
+        except csv.Error as error:
+            raise ValueError(f"{path}: line {cells.line_num} cannot be read ({error}).") from error
+        finally:
+            csv.field_size_limit(limit)
+
+
 def _bad_line(path: Path, number: int, problem: str, line: str) -> ValueError:
     fix = "Correct the line or write the file again."
     if number == 1 and line.startswith("["):
@@ -201,34 +305,53 @@ def _bad_line(path: Path, number: int, problem: str, line: str) -> ValueError:
     )
 
 
-def guarded(stream: TextIO, path: Path) -> Iterator[str]:
+def guarded(stream: TextIO, path: Path, encoding: str = "utf-8") -> Iterator[str]:
     """Yields the lines of an open file.
 
     Raises:
-        ValueError: the file is cut off or not UTF-8; says where.
+        ValueError: the file is cut off or not in that encoding; says where.
     """
     try:
         yield from stream
-    except UnicodeDecodeError as error:
-        raise _not_utf8(path) from error
-    except (EOFError, OSError, zlib.error) as error:
+    except UnicodeError as error:
+        raise _not_in(encoding, path) from error
+    except (EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
         raise _cut_off(path, str(error)) from error
 
 
-def _not_utf8(path: Path) -> ValueError:
-    place = ""
+def _not_in(encoding: str, path: Path) -> ValueError:
+    if not is_utf8_name(encoding):
+        return ValueError(
+            f"{path}: not {encoding}{_undecodable(path, encoding)}. Set another `encoding`, or save the "
+            "file as UTF-8."
+        )
     if is_utf16(path):
-        return ValueError(f"{path}: the file is UTF-16. Save it as UTF-8.")
+        return utf16(path)
+    return ValueError(
+        f"{path}: not UTF-8{_undecodable(path, 'utf-8-sig')}. Set `encoding: cp1252` (Windows) or "
+        "`latin-1` where the source has this option, or save the file as UTF-8, for instance by "
+        "`iconv -f WINDOWS-1252 -t UTF-8`."
+    )
+
+
+def _undecodable(path: Path, encoding: str) -> str:
+    """Returns the place of the first byte that is no text; "" where lines do not show it."""
+    if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")):
+        return ""
     with open_bytes(path) as stream:
         for number, line in enumerate(stream, 1):
             try:
-                line.decode("utf-8-sig")
+                line.decode(encoding)
             except UnicodeDecodeError as error:
-                place = f" at line {number}, byte {error.start + 1} (0x{line[error.start]:02x})"
-                break
+                return f" at line {number}, byte {error.start + 1} (0x{line[error.start]:02x})"
+    return ""
+
+
+def utf16(path: Path) -> ValueError:
+    """Returns the error that a file is UTF-16."""
     return ValueError(
-        f"{path}: not UTF-8{place}. Save the file as UTF-8, for instance by "
-        "`iconv -f WINDOWS-1252 -t UTF-8` if that is what it is."
+        f"{path}: the file is UTF-16. Set `encoding: utf-16` where the source has this option, or save "
+        "it as UTF-8."
     )
 
 
@@ -253,7 +376,7 @@ def head(path: Path, size: int) -> bytes:
     try:
         with open_bytes(path) as stream:
             return bytes(stream.read(size))
-    except (EOFError, OSError, zlib.error):
+    except (EOFError, OSError, ValueError, zlib.error, zipfile.BadZipFile):
         return b""
 
 

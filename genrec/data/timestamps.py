@@ -1,4 +1,4 @@
-"""Times as owners write them, to whole nanoseconds: epochs in any unit, ISO 8601, or an order.
+"""Times as owners write them, to whole nanoseconds: epochs in any unit, dates, or an order.
 
 Nothing is rounded: text is read digit by digit, since float64 cannot hold an epoch in nanoseconds. The
 size of the numbers tells their unit. A file has one unit, and rows in another are bad rows: a dataset
@@ -42,6 +42,12 @@ _FORMATS = (
     ("%Y-%m-%d %H:%M%z", "UTC"),
     ("%Y-%m-%d %H:%M:%S%z", "UTC"),
 )
+# Ways to write dates that are looked for where ISO 8601 does not fit.
+_DATES = (
+    *("%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%m-%d-%Y", "%d-%m-%Y", "%Y/%m/%d", "%Y%m%d"),
+    *("%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y"),
+)
+_CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 
 
 def times_of(timestamp: str | None, unit: Unit) -> Times:
@@ -59,6 +65,8 @@ def parse(
     where: str | Path,
     field: str = "timestamp",
     setting: str | None = None,
+    time_format: str | None = None,
+    format_setting: str | None = None,
 ) -> pl.DataFrame:
     """Returns `table` with `timestamp` in whole nanoseconds since 1970 (UTC), rows in their order.
 
@@ -72,6 +80,8 @@ def parse(
         where: the file, for messages.
         field: the owner's name of the column, for messages.
         setting: where the recipe names the unit, for messages; None where it cannot.
+        time_format: how dates are written, in the letters of strptime; None: ISO 8601 or numbers.
+        format_setting: where the recipe names this, for messages; None where it cannot.
 
     Returns:
         `timestamp` is Int64. Where digits are left (below a nanosecond; below one, of plain numbers)
@@ -83,7 +93,7 @@ def parse(
     """
     if unit not in get_args(Unit):
         raise ValueError(f"timestamp unit: found {unit!r}, expected one of {get_args(Unit)}")
-    table = table.with_columns(_read(table["timestamp"])).with_columns(_unit(unit))
+    table = table.with_columns(_read(table["timestamp"], time_format)).with_columns(_unit(unit))
     if table.schema["timestamp"] == pl.Float32 and (table["timestamp"].abs().max() or 0) > 2**24:  # type: ignore[operator]
         raise ValueError(
             f"{where}: the times in '{field}' are 32-bit floats, which stand for several moments each "
@@ -93,14 +103,21 @@ def parse(
     unread = pl.col("timestamp").is_not_null() & (
         pl.col("_unit").is_null() | (pl.col("_time") < 0) & (pl.col("_unit") != "iso")
     )
+    expected = _expected(unit) if unit != "auto" else "epoch seconds, ms, us or ns, or ISO 8601"
+    unit_fix = f", or say what they are by {setting}" if setting else ""
+    format_fix = ""
+    if format_setting and table.schema["timestamp"] == pl.String:
+        format_fix = _format_fix(
+            table["timestamp"], table.filter(unread)["timestamp"], format_setting
+        )
     table = bad_rows.reject(
         table,
         unread,
         reason="bad_timestamp",
         where=where,
         problem=f"time in '{field}' that cannot be read; expected "
-        + (_expected(unit) if unit != "auto" else "epoch seconds, ms, us or ns, or ISO 8601"),
-        fix="Correct the times" + (f", or say what they are by {setting}" if setting else ""),
+        + (f"dates written as {time_format!r}" if time_format else expected),
+        fix="Correct the times" + (format_fix or unit_fix),
         show=shown,
     )
     units = (
@@ -116,6 +133,7 @@ def parse(
             f"{where}: the numbers in '{field}' do not tell their unit, such as {some}; expected epochs "
             f"from 100,000,000 on, or ISO 8601. Say what they are by {setting}: s, ms, us or ns "
             "(since 1970), or order (numbers without a unit that are larger the later)."
+            + (f" Of dates name {format_setting}, such as '%Y%m%d'." if format_setting else "")
         )
     counts = ", ".join(f"{n:,} in {_NAMES[u]}" for u, n in sorted(units.rows()))
     table = bad_rows.reject(
@@ -187,17 +205,59 @@ def iso(time: int) -> str:
     return f"{text}{'.' if digits else ''}{digits}+00:00"
 
 
+def date_formats(texts: pl.Series) -> list[str]:
+    """Returns the usual ways to write dates that read all of some texts, in strptime's letters.
+
+    Several where they leave it open, such as 1/2/2024; none where ISO 8601 is needed, or another way.
+    """
+    known = texts.drop_nulls().unique()
+    return [
+        form
+        for form in (date + clock for date in _DATES for clock in _CLOCKS)
+        if len(known)
+        and (_dates(known, form).dt.year().is_between(1970, 2100).fill_null(False)).all()
+    ]
+
+
+def _format_fix(texts: pl.Series, unread: pl.Series, setting: str) -> str:
+    """Returns the advice to name the way in which dates are written; "" where most could be read."""
+    if ways := date_formats(pl.concat([texts.head(1000), unread.head(1000)])):
+        return f", or set {setting} to {' or '.join(map(repr, ways))} (which reads them)"
+    if 2 * len(unread) < texts.count():
+        return ""
+    return f", or say how dates are written by {setting}, such as '%m/%d/%Y %H:%M'"
+
+
+def _dates(texts: pl.Series, time_format: str) -> pl.Series:
+    """Returns texts as datetimes, null where they are written in another way.
+
+    Raises:
+        ValueError: no date can be read by this.
+    """
+    chrono = time_format.replace(".%f", "%.f")  # polars' word for a fraction of a second
+    try:
+        return texts.str.strip_chars().str.to_datetime(chrono, time_unit="us", strict=False)
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(
+            f"time_format {time_format!r}: no date can be read by it ({str(error).splitlines()[0]}); "
+            "expected strptime's letters for year, month and day, such as '%m/%d/%Y %H:%M'"
+        ) from error
+
+
 def _expected(unit: str) -> str:
     return "numbers from 0 on" if unit == "order" else _NAMES[unit]
 
 
-def _read(times: pl.Series) -> list[pl.Series]:
+def _read(times: pl.Series, time_format: str | None = None) -> list[pl.Series]:
     """Returns each time in parts.
 
     `_time`: Int64, whole units, seconds for dates; `_below`: its decimals as text, without trailing
     zeros; `_iso`: whether it is a date.
     """
     dtype = times.dtype
+    if time_format and (dtype == pl.String or dtype.is_integer()):
+        times = _dates(times.cast(pl.String), time_format)
+        dtype = times.dtype
     if dtype == pl.String:
         return _text(times.str.strip_chars())
     if dtype == pl.Date:

@@ -48,7 +48,7 @@ def test_fields_by_name(tmp_path: Path) -> None:
 def test_a_tab_in_a_title_gets_advice_that_helps(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="row 4, cells 6") as error:
         read(tmp_path, item=ITEM + "30\tTwo\tParts\t1990\t\tDrama\n")
-    assert "have no quotes: replace a '\\t' within a cell" in str(error.value)
+    assert "read without quotes: replace a '\\t' within a cell" in str(error.value)
     assert "Put cells" not in str(error.value)
 
 

@@ -111,7 +111,9 @@ def test_byte_order_marks(tmp_path: Path) -> None:
     assert read(path).rows() == [(1, "1", "2")]
     for name in ("wide.csv", "wide.csv.gz", "wide.jsonl"):
         path = put(tmp_path / name, "u,i\n1,2\n".encode("utf-16"))
-        with pytest.raises(ValueError, match=r"wide\.\S+: the file is UTF-16. Save it as UTF-8"):
+        with pytest.raises(
+            ValueError, match=r"wide\.\S+: the file is UTF-16. Set `encoding: utf-16`"
+        ):
             read(path)
 
 
@@ -160,9 +162,9 @@ def test_a_field_may_begin_later_in_json_lines(tmp_path: Path) -> None:
         ("a.csv", "u;i\n1;2\n", "one column only: name its `separator`"),
         ("a.csv", "u,i,u\n1,2,3\n", "the header has a column twice: 'u'"),
         ("a.csv", "u,i\n", "no rows; expected at least one"),
-        ("a.csv", 'u,i\n"1,2\n3,4\n', "is a quote opened and never closed"),
+        ("a.csv", 'u,i\n"1,2\n3,4\n', "a.csv: line 2 opens a quote that is not closed"),
         ("a.parquet", "u,i\n1,2\n", "not readable as parquet"),
-        ("a.xlsx", "u,i\n1,2\n", "unknown kind of file; expected a name that ends in .csv"),
+        ("a.dat", "u,i\n1,2\n", "unknown kind of file; expected a name that ends in .csv"),
     ],
 )
 def test_misshapen_file(tmp_path: Path, name: str, content: str, said: str) -> None:
@@ -174,7 +176,7 @@ def test_misshapen_file(tmp_path: Path, name: str, content: str, said: str) -> N
 def test_separator_and_quote_can_be_named(tmp_path: Path) -> None:
     assert read(put(tmp_path / "a.csv", "u;i\n1;2\n"), separator=";").rows() == [(2, "1", "2")]
     path = put(tmp_path / "a.tsv", 'u\ti\n"1\t2\n')
-    assert read(path, quote=None).rows() == [(2, '"1', "2")]
+    assert read(path, quoting="none").rows() == [(2, '"1', "2")]
 
 
 @pytest.mark.parametrize("columns", [COLUMNS, None])
