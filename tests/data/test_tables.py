@@ -111,7 +111,9 @@ def test_byte_order_marks(tmp_path: Path) -> None:
     assert read(path).rows() == [(1, "1", "2")]
     for name in ("wide.csv", "wide.csv.gz", "wide.jsonl"):
         path = put(tmp_path / name, "u,i\n1,2\n".encode("utf-16"))
-        with pytest.raises(ValueError, match=r"wide\.\S+: the file is UTF-16. Set `encoding: utf-16`"):
+        with pytest.raises(
+            ValueError, match=r"wide\.\S+: the file is UTF-16. Set `encoding: utf-16`"
+        ):
             read(path)
 
 
