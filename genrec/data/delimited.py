@@ -26,6 +26,8 @@ from genrec.data.text import guarded, head, is_utf8_name, is_utf16, open_text, u
 logger = logging.getLogger(__name__)
 WHOLE = pl.QueryOptFlags(projection_pushdown=False)
 _BATCH = 1_000_000  # lines that are split into cells at once
+_ORDINARY = " if quotes are ordinary characters in this file"
+_ESCAPED = ' if quotes within cells are written \\"'
 _NUMBER = re.compile(r"[+-]?\d[\d.,:/ -]*")
 
 
@@ -58,9 +60,9 @@ class Layout:
         """The number of the first row of data."""
         return 1 if self.header else 2
 
-    def option(self, text: str) -> str:
-        """Returns a hint at an option, where the recipe has it: `columns: [a, b]`, for instance."""
-        return f" Set {text} in {self.section}." if self.options else ""
+    def option(self, value: str, condition: str = "") -> str:
+        """Returns a hint at an option, such as `quoting: none`, where the recipe has it."""
+        return f" Set `{value}` in {self.section}{condition}." if self.options else ""
 
 
 def columns_of(path: Path) -> list[str]:
@@ -187,11 +189,13 @@ def _without_ragged(table: pl.DataFrame, layout: Layout, bad_rows: BadRows) -> p
 
 def _advice(layout: Layout, cells: Sequence[str]) -> str:
     """Returns the option that would read a row with too many or too few cells, as far as it shows."""
-    if layout.quote and any("\\" in cell for cell in cells):
-        return layout.option('`quoting: backslash` if quotes within cells are written \\"')
-    if layout.quote and any('"' in cell or "\n" in cell for cell in cells):
-        return layout.option("`quoting: none` if quotes are ordinary characters in this file")
-    return ""
+    if layout.quote is None:
+        quoted = any(cell.startswith('"') for cell in cells)
+        return layout.option("quoting: double", " if cells are in quotes") if quoted else ""
+    if any("\\" in cell for cell in cells):
+        return layout.option("quoting: backslash", _ESCAPED)
+    odd = layout.path == layout.file and any('"' in cell for cell in cells)
+    return layout.option("quoting: none", _ORDINARY) if odd or "\n" in "".join(cells) else ""
 
 
 def _of_width(
@@ -206,7 +210,7 @@ def _of_width(
         )
     short = table.filter(pl.col("cells") < width)["row"]
     if len(short) == 1 and short[0] == table["row"].max():
-        fix = "It is the last row: copy the file again, if it was cut short"
+        hint = "It is the last row: copy the file again, if it was cut short"
     return bad_rows.reject(
         table,
         pl.col("cells") != width,
@@ -236,7 +240,7 @@ def _check_quotes(table: pl.DataFrame, layout: Layout) -> None:
             '%s: line %d has a quote that is written \\" within a cell; it is lost.%s',
             layout.path,
             line,
-            layout.option("`quoting: backslash`"),
+            layout.option("quoting: backslash"),
         )
     # Texts have commas and line breaks; with other separators both are a sign of swallowed rows.
     if layout.separator != "," and len(rows := rows_with("\n", layout.separator)):
@@ -246,7 +250,7 @@ def _check_quotes(table: pl.DataFrame, layout: Layout) -> None:
             layout.path,
             rows[0],
             len(rows),
-            layout.option("`quoting: none` if quotes are ordinary characters in this file"),
+            layout.option("quoting: none", _ORDINARY),
         )
 
 
@@ -320,10 +324,7 @@ def _open_quote(layout: Layout) -> str:
     except csv.Error as error:
         return (
             f"line {end + 1} opens a quote that is not closed at the end of the cell ({error})."
-            + layout.option(
-                "`quoting: none` if quotes are ordinary characters in this file, or "
-                '`quoting: backslash` if they are written \\" within cells'
-            )
+            + layout.option("quoting: none", f"{_ORDINARY}, or `quoting: backslash`{_ESCAPED}")
         )
     return ""
 
@@ -359,7 +360,7 @@ def missing(layout: Layout, ours: str, theirs: str, columns: Sequence[str]) -> V
 
 def _no_header(layout: Layout, names: Sequence[str]) -> str:
     """Says that the first row may be data, and shows the option that names the columns."""
-    if layout.header or not layout.options:
+    if layout.header or not layout.options or len(names) == 1:
         return ""
     sure = any(_NUMBER.fullmatch(name.strip()) for name in names)
     return (

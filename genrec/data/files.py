@@ -18,7 +18,7 @@ import polars.selectors as cs
 from genrec.data import tables
 from genrec.data.delimited import free
 from genrec.data.images import place_images
-from genrec.data.settings import Condition, FilesSettings, ItemFile, LogFile, TableFile
+from genrec.data.settings import FilesSettings, ItemFile, LogFile, Operator, TableFile
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean
 from genrec.data.text import as_text
 from genrec.data.timestamps import parse, settle, times_of
@@ -93,6 +93,7 @@ def read_files(
         items_from=items_from,
         interactions_from=interactions.path,
         max_unknown=max_unknown,
+        fixes=_fixes(interactions),
     )
     table = place_images(
         table,
@@ -110,6 +111,16 @@ def read_files(
         dropped=bad_rows.dropped,
         times=times_of(interactions.timestamp, interactions.unit),
     )
+
+
+def _fixes(log: LogFile) -> dict[str, str]:
+    """Returns the options that leave out or merge bad rows, by reason; for messages."""
+    columns = {"user_id": log.user, "item_id": log.item, "timestamp": log.timestamp}
+    fixes = {
+        f"interaction_without_{ours}": f'leave them out by `where: [[{theirs}, "!=", null]]` in {_LOG}'
+        for ours, theirs in columns.items()
+    }
+    return fixes | {"repeated_item_id": "set `repeats: first` in prepare.source.items"}
 
 
 def _items_of_log(spec: ItemFile, log: LogFile, ids: pl.Series, bad_rows: BadRows) -> pl.DataFrame:
@@ -140,9 +151,9 @@ def _items_of_log(spec: ItemFile, log: LogFile, ids: pl.Series, bad_rows: BadRow
 
 def _warn_of_titles(path: str) -> None:
     logger.warning(
-        "%s: there are no titles, so the ids of the items stand for them. Without texts, views of text, "
-        "captions, mined interests and `joint` views say nothing, and cold-start items cannot be "
-        "recommended: use embed.behaviour, or name the column of titles by prepare.source.items.title.",
+        "%s: no column of titles is named, so the ids of the items are their titles. Views of text, "
+        "captions and mined interests are of no use then: use embed.behaviour or images, or name the "
+        "column by `title` in prepare.source.items.",
         path,
     )
 
@@ -214,7 +225,7 @@ def _item_part(path: Path, spec: ItemFile, bad_rows: BadRows) -> pl.DataFrame:
         expect=[(ours, theirs) for ours, names in named.items() for theirs in names],
         **_reading(spec),
     )
-    conditions = [(free(column), operator, value) for column, operator, value in spec.where]
+    conditions = [(free(condition[0]), *condition) for condition in spec.where]
     table = _kept(table, conditions, path, bad_rows)
     columns = [name for name in table.columns if name != "row"]
     texts = [n for n in ("description",) if n in columns]
@@ -309,6 +320,11 @@ def read_log(spec: LogFile, bad_rows: BadRows, progress: Progress = silent) -> p
         progress("read files", done, len(paths))
     log = pl.concat(with_file(parts, paths), how="diagonal")
     log = settle(log, where=spec.path, times=times_of(spec.timestamp, spec.unit))
+    if spec.clicked and log.filter(~pl.col("is_history") if spec.history else True).is_empty():
+        raise ValueError(
+            f"{spec.path}: no item in '{spec.item}' ends in {spec.clicked!r}. Correct `clicked` or "
+            f"`explode` in {_LOG}."
+        )
     if spec.history:
         log = _with_history(log)
     if spec.timestamp is None:
@@ -318,13 +334,14 @@ def read_log(spec: LogFile, bad_rows: BadRows, progress: Progress = silent) -> p
 
 
 def _log_part(path: Path, spec: LogFile, bad_rows: BadRows) -> pl.DataFrame:
-    columns = {"user_id": spec.user, "item_id": spec.item, "timestamp": spec.timestamp}
+    columns = {"user": spec.user, "item": spec.item, "timestamp": spec.timestamp}
     columns |= {"type": spec.type, "rating": spec.rating, "history": spec.history}
     named = {ours: theirs for ours, theirs in columns.items() if theirs is not None}
     named |= {f"where.{n}": column for n, (column, _, _) in enumerate(spec.where)}
     log = _read_columns(path, spec, named, bad_rows)
-    conditions = [(f"where.{n}", op, value) for n, (_, op, value) in enumerate(spec.where)]
-    log = _kept(log, conditions, path, bad_rows).drop(name for name, _, _ in conditions)
+    log = log.rename({"user": "user_id", "item": "item_id"})
+    conditions = [(f"where.{n}", *condition) for n, condition in enumerate(spec.where)]
+    log = _kept(log, conditions, path, bad_rows).drop(name for name, *_ in conditions)
     if spec.rating is not None:
         log = at_least(log, spec.min_rating, bad_rows=bad_rows, where=path, field=spec.rating)
     if spec.type is not None:
@@ -350,7 +367,7 @@ def _read_columns(
 ) -> pl.DataFrame:
     """Reads columns by our names; the ids as text, but for lists of items, which stay lists."""
     options = _reading(spec)
-    ids = {"user_id": spec.user} | ({} if spec.explode else {"item_id": spec.item})
+    ids = {"user": spec.user} | ({} if spec.explode else {"item": spec.item})
     form = spec.format or tables.format_of(path, _LOG)
     if spec.explode == "list" and form == "jsonl":  # only read whole, they stay lists
         expect = list(named.items())
@@ -396,6 +413,12 @@ def _explode(
         )
         lists = pl.col(column)
     else:
+        listed = table.filter(pl.col(column).str.contains(r"^\s*\[.*\]\s*$"))
+        if len(listed):
+            raise ValueError(
+                f"{path}: row {listed['row'][0]}: '{name}' is the list {listed[column][0]:.80}. Set "
+                f"`explode: list` in {_LOG}."
+            )
         lists = pl.col(column).cast(pl.String).str.split(separator)
     rows = table.with_columns(lists).explode(column)
     rows = rows.with_columns(tables.id_text(column, rows.schema[column]))
@@ -410,7 +433,7 @@ def _parsed_lists(cells: pl.Series, rows: pl.Series, path: Path, name: str) -> l
             entries = ast.literal_eval(cell) if cell is not None else []
         except (ValueError, SyntaxError, TypeError):
             entries = None
-        if not isinstance(entries, list | tuple):
+        if not isinstance(entries, list):
             raise ValueError(
                 f"{path}: row {row}: '{name}' is {cell!r:.80}; expected a list such as [1, 2]. Correct "
                 f"it, or set {_LOG}.explode to the text between the items."
@@ -428,17 +451,27 @@ def _with_history(log: pl.DataFrame) -> pl.DataFrame:
 
 
 def _kept(
-    table: pl.DataFrame, conditions: Sequence[Condition], path: Path, bad_rows: BadRows
+    table: pl.DataFrame,
+    conditions: Sequence[tuple[str, str, Operator, Any]],
+    path: Path,
+    bad_rows: BadRows,
 ) -> pl.DataFrame:
-    """Returns the rows for which all conditions hold; the others are counted, and no bad rows."""
-    for column, operator, value in conditions:
+    """Returns the rows for which all conditions hold; the others are counted, and no bad rows.
+
+    Args:
+        table: any table.
+        conditions: column of the table, the owner's name of it, operator and value.
+        path: the file, for messages.
+        bad_rows: what to do with a cell that is not a number and is compared with one.
+    """
+    for column, theirs, operator, value in conditions:
         if operator in ("<", "<=", ">", ">="):
             table = bad_rows.reject(
                 table,
                 pl.col(column).is_not_null() & _number(table, column).is_null(),
                 reason="bad_number",
                 where=path,
-                problem=f"cell that is not a number, which `where` compares by {operator} {value}",
+                problem=f"cell in '{theirs}' that is not a number; `where` asks for {operator} {value}",
                 fix="Correct the cell",
                 show=(column,),
             )

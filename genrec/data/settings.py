@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import hmac
+from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -93,6 +94,22 @@ _IMAGES = (
 
 
 Format = Literal["parquet", "csv", "tsv", "jsonl", "xlsx"]
+# What the name of a file says of its format, before what says how it is compressed.
+SUFFIXES: dict[str, Format] = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".xlsx": "xlsx",
+    ".xlsm": "xlsx",
+    ".xlsb": "xlsx",
+    ".xls": "xlsx",
+    ".ods": "xlsx",
+}
+PACKED = (".gz", ".zst", ".zip")
 Quoting = Literal["double", "backslash", "none"]
 Operator = Literal[
     "=", "!=", "<", "<=", ">", ">=", "in", "not in", "starts with", "not starts with"
@@ -152,6 +169,11 @@ class TableFile(Section):
         description="read ids such as 17850.0, which pandas makes of whole numbers where a cell is "
         "empty, as 17850",
     )
+
+    def made_with(self) -> set[str]:
+        """Returns fastexcel where the file is one of Excel."""
+        form = self.format or SUFFIXES.get(PurePath(self.path or "").suffix.lower())
+        return super().made_with() | ({"fastexcel"} if form == "xlsx" else set())
 
     @model_serializer(mode="wrap")
     def _without_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Protocol, get_args
 
 import polars as pl
@@ -211,6 +212,7 @@ def clean(
     items_from: str | Path,
     interactions_from: str | Path,
     max_unknown: float | None = None,
+    fixes: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Returns both tables with every bad row judged.
 
@@ -224,12 +226,13 @@ def clean(
         max_unknown: interactions with items that the catalogue lacks are dropped and counted up to
             this share of all; more are an error whatever `bad_rows` does, for then the two files
             hardly belong together. None judges them like any other bad row.
+        fixes: what else the owner can do, by reason; for messages.
 
     Raises:
         ValueError: a bad row (unless they are dropped), or a table without rows.
     """
-    items = _clean_items(items, bad_rows, items_from)
-    interactions = _clean_interactions(interactions, bad_rows, interactions_from)
+    items = _clean_items(items, bad_rows, items_from, fixes)
+    interactions = _clean_interactions(interactions, bad_rows, interactions_from, fixes)
     if max_unknown is None:
         interactions = bad_rows.reject(
             interactions,
@@ -251,7 +254,13 @@ def clean(
     return items, interactions
 
 
-def _clean_items(items: pl.DataFrame, bad_rows: BadRows, where: str | Path) -> pl.DataFrame:
+def _fix(usual: str, reason: str, fixes: Mapping[str, str]) -> str:
+    return f"{usual}, or {fixes[reason]}" if reason in fixes else usual
+
+
+def _clean_items(
+    items: pl.DataFrame, bad_rows: BadRows, where: str | Path, fixes: Mapping[str, str]
+) -> pl.DataFrame:
     items = bad_rows.reject(
         items,
         _blank("item_id"),
@@ -267,7 +276,7 @@ def _clean_items(items: pl.DataFrame, bad_rows: BadRows, where: str | Path) -> p
         reason="repeated_item_id",
         where=where,
         problem="repeated item_id; expected every item once",
-        fix="Keep one row per item",
+        fix=_fix("Keep one row per item", "repeated_item_id", fixes),
         show=("item_id",),
     )
     return bad_rows.reject(
@@ -282,17 +291,18 @@ def _clean_items(items: pl.DataFrame, bad_rows: BadRows, where: str | Path) -> p
 
 
 def _clean_interactions(
-    interactions: pl.DataFrame, bad_rows: BadRows, where: str | Path
+    interactions: pl.DataFrame, bad_rows: BadRows, where: str | Path, fixes: Mapping[str, str]
 ) -> pl.DataFrame:
     for column in ("user_id", "item_id", "timestamp"):
         empty = pl.col(column).is_null() if column == "timestamp" else _blank(column)
+        reason = f"interaction_without_{column}"
         interactions = bad_rows.reject(
             interactions,
             empty,
-            reason=f"interaction_without_{column}",
+            reason=reason,
             where=where,
             problem=f"interaction without a {column}",
-            fix=f"Fill in the {column}",
+            fix=_fix(f"Fill in the {column}", reason, fixes),
             show=tuple(RAW_INTERACTIONS),
         )
     return interactions

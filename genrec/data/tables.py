@@ -24,27 +24,12 @@ from genrec.data.delimited import (
     selected,
     split_cells,
 )
-from genrec.data.settings import Format, Quoting
+from genrec.data.settings import PACKED, SUFFIXES, Format, Quoting
 from genrec.data.source import BadRows, existing
 from genrec.data.text import as_text, as_written, lines, plain_copy, whole_lines, zip_member
 from genrec.extras import install
 from genrec.resources import matching
 
-_SUFFIXES: dict[str, Format] = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".xlsx": "xlsx",
-    ".xlsm": "xlsx",
-    ".xlsb": "xlsx",
-    ".xls": "xlsx",
-    ".ods": "xlsx",
-}
-_PACKED = (".gz", ".zst", ".zip")
 _EXACT = 2**53  # from here on a float is not one whole number only
 
 
@@ -83,8 +68,8 @@ def format_of(path: Path, section: str | None = None) -> Format:
         ValueError: the name tells none.
     """
     name = Path(zip_member(path)) if path.suffix.lower() == ".zip" else path
-    suffixes = [s.lower() for s in name.suffixes if s.lower() not in _PACKED]
-    if not suffixes or suffixes[-1] not in _SUFFIXES:
+    suffixes = [s.lower() for s in name.suffixes if s.lower() not in PACKED]
+    if not suffixes or suffixes[-1] not in SUFFIXES:
         option = (
             f" Or set `format` in {section}: csv with a `separator`, tsv, jsonl, parquet or xlsx."
             if section
@@ -92,10 +77,10 @@ def format_of(path: Path, section: str | None = None) -> Format:
         )
         raise ValueError(
             f"{path}: unknown kind of file; expected a name that ends in "
-            f"{', '.join(sorted(_SUFFIXES))}, with {', '.join(_PACKED)} after it where it is compressed."
+            f"{', '.join(sorted(SUFFIXES))}, with {', '.join(PACKED)} after it where it is compressed."
             f"{option}"
         )
-    return _SUFFIXES[suffixes[-1]]
+    return SUFFIXES[suffixes[-1]]
 
 
 def read(
@@ -238,8 +223,8 @@ def _read_sheets(
         if len(names) != 1 and (sheet is None or not names):
             raise ValueError(
                 f"{layout.path}: found the sheets {book.sheet_names}, expected "
-                f"{'one' if sheet is None else sheet!r}. Set `sheet` in {layout.section} to a name, or "
-                "to a glob where several follow one another."
+                f"{'one' if sheet is None else repr(sheet)}. Set `sheet` in {layout.section} to a name, "
+                "or to a glob where several follow one another."
             )
         parts = [
             book.load_sheet(
