@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from genrec.sniff import Roles, Table
 
 _CHECKED = 2**31  # bytes; larger files are not read whole
 _QUICK = "-quick"
+_WIDTH = 96  # of a recipe's lines
+_OPENED = ("prepare", "source")  # sections with a line for each of their parts
 
 
 def init(
@@ -60,9 +63,9 @@ def init(
     given = dict(columns or {})
     table = sniff.look(log)
     roles = sniff.roles_of_log(table)
-    if items is not None and "user" not in roles.of and "user" not in given:
+    if items is not None and not {"user", "item"} & given.keys():
         other = sniff.look(items)
-        if {"user", "item"} <= set(sniff.roles_of_log(other).of):  # the two in the other order
+        if len(sniff.roles_of_log(other).of) > len(roles.of):  # the two in the other order
             log, items, table, roles = items, log, other, sniff.roles_of_log(other)
     _take(roles, given, table, ("user", "item", "timestamp", "rating", "type"))
     for role in ("user", "item"):
@@ -367,23 +370,23 @@ def _write(file: Path, recipe: dict[str, Any], files: Sequence[str], quick: bool
         if quick
         else "# Sizes suit the data; `genrec docs` explains every setting."
     )
-    text = yaml.dump(recipe, Dumper=_Compact, sort_keys=False, width=100, allow_unicode=True)
-    file.write_text(f"{first}\n{second}\n{text}", encoding="utf-8")
+    lines = [first, second, *_lines(recipe, depth=3)]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-class _Compact(yaml.SafeDumper):
-    """Small mappings and lists in one line, as recipes are written."""
-
-    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> Any:
-        node = super().represent_mapping(tag, mapping, flow_style)
-        node.flow_style = _length(mapping) <= 200
-        return node
-
-    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> Any:
-        node = super().represent_sequence(tag, sequence, flow_style)
-        node.flow_style = _length(sequence) <= 200
-        return node
-
-
-def _length(value: Any) -> int:
-    return len(str(value))
+def _lines(section: Mapping[str, Any], *, depth: int) -> list[str]:
+    """YAML as recipes are written: a part in a line, filled to the width of the page."""
+    lines: list[str] = []
+    for name, value in section.items():
+        flow = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
+        flow = flow.removesuffix("...\n").strip()
+        if len(flow) > _WIDTH and depth > 1 and isinstance(value, dict) and name in _OPENED:
+            lines += [f"{name}:", *(f"  {line}" for line in _lines(value, depth=depth - 1))]
+            continue
+        # A line ends after a comma only, so that no `key: value` is torn.
+        held = f"{name}: {flow}".replace(": ", ":\0")
+        wrapped = textwrap.wrap(
+            held, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
+        lines += [line.replace(":\0", ": ") for line in wrapped]
+    return lines
