@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -191,14 +192,20 @@ def _log_section(table: Table, roles: Roles, said: list[str]) -> dict[str, Any]:
     if any(map(sniff.is_whole_as_float, ids)):
         section["whole_ids"] = True
         said.append("  ids such as 17850.0 are read as 17850 (whole_ids)")
-    if (separator := sniff.lists(table.column(roles.of["item"]))) is not None:
+    cells = table.column(roles.of["item"])
+    if (separator := sniff.lists(cells)) is not None:
         section["explode"] = separator
-        said.append(f"  a cell holds several items, {separator!r} between them (explode)")
+        said.append(f"  a cell holds several items, as explode: {separator!r} says")
+        if (clicked := sniff.ending(cells)) is not None:
+            section["clicked"] = clicked
+            said.append(f"  items that end in {clicked!r} were clicked, the others only shown")
+        if "history" in roles.of:
+            section["history"] = names.get(roles.of["history"], roles.of["history"])
     if where := _left_out(table, roles, said):
         section["where"] = where
     if "rating" in roles.of:
-        cells = list(map(float, table.column(roles.of["rating"])))
-        low, high = min(cells), max(cells)
+        ratings = list(map(float, table.column(roles.of["rating"])))
+        low, high = min(ratings), max(ratings)
         rating = names.get(roles.of["rating"], roles.of["rating"])
         said.append(
             f"  ratings {low:g} to {high:g}: all count; `rating: {rating}, min_rating: "
@@ -307,10 +314,10 @@ def _one_table(
 
 def _ids_of(table: Table, roles: Roles) -> list[str]:
     cells = table.column(roles.of["item"])
-    separator = sniff.lists(cells)
-    return (
-        cells if separator is None else [part for cell in cells for part in cell.split(separator)]
-    )
+    if sniff.lists(cells) is None:
+        return cells
+    ids = {part for cell in cells for part in re.split(r"[\s,|\[\]\"]+", cell) if part}
+    return [name.removesuffix("-1").removesuffix("-0") for name in ids]
 
 
 # --- the recipe ------------------------------------------------------------------------------------

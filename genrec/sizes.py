@@ -71,7 +71,7 @@ def sections(
         retrieve.append({"kind": "magnitude", "item_table": True})
     if quick:
         train |= {"model": model | {"hidden": 64}, "epochs": 3}
-    beams = min(items, 30 if quick else 100)
+    beams = 30 if quick else 100
     recipe: dict[str, Any] = {
         "embed": embed,
         "quantize": {"kind": "rkmeans", "code_dim": None} | _codes(items),

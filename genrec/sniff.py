@@ -31,7 +31,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "user": (
         *("userid", "user", "uid", "customerid", "customer", "reviewerid", "reviewer", "visitorid"),
         *("visitor", "memberid", "member", "accountid", "clientid", "personid", "profileid"),
-        *("authorid", "sessionid", "session"),
+        *("authorid", "sessionid", "session", "u"),
     ),
     "item": (
         *(
@@ -47,10 +47,12 @@ _NAMES: dict[str, tuple[str, ...]] = {
         ),
         *("product", "artistid", "isbn", "bookid", "businessid", "trackid", "songid", "newsid"),
         *("articleid", "gameid", "appid", "animeid", "recipeid", "videoid", "contentid"),
+        *("items", "itemids", "i"),
     ),
     "timestamp": (
         *("timestamp", "time", "ts", "unixreviewtime", "datetime", "date", "eventtime", "at"),
         *("createdat", "invoicedate", "orderdate", "purchasedate", "reviewtime"),
+        "t",
     ),
     "rating": ("rating", "ratings", "stars", "overall", "bookrating", "score"),
     "type": ("eventtype", "event", "behavior", "behaviour", "action", "type"),
@@ -178,7 +180,7 @@ def _opened(path: Path) -> IO[bytes]:
         return pa.CompressedInputStream(path.open("rb"), "zstd")
     if path.suffix == ".zip":
         archive = zipfile.ZipFile(path)
-        members = [m for m in archive.namelist() if not m.endswith("/")]
+        members = [m for m in archive.namelist() if not re.search(r"/$|(^|/)(\.|__MACOSX/)", m)]
         if len(members) != 1:
             raise ValueError(
                 f"{path}: holds {len(members)} files {members[:5]}; unpack the one you need"
@@ -248,10 +250,12 @@ def _of_text(path: Path, lines: Sequence[str], encoding: str, notes: Sequence[st
     for separator in _SEPARATORS:
         for quoted in (True, False):
             rows = _split(lines, separator, quoted=quoted, escaped=escaped)
+            if not rows:
+                continue
             width, often = Counter(map(len, rows)).most_common(1)[0]
-            score = (often / len(rows), width, separator, quoted, rows)
-            if width > 1 and (best is None or score[:2] > best[:2]):
-                best = score
+            # Of separators that fit alike the first: a comma stands within cells more often.
+            if width > 1 and (best is None or often / len(rows) > best[0]):
+                best = (often / len(rows), width, separator, quoted, rows)
     if best is None:
         raise ValueError(
             f"{path}: no separator splits its lines into the same number of cells; the first is "
@@ -277,16 +281,25 @@ def _of_text(path: Path, lines: Sequence[str], encoding: str, notes: Sequence[st
 
 
 def _split(lines: Sequence[str], separator: str, *, quoted: bool, escaped: bool) -> list[Cells]:
+    """The cells of each row; none where quotes are not closed at the end of their cells."""
     if len(separator) > 1 or not quoted:
         return [line.split(separator) for line in lines]
-    return list(
-        csv.reader(
-            lines,
-            delimiter=separator,
-            escapechar="\\" if escaped else None,
-            doublequote=not escaped,
+    escape = "\\" if escaped else None
+    rows: list[Cells] = []
+    try:
+        rows.extend(
+            csv.reader(
+                lines,
+                delimiter=separator,
+                escapechar=escape,
+                doublequote=not escaped,
+                strict=True,
+            )
         )
-    )
+    except csv.Error as error:
+        if "end of data" not in str(error) or len(rows) < len(lines) / 2:
+            return []  # else a cell of several lines, cut at the last of the rows that we look at
+    return rows
 
 
 def _has_header(rows: Sequence[Cells]) -> bool:
@@ -311,7 +324,7 @@ def _has_header(rows: Sequence[Cells]) -> bool:
 def roles_of_log(table: Table) -> Roles:
     """Returns which columns of a log are what; what is not found is absent."""
     roles = _by_name(table, ("user", "item", "timestamp", "rating", "type"))
-    if not table.header:
+    if not {"user", "item"} <= roles.of.keys():
         _by_content(table, roles)
     return roles
 
@@ -359,32 +372,39 @@ def _by_name(table: Table, wanted: Sequence[str]) -> Roles:
 
 
 def _by_content(table: Table, roles: Roles) -> None:
-    """Without names: the time by its size or form, a rating by its few values, then user and item."""
+    """Without names: the time, lists of items, a rating by its few values, then user and item."""
     left = [name for name in table.columns if name not in roles.of.values() and table.column(name)]
     for name in reversed(left):
-        cells = table.column(name)
-        if "timestamp" not in roles.of and _is_time(cells):
+        if "timestamp" not in roles.of and _is_time(table.column(name)):
             roles.of["timestamp"] = name
-        elif "rating" not in roles.of and _is_rating(cells, table):
+            left.remove(name)
+    several = [name for name in left if lists(table.column(name))]
+    several.sort(key=lambda name: ending(table.column(name)) is None)
+    for role, name in zip(("item", "history"), several, strict=False):
+        roles.of.setdefault(role, name)
+    ids = [name for name in left if name not in several]
+    missing = {"user", "item"} - roles.of.keys()
+    for name in reversed(ids):
+        if "rating" not in roles.of and len(ids) > len(missing) and _is_rating(table, name):
             roles.of["rating"] = name
-    ids = [name for name in left if name not in roles.of.values()]
-    ids = [name for name in ids if len(set(table.column(name))) > 1]
-    for role, name in zip(("user", "item"), ids, strict=False):
-        roles.of[role] = name
-    if "user" in roles.of and "item" in roles.of:
-        named = ", ".join(
-            f"{role} = column {table.columns.index(n) + 1}" for role, n in roles.of.items()
-        )
-        roles.doubts.append(f"columns by their content: {named}")
+            ids.remove(name)
+    needed = [role for role in ("user", "item") if role not in roles.of]
+    # A column in which nothing comes again numbers the rows.
+    ids = [n for n in ids if len(set(table.column(n))) < len(table.column(n))] or ids
+    roles.of |= dict(zip(needed, ids, strict=False))
+    places = {role: table.columns.index(name) + 1 for role, name in roles.of.items()}
+    named = ", ".join(f"{role} = column {place}" for role, place in sorted(places.items()))
+    roles.doubts.append(f"columns by their content: {named}")
 
 
 def _is_time(cells: Cells) -> bool:
     if all(_NUMBER.match(cell) for cell in cells):
         return min(map(float, cells)) >= 1e8 and len(set(cells)) > 1
-    return all(_ISO.match(cell) for cell in cells) or bool(time_formats(cells))
+    return is_iso(cells) or bool(time_formats(cells))
 
 
-def _is_rating(cells: Cells, table: Table) -> bool:
+def _is_rating(table: Table, name: str) -> bool:
+    cells = table.column(name)
     if not all(_NUMBER.match(cell) for cell in cells):
         return False
     values = set(map(float, cells))
@@ -428,14 +448,25 @@ def is_whole_as_float(cells: Cells) -> bool:
 
 
 def lists(cells: Cells) -> str | None:
-    """Returns the separator of ids within the cells, where they hold several; " " or ","."""
+    """Returns what stands between the ids of a cell, where most cells hold several of them.
+
+    " ", "," or "|"; `list` for a list of JSON or parquet.
+    """
+    if cells and all(cell.startswith("[") and cell.endswith("]") for cell in cells):
+        return "list"
     for separator in (" ", ",", "|"):
-        parts = [cell.split(separator) for cell in cells]
+        parts = [[part.strip() for part in cell.split(separator)] for cell in cells]
         if sum(len(part) > 1 for part in parts) > len(parts) / 2 and all(
-            re.match(r"^[\w:.\-]+$", p) for part in parts for p in part if p
+            re.match(r"^[\w:.\-]*\d[\w:.\-]*$", p) for part in parts for p in part if p
         ):
             return separator
     return None
+
+
+def ending(cells: Cells) -> str | None:
+    """Returns the ending of the items that count, where all say whether they were clicked: `-1`."""
+    parts = [part for cell in cells for part in cell.split()]
+    return "-1" if parts and all(part.endswith(("-0", "-1")) for part in parts) else None
 
 
 def _bare(name: str) -> str:
