@@ -34,7 +34,7 @@ class Stage:
         main: the file that `Pipeline[name].load()` loads.
         uses: recipe-wide fields that its result depends on.
         resumes: it goes on in what a killed run left, instead of starting again.
-        beside: of what it reads, the stages that it looks at only where others need them too.
+        if_needed: of what it reads, the stages that it uses only where another stage needs them too.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Stage:
     main: str
     uses: tuple[str, ...] = ()
     resumes: bool = False
-    beside: tuple[str, ...] = ()
+    if_needed: tuple[str, ...] = ()
 
 
 STAGES = (
@@ -79,7 +79,7 @@ STAGES = (
         ("prepare", "caption", "embed", "quantize", "compose", "train"),
         "probes.json",
         uses=("seed",),
-        beside=("embed",),
+        if_needed=("embed",),
     ),
     Stage(
         "evaluate",
@@ -87,7 +87,7 @@ STAGES = (
         ("prepare", "quantize", "retrieve", "recommend", "fuse", "probe"),
         "metrics.json",
         uses=("seed", "mask_seen"),
-        beside=("quantize",),
+        if_needed=("quantize",),
     ),
 )
 _BY_NAME = {stage.name: stage for stage in STAGES}
@@ -131,11 +131,11 @@ class Graph:
                     continue
                 key = f"{stage.name}.{part.label}" if isinstance(section, tuple) else stage.name
                 names = part.reads if part.reads is not None else stage.reads
-                optional[key] = tuple(n for n in names if n in stage.beside)
-                names = tuple(n for n in names if n not in stage.beside)
+                optional[key] = tuple(n for n in names if n in stage.if_needed)
+                names = tuple(n for n in names if n not in stage.if_needed)
                 reads = tuple(k for n in names for k in nodes if n in (k, k.split(".")[0]))
                 nodes[key] = Node(key, stage, part, reads)
-        # Words that nothing reads yet may be looked at all the same: whoever named an engine gets them.
+        # Captions and interests are made wherever an engine is named, even if no stage reads them.
         ends = [key for key in ("evaluate", "caption", "mine") if key in nodes]
         needed = {key for end in ends for key in ancestors(nodes, end)}
         return {

@@ -1,4 +1,4 @@
-"""What running a recipe means: plan, build what is missing, check and open the rest."""
+"""Runs a recipe: plans, builds what is missing, checks and opens the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every word sent to a model comes from a YAML file in `prompts/`: load, check and hash one.
+"""Prompt templates: all text around the data that a model gets is in a YAML file in `prompts/`.
 
 A template's digest enters the fingerprint of what is made with it, so editing a prompt rebuilds
 exactly what depended on it. The digest is of the content: comments and layout do not count.

@@ -1,6 +1,6 @@
 """A recipe: the whole experiment as one frozen tree of settings, and the reader of recipe files.
 
-Each part's settings are beside the part (`genrec/*/settings.py`); here they come together. Parts that
+Each part's settings are next to the part (`genrec/*/settings.py`); here they come together. Parts that
 are named by `kind` come from the registry, so that other packages can add theirs.
 """
 
@@ -244,7 +244,7 @@ class Recipe(Section):
             )
 
     def _check_lengths(self, lengths: dict[str, int]) -> None:
-        """Checks that every list is as long as what draws on it."""
+        """Checks that every list is long enough for all that read it."""
         deepest = max(self.evaluate.ks)
         if self.recommend.enabled:
             lengths = lengths | {"generative": self.recommend.k}
@@ -305,7 +305,7 @@ def content_paths(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, s
         value = getattr(section, name)
         if isinstance(value, BaseModel):
             yield from content_paths(value, f"{prefix}{name}.")
-        elif value is not None and _is_path(field) and value not in _words(field.annotation):
+        elif value is not None and _is_path(field) and value not in _literals(field.annotation):
             yield f"{prefix}{name}", value
 
 
@@ -331,11 +331,11 @@ def _is_path(field: FieldInfo) -> bool:
     return any(isinstance(m, ContentPath) for m in field.metadata) or marked(field.annotation)
 
 
-def _words(annotation: Any) -> tuple[Any, ...]:
-    """Returns the words that a field may hold beside a path, such as `download`."""
+def _literals(annotation: Any) -> tuple[Any, ...]:
+    """Returns the values that a field may hold instead of a path, such as `download`."""
     if get_origin(annotation) is Literal:
         return get_args(annotation)
-    return tuple(word for part in get_args(annotation) for word in _words(part))
+    return tuple(value for part in get_args(annotation) for value in _literals(part))
 
 
 def _assign(data: dict[str, Any], override: str) -> None:

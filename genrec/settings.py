@@ -54,7 +54,7 @@ class Section(BaseModel):
 
     @property
     def uses(self) -> tuple[str, ...]:
-        """Recipe-wide fields that its result depends on, beside those of `graph.STAGES`."""
+        """Recipe-wide fields that its result depends on, in addition to those of `graph.STAGES`."""
         return ()
 
     def optional_reads(self) -> dict[str, str | None]:
@@ -84,7 +84,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _default_kind(cls, data: Any) -> Any:
-        """Lets `quantize.levels=3` mean the default quantiser, without naming its kind."""
+        """Lets `quantize.levels=3` mean the default quantizer, without naming its kind."""
         if not isinstance(data, dict):
             return data
         defaults = {name: getattr(f.default, "kind", None) for name, f in cls.model_fields.items()}

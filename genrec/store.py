@@ -148,7 +148,7 @@ class Store:
         return Artifact(stage, fingerprint, path, main, self._manifest(path / MANIFEST))
 
     def _manifest(self, path: Path) -> dict[str, Any]:
-        """Reads a manifest, once while it stays the same file: it may list 100,000 pictures."""
+        """Reads a manifest, once while it stays the same file: it may list 100,000 images."""
         status = path.stat()
         stamp = (status.st_mtime_ns, status.st_ino)
         if path not in self._read or self._read[path][0] != stamp:
@@ -377,7 +377,7 @@ def _open_to_readers(folder: Path) -> None:
 
 
 def _note_beginning(partial: Path, made: MutableMapping[str, Any]) -> Path:
-    """Notes with which versions a build begins, beside its folder; returns the note.
+    """Writes with which versions a build begins, next to its folder; returns the file.
 
     If it goes on in what was begun by other versions, or unknown ones, `made` says so.
     """

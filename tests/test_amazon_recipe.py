@@ -230,7 +230,7 @@ def test_it_runs_to_the_end_with_tiny_models(
     captions, mined = pipeline["caption"].load(), pipeline["mine"].load("summary.json")
     assert (captions["caption"][0], captions["error"][0]) == (None, None)
     made = pipeline["caption"].load("summary.json")
-    assert made["answered"] + made["failed"] == ITEMS - made["without_picture"] == ITEMS - 1
+    assert made["answered"] + made["failed"] == ITEMS - made["without_image"] == ITEMS - 1
     assert made["answered"] > 0
     assert made["failures"].keys() <= {"no words"}
     assert mined["failed"] + mined["answered"] == ITEMS

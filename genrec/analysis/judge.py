@@ -29,7 +29,7 @@ MAX_TOKENS = 256  # of a text whose likelihood is asked for
 
 @dataclass(frozen=True)
 class Asker:
-    """A judge with its words.
+    """A judge with its prompt.
 
     Attributes:
         engine: what is asked.
@@ -80,19 +80,19 @@ class Asker:
         )
 
     def _request(self, pair: Pair) -> Request:
-        text, picture = pair
+        text, image = pair
         asks = self.method == "question"
         user = self.template.fill(**({"text": text} if asks else {}))
-        messages = (Message("system", self.template.system), Message("user", user, picture))
+        messages = (Message("system", self.template.system), Message("user", user, image))
         return Request(
             messages, max_tokens=1 if asks else MAX_TOKENS, longest_side=self.longest_side
         )
 
     def _key(self, pair: Pair) -> str:
-        text, picture = pair
+        text, image = pair
         try:
-            check_size(picture)
-            content = hashlib.sha256(picture.read_bytes()).digest()
+            check_size(image)
+            content = hashlib.sha256(image.read_bytes()).digest()
         except BadImage:  # the engine says so; nothing is kept
             content = b""
         parts = (self.engine.identity, self.method, self.template.digest, str(self.longest_side))
@@ -101,7 +101,7 @@ class Asker:
 
 def judge(
     texts: Sequence[str],
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     asker: Asker,
     *,
     others: int = 4,
@@ -116,7 +116,7 @@ def judge(
 
     Args:
         texts: n texts, one per item, at least two.
-        pictures: the items' own images.
+        images: the items' own images.
         asker: the judge.
         others: the images that make up the mean, fewer where there are fewer items.
         seed: of the shuffling.
@@ -130,7 +130,7 @@ def judge(
     place = np.argsort(order)
     turns = 1 + (min(others, len(texts) - 2) if asker.method == "likelihood" else 0)
     pairs = [
-        (text, pictures[order[(place[row] + turn) % len(texts)]])
+        (text, images[order[(place[row] + turn) % len(texts)]])
         for turn in range(turns + 1)
         for row, text in enumerate(texts)
     ]
@@ -139,7 +139,7 @@ def judge(
     if asker.method == "question":
         return right, shuffled
     if not rest:
-        raise ValueError(f"judge: {len(texts)} items; a likelihood needs three pictures or more")
+        raise ValueError(f"judge: {len(texts)} items; a likelihood needs three images or more")
     return (
         [_above(own, row) for own, row in zip(right, zip(*rest, strict=True), strict=True)],
         [_above(own, row) for own, row in zip(shuffled, zip(*rest, strict=True), strict=True)],
@@ -152,7 +152,7 @@ def _above(score: Score, rest: Sequence[Score]) -> Score:
     if score.value is None:
         return score
     if not usual:
-        return Score(None, f"no other picture could be read: {rest[0].error}")
+        return Score(None, f"no other image could be read: {rest[0].error}")
     return Score(score.value - float(np.mean(usual)))
 
 

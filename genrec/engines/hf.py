@@ -31,7 +31,7 @@ from genrec.engines.protocol import EngineError, Reply, Request, Score
 from genrec.weights import find_weights, loading, weights_identity
 
 T = TypeVar("T")
-Pictures = list[Image.Image]
+Images = list[Image.Image]
 Work = Callable[[Sequence[int], Any], Sequence[T]]  # of rows and their encoded prompts
 
 
@@ -133,11 +133,11 @@ class HFEngine:
     def _answer(
         self,
         requests: Sequence[Request],
-        opened: Mapping[int, Pictures],
+        opened: Mapping[int, Images],
         work: Work[T],
         alike: bool,
     ) -> Iterator[tuple[int, T | Reply]]:
-        """Answers one batch; its requests differ in words, images and seeds only.
+        """Answers one batch; its requests differ in texts, images and seeds only.
 
         With `alike` its prompts are of one length too, so that none is padded.
         """
@@ -147,7 +147,7 @@ class HFEngine:
         inputs = model.encode(chats, self._chat_options)
         room = model.context - first.max_tokens
         lengths = dict(zip(rows, inputs["attention_mask"].sum(dim=1).tolist(), strict=True))
-        groups: dict[int, dict[int, Pictures]] = {}
+        groups: dict[int, dict[int, Images]] = {}
         for row, length in lengths.items():
             if length > room:
                 yield row, _too_long(length, first.max_tokens, room)
@@ -291,9 +291,9 @@ def _batches(requests: Sequence[Request], size: int) -> Iterable[list[int]]:
 
 def _open(
     requests: Sequence[Request], rows: Sequence[int]
-) -> tuple[dict[int, Pictures], list[tuple[int, Reply]]]:
+) -> tuple[dict[int, Images], list[tuple[int, Reply]]]:
     """Returns the images of each row, and the rows that have one which no model may see."""
-    opened: dict[int, Pictures] = {}
+    opened: dict[int, Images] = {}
     failed = []
     for row in rows:
         side = requests[row].longest_side
@@ -304,13 +304,13 @@ def _open(
     return opened, failed
 
 
-def _chat(request: Request, pictures: Pictures, sees: bool) -> list[dict[str, Any]]:
+def _chat(request: Request, images: Images, sees: bool) -> list[dict[str, Any]]:
     """Returns a conversation as transformers' chat templates read it."""
     if not sees:
-        if pictures:
+        if images:
             raise EngineError("this model sees no images; expected a vision-language model")
         return [{"role": m.role, "content": m.text} for m in request.messages]
-    left, chat = iter(pictures), []
+    left, chat = iter(images), []
     for message in request.messages:
         parts: list[dict[str, Any]] = [{"type": "text", "text": message.text}]
         if message.image is not None:

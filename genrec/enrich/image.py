@@ -65,8 +65,8 @@ def describe_images(
     return out
 
 
-def _describe(picture: Image.Image) -> NDArray[np.float64]:
-    small = picture.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
+def _describe(image: Image.Image) -> NDArray[np.float64]:
+    small = image.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
     # Pillow's HSV is in [0, 255]; edges up to 256 keep the bins equally wide.
     pixels = np.asarray(small.convert("HSV")).reshape(-1, 3)
     counts, _ = np.histogramdd(pixels, bins=_BINS, range=[(0, 256)] * 3)
@@ -139,9 +139,9 @@ class _Encoder:
         self._device = device
 
     @torch.inference_mode()
-    def __call__(self, pictures: list[Image.Image]) -> Floats:
+    def __call__(self, images: list[Image.Image]) -> Floats:
         """Returns float32 [B, D]."""
-        inputs = self._processor(images=pictures, return_tensors="pt").to(self._device)
+        inputs = self._processor(images=images, return_tensors="pt").to(self._device)
         if hasattr(self._model, "get_image_features"):
             return _pooled(self._model.get_image_features(**inputs))
         return _pooled(self._model(**inputs))

@@ -26,13 +26,13 @@ class Card:
 
     Attributes:
         title: plain text, from the catalogue.
-        picture: a `data:` URI; None where the item has no image.
+        image: a `data:` URI; None where the item has no image.
         place: place in the list, or None in a history.
         hit: whether it is the held-out item.
     """
 
     title: str
-    picture: str | None
+    image: str | None
     place: int | None = None
     hit: bool = False
 
@@ -98,7 +98,9 @@ def user_examples(
     unknown = [user for user in users if user not in known]
     if unknown:
         raise ValueError(f"users {unknown} have no row in targets")
-    card = functools.partial(_card, items["title"].to_list(), _Pictures(items["image"], image_root))
+    card = functools.partial(
+        _card, items["title"].to_list(), _Thumbnails(items["image"], image_root)
+    )
     best = {
         name: table.filter(pl.col("user").is_in(list(users)), pl.col("rank") <= k)
         .sort("user", "rank", "item")
@@ -130,7 +132,7 @@ def user_examples(
 
 def _card(
     titles: Sequence[str],
-    pictures: _Pictures,
+    thumbnails: _Thumbnails,
     item: int,
     *,
     place: int | None = None,
@@ -138,10 +140,10 @@ def _card(
 ) -> Card:
     if not 0 <= item < len(titles):
         return Card(f"not an item ({item})", None, place, hit)
-    return Card(titles[item], pictures[item], place, hit)
+    return Card(titles[item], thumbnails[item], place, hit)
 
 
-class _Pictures:
+class _Thumbnails:
     """Thumbnails by item, each made once."""
 
     def __init__(self, paths: pl.Series, root: str | Path) -> None:
@@ -164,7 +166,7 @@ def thumbnail(path: str | Path) -> str | None:
         with Image.open(path, formats=FORMATS) as image:
             small = ImageOps.exif_transpose(image).convert("RGBA")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        warnings.warn(f"{path}: no thumbnail, the picture cannot be read ({error})", stacklevel=2)
+        warnings.warn(f"{path}: no thumbnail, the image cannot be read ({error})", stacklevel=2)
         return None
     small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     flat = Image.new("RGB", small.size, "white")

@@ -70,7 +70,7 @@ def test_cards_show_history_target_and_hits(tmp_path: Path) -> None:
         ("title 1", 2, False),
         ("title 4", 2, True),
     ]
-    assert decoded(shown[0].picture).size == (8, 8)
+    assert decoded(shown[0].image).size == (8, 8)
     assert nine.lists == {"generative": ()}
     assert nine.history == ()
     with pytest.raises(ValueError, match=r"users \[8\] have no row"):

@@ -107,7 +107,7 @@ def test_tables_and_counts(shop: Shop, fake: Fake) -> None:
     assert captions["caption"].to_list() == [None, *(f"A bag like i{n}." for n in range(1, 12))]
     assert pipeline["caption"].load("summary.json") == {
         "items": 12,
-        "without_picture": 1,
+        "without_image": 1,
         "asked": 11,
         "answered": 11,
         "failed": 0,
@@ -207,7 +207,7 @@ def test_show_tells_counts_rows_and_reasons(shop: Shop, fake: Fake) -> None:
     assert "not JSON" in shown
     assert "0.50  Travel  (red)" in shown
     shown = CliRunner().invoke(cli, ["show", str(shop.recipe), "caption"]).output
-    assert "without_picture: 1" in shown
+    assert "without_image: 1" in shown
     assert "(no image)" in shown
     assert "A bag like i1." in shown
 
