@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from genrec.resources import find, folder
+from genrec.resources import find
 
 Style = Literal["compact", "instruct"]
 STYLES: tuple[Style, ...] = get_args(Style)
@@ -147,11 +147,6 @@ def load_template(
             _check(variant.prompt, prompt, f"{where}.prompt")
             _check(variant.completion, completion, f"{where}.completion")
     return template
-
-
-def template_names(kind: str) -> tuple[str, ...]:
-    """Returns the names of the shipped templates of one folder of `prompts/`, such as `tasks`."""
-    return tuple(sorted(path.stem for path in (folder("prompts") / kind).glob("*.yaml")))
 
 
 def pieces(text: str) -> tuple[Piece, ...]:
