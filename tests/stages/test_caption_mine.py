@@ -25,11 +25,11 @@ class Shop:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.recipe = folder, folder / "shop.yaml"
-        (folder / "pictures").mkdir()
+        (folder / "images").mkdir()
         self.recipe.write_text(
             f"prepare:\n  core: 0\n  source:\n    kind: interchange\n"
             f"    interactions: {folder / 'i.json'}\n    items: {folder / 't.json'}\n"
-            f"    images: {folder / 'pictures'}\n"
+            f"    images: {folder / 'images'}\n"
             "caption:\n  engine: {kind: openai, base_url: 'http://x', model: eye, key: null}\n"
             "mine:\n  engine: {kind: openai, base_url: 'http://x', model: mind, key: null}\n"
             f"runtime: {{store: {folder / 'store'}}}\n"
@@ -41,8 +41,8 @@ class Shop:
         (self.folder / "t.json").write_text(json.dumps(items))
         users = {f"u{n}": [f"i{(n + k) % count}" for k in range(4)] for n in range(count)}
         (self.folder / "i.json").write_text(json.dumps(users))
-        for n in range(1, count):  # i0 has no picture
-            Image.new("RGB", (8, 8), (n, 0, 0)).save(self.folder / "pictures" / f"i{n}.png")
+        for n in range(1, count):  # i0 has no image
+            Image.new("RGB", (8, 8), (n, 0, 0)).save(self.folder / "images" / f"i{n}.png")
 
     def load(self, *overrides: str) -> Pipeline:
         return Pipeline.load(self.recipe, *overrides)
