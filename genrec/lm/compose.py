@@ -85,7 +85,7 @@ def train_examples(
         rates[name] = options.rate
         if options.rate == 0:
             continue
-        _check_words(task, corpus)
+        _check_texts(task, corpus)
         variants = task.template.variants(style)
         if options.expand in STREAMED and task.expand:
             for variant in variants:
@@ -280,7 +280,7 @@ def _fill(text: str, slots: Slots) -> Segments:
     return tuple(merged)
 
 
-def _check_words(task: Task, corpus: Corpus) -> None:
+def _check_texts(task: Task, corpus: Corpus) -> None:
     if task.needs and getattr(corpus, task.needs) is None:
         stage = _STAGES[task.needs]
         raise ValueError(
