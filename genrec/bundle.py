@@ -269,7 +269,7 @@ class Bundle:
 
     @cached_property
     def text_prompt(self) -> Callable[[str], Any] | None:
-        """A request in words to the model's prompt; None where no task taught it to read words."""
+        """A query in words to the model's prompt; None where no task taught it to read text."""
         from genrec.lm.compose import words_prompt
 
         if self.llm is None:

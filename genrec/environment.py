@@ -1,7 +1,7 @@
-"""What a stage's result is made with: the packages that decide it, and whether they are others now.
+"""The packages that decide a stage's result, and whether other versions are installed now.
 
 Versions are read from the packages' metadata, so nothing heavy is imported. They are no part of a
-fingerprint: an upgrade rebuilds nothing by itself, it is said, and `--strict` rebuilds.
+fingerprint: an upgrade rebuilds nothing by itself. A warning says so, and `--strict` rebuilds.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Stage:
         main: the file that `Pipeline[name].load()` loads.
         uses: recipe-wide fields that its result depends on.
         resumes: it goes on in what a killed run left, instead of starting again.
-        if_needed: of what it reads, the stages that it looks at only where others need them too.
+        if_needed: of what it reads, the stages that it uses only where another stage needs them too.
     """
 
     name: str
@@ -135,7 +135,7 @@ class Graph:
                 names = tuple(n for n in names if n not in stage.if_needed)
                 reads = tuple(k for n in names for k in nodes if n in (k, k.split(".")[0]))
                 nodes[key] = Node(key, stage, part, reads)
-        # Words that nothing reads yet may be looked at all the same: whoever named an engine gets them.
+        # Captions and interests are made wherever an engine is named, even if no stage reads them.
         ends = [key for key in ("evaluate", "caption", "mine") if key in nodes]
         needed = {key for end in ends for key in ancestors(nodes, end)}
         return {

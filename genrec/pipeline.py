@@ -1,4 +1,4 @@
-"""What running a recipe means: plan, build what is missing, check and open the rest."""
+"""Runs a recipe: plans, builds what is missing, checks and opens the rest."""
 
 from __future__ import annotations
 
@@ -432,10 +432,8 @@ class Pipeline:
             return
         self._warned.add(key)
         if outdated == UNKNOWN:  # of a store from before: one line for all of its stages
-            found_there = {k: self._there(k) for k in self.nodes}
-            alike = [
-                k for k, a in found_there.items() if a is not None and self._age(a) == outdated
-            ]
+            artifacts = {k: self._there(k) for k in self.nodes}
+            alike = [k for k, a in artifacts.items() if a is not None and self._age(a) == outdated]
             self._warned |= {*alike}
             key = ", ".join(alike)
         if not self._processes.first or launched():

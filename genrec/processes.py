@@ -1,4 +1,4 @@
-"""Work that `accelerate launch` or `torchrun` splits over processes: shares, and their reunion.
+"""Work that `accelerate launch` or `torchrun` splits over processes: shares and their results.
 
 A share is every n-th piece, so pieces are the same for any number of processes, and so are results.
 Needs torch only where there is more than one process.

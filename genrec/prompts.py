@@ -1,4 +1,4 @@
-"""Every word sent to a model comes from a YAML file in `prompts/`: load, check and hash one.
+"""Prompt templates: all text around the data that a model gets is in a YAML file in `prompts/`.
 
 A template's digest enters the fingerprint of what is made with it, so editing a prompt rebuilds
 exactly what depended on it. The digest is of the content: comments and layout do not count.
@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from genrec.resources import find, folder
+from genrec.resources import find
 
 Style = Literal["compact", "instruct"]
 STYLES: tuple[Style, ...] = get_args(Style)
@@ -147,11 +147,6 @@ def load_template(
             _check(variant.prompt, prompt, f"{where}.prompt")
             _check(variant.completion, completion, f"{where}.completion")
     return template
-
-
-def template_names(kind: str) -> tuple[str, ...]:
-    """Returns the names of the shipped templates of one folder of `prompts/`, such as `tasks`."""
-    return tuple(sorted(path.stem for path in (folder("prompts") / kind).glob("*.yaml")))
 
 
 def pieces(text: str) -> tuple[Piece, ...]:

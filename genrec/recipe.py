@@ -6,7 +6,6 @@ are named by `kind` come from the registry, so that other packages can add their
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,7 @@ from genrec.lm.settings import Compose, Train
 from genrec.resources import find
 from genrec.retrieve.fusion.settings import CandidateSettings, Fuse
 from genrec.retrieve.settings import CooccurrenceSettings, PopularSettings, RetrieverSettings
-from genrec.settings import ContentPath, Section
+from genrec.settings import ContentPath, Section, explain, read_mapping
 from genrec.sid.settings import RQVAESettings, SIDSettings
 
 if TYPE_CHECKING:
@@ -252,7 +251,7 @@ class Recipe(Section):
             )
 
     def _check_lengths(self, lengths: dict[str, int]) -> None:
-        """Checks that every list is as long as what draws on it."""
+        """Checks that every list is long enough for all that read it."""
         deepest = max(self.evaluate.ks)
         if self.recommend.enabled:
             lengths = lengths | {"generative": self.recommend.k}
@@ -291,12 +290,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: it is not YAML, has an unknown key, or a value out of bounds.
     """
     file = find("recipes", path, suffix=".yaml")
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{file}: not readable as YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise RecipeError(f"{file}: expected a mapping of sections, found {type(data).__name__}")
+    data = read_mapping(file, RecipeError, expected="of sections")
     data.setdefault("name", file.stem)
     for override in overrides:
         _assign(data, override)
@@ -313,7 +307,7 @@ def content_paths(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, s
         value = getattr(section, name)
         if isinstance(value, BaseModel):
             yield from content_paths(value, f"{prefix}{name}.")
-        elif value is not None and _is_path(field) and value not in _words(field.annotation):
+        elif value is not None and _is_path(field) and value not in _literals(field.annotation):
             yield f"{prefix}{name}", value
 
 
@@ -339,11 +333,11 @@ def _is_path(field: FieldInfo) -> bool:
     return any(isinstance(m, ContentPath) for m in field.metadata) or marked(field.annotation)
 
 
-def _words(annotation: Any) -> tuple[Any, ...]:
-    """Returns the words that a field may hold instead of a path, such as `download`."""
+def _literals(annotation: Any) -> tuple[Any, ...]:
+    """Returns the values that a field may hold instead of a path, such as `download`."""
     if get_origin(annotation) is Literal:
         return get_args(annotation)
-    return tuple(word for part in get_args(annotation) for word in _words(part))
+    return tuple(value for part in get_args(annotation) for value in _literals(part))
 
 
 def _assign(data: dict[str, Any], override: str) -> None:
@@ -384,24 +378,9 @@ def _expand(value: Any, file: Path) -> Any:
 
 def _explain(problem: Any) -> str:
     location = [str(part) for part in problem["loc"]]
-    name = ".".join(location) or "recipe"
-    if problem["type"] == "extra_forbidden":
-        known = _fields_at(location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(known)}"
-        return f"{name}: unknown key; {hint}"
-    if problem["type"] == "union_tag_invalid":
-        tag = str(problem["ctx"]["tag"])
-        expected = re.findall(r"'([^']*)'", problem["ctx"]["expected_tags"])
-        near = difflib.get_close_matches(tag, expected, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        return f"{name}: unknown kind '{tag}'; {hint}expected one of {', '.join(expected)}"
-    if problem["type"] == "missing":
-        return f"{name}: missing; a value is needed here"
-    given = (
-        "" if isinstance(problem["input"], dict | BaseModel) else f", found {problem['input']!r}"
-    )
-    return f"{name}: {problem['msg']}{given}"
+    unknown = problem["type"] == "extra_forbidden"
+    known = _fields_at(location[:-1]) if unknown else ()
+    return explain(problem, ".".join(location) or "recipe", known)
 
 
 def _fields_at(location: Sequence[str]) -> list[str]:

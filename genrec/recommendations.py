@@ -24,8 +24,8 @@ Bools = npt.NDArray[np.bool_]
 MAX_INFLUENCES = (
     20  # newest items whose influence is computed: each costs one more prompt in the batch
 )
-_WHOLE = 20_000  # up to so many items a filtered retriever ranks, from which the filter then takes
-# The systems that answer a request in words: a search, and the LLM's decoding of a text prompt.
+_WHOLE = 20_000  # items that a retriever ranks at most before a filter is applied
+# The systems that answer a text: a search, and the LLM's decoding of a text prompt.
 SEARCH, WRITTEN = "search", f"{LLM}-search"
 # The search counts twice as much as the history's list (our choice), the LLM's decoding little:
 # recipes/bench/chat.py measures both on the demo.
@@ -44,7 +44,7 @@ class ListRequest(NamedTuple):
         allowed: bool [N], the items that may come; None allows all.
         exclude: item numbers that may not, in addition to those of the history.
         keep_seen: items of the history may come again.
-        text: a request in words, instead of the history or in addition to it.
+        text: a query in words, instead of the history or in addition to it.
         system: one system's list alone; None fuses.
     """
 
@@ -94,11 +94,11 @@ def recommend(bundle: Bundle, requests: Sequence[ListRequest]) -> list[list[Reco
     """Answers a batch; each list is the same whatever else is in the batch.
 
     A history is ranked by every system, and their lists are fused as the recipe's `fuse` stage does
-    it: for a test user's history the list is that user's. A request in words is searched for and fused
+    it: for a test user's history the list is that user's. A query in words is searched for and fused
     with the list of the history, if there is one, by reciprocal rank.
 
     Raises:
-        Unanswerable: a request names an unknown system, or has words where nothing reads them.
+        Unanswerable: a request names an unknown system, or has a text that this bundle cannot read.
     """
     needed = [_needed(bundle, request) for request in requests]
     tables = {}
@@ -220,7 +220,7 @@ def _strongest(ids: pl.Series, ratios: Mapping[int, float]) -> list[dict[str, An
 
 
 def known_systems(bundle: Bundle) -> tuple[str, ...]:
-    """Returns the names that `Ask.system` may have."""
+    """Returns the names that `ListRequest.system` may have."""
     return (*bundle.systems, SEARCH, *(() if bundle.text_prompt is None else (WRITTEN,)))
 
 
@@ -230,7 +230,7 @@ def _needed(bundle: Bundle, request: ListRequest) -> frozenset[str]:
     if request.system is not None and request.system not in known:
         raise Unanswerable(f"system '{request.system}' is unknown; expected one of {list(known)}")
     if request.system in (SEARCH, WRITTEN) and not request.text:
-        raise Unanswerable(f"system '{request.system}' searches for words; give a query")
+        raise Unanswerable(f"system '{request.system}' needs a text; give a query")
     if request.text and request.system in (None, SEARCH) and bundle.encode is None:
         raise Unanswerable(
             "this bundle cannot read a query: its recipe's embedding has no text view"
@@ -238,8 +238,8 @@ def _needed(bundle: Bundle, request: ListRequest) -> frozenset[str]:
     if request.system is not None:
         return frozenset({request.system})
     joined = bundle.fusion.sources if bundle.fusion is not None else bundle.systems[:1]
-    words = {SEARCH, WRITTEN} & set(known) if request.text else set()
-    return frozenset(words | (set(joined) if request.history or not request.text else set()))
+    by_text = {SEARCH, WRITTEN} & set(known) if request.text else set()
+    return frozenset(by_text | (set(joined) if request.history or not request.text else set()))
 
 
 def _of_system(bundle: Bundle, name: str, requests: Mapping[int, ListRequest]) -> pl.DataFrame:
@@ -429,7 +429,7 @@ def neighbours(bundle: Bundle, requests: Sequence[SimilarRequest]) -> list[list[
     """Returns for each request item numbers and cosines, best first; equal ones by number.
 
     Vectors have unit length, or are zero where the view knows nothing of the item: such an item has
-    no neighbours, and is nobody's.
+    no neighbours and is no neighbour.
     """
     return [_neighbours(bundle.views[r.view], r.number, r.k) for r in requests]
 

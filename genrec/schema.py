@@ -58,7 +58,7 @@ INTERESTS: Schema = {
     "attempts": pl.Int32,
     "dropped": pl.Int32,  # interests left out: repeats, and personal traits of users
 }
-# What a model wrote about items, beside the truth; `rank` of the truth among all items' texts, by the
+# What a model wrote about items, with the truth; `rank` of the truth among all items' texts, by the
 # embedding of what was written (ties: the mean place).
 WRITTEN: Schema = {
     "item": pl.Int32,
@@ -77,8 +77,8 @@ GROUP = 20_000  # examples of one parquet row group: what is written, or encoded
 def recommendations_file(split: str) -> str:
     """Returns the name of the recommendations table of one split.
 
-    The test table is the contract's `recommendations.parquet`; validation users' lists (what fusion
-    is fitted on) stand beside it.
+    The test table is the contract's `recommendations.parquet`; validation users' lists, on which
+    fusion is fitted, have a file of their own.
     """
     return "recommendations.parquet" if split == "test" else f"recommendations.{split}.parquet"
 

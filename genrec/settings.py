@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 
@@ -84,7 +87,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _default_kind(cls, data: Any) -> Any:
-        """Lets `quantize.levels=3` mean the default quantiser, without naming its kind."""
+        """Lets `quantize.levels=3` mean the default quantizer, without naming its kind."""
         if not isinstance(data, dict):
             return data
         defaults = {name: getattr(f.default, "kind", None) for name, f in cls.model_fields.items()}
@@ -118,3 +121,45 @@ def _explain(problem: Any, owner: type[Section]) -> str:
     if isinstance(problem["input"], dict | BaseModel):
         return str(message)
     return f"{name} is {problem['input']!r}: {message}"
+
+
+def read_mapping(file: Path, error: type[ValueError], *, expected: str) -> dict[str, Any]:
+    """Reads a YAML file that holds a mapping.
+
+    Args:
+        file: what to read.
+        error: raised, with the file named, where it cannot be read or holds something else.
+        expected: what it should hold, for the message.
+    """
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        raise error(f"{file}: not readable as YAML: {problem}") from problem
+    if not isinstance(data, dict):
+        raise error(f"{file}: expected a mapping {expected}, found {type(data).__name__}")
+    return data
+
+
+def explain(problem: Any, name: str, known: Sequence[str] = ()) -> str:
+    """Says what pydantic found wrong with a value, and how to fix it.
+
+    Args:
+        problem: one of the `errors()` of a ValidationError.
+        name: of the field.
+        known: the keys that there are where an unknown one stands.
+    """
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name.rpartition(".")[2], known, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(known)}"
+        return f"{name}: unknown key; {hint}"
+    if problem["type"] == "union_tag_invalid":
+        tag = str(problem["ctx"]["tag"])
+        kinds = re.findall(r"'([^']*)'", problem["ctx"]["expected_tags"])
+        near = difflib.get_close_matches(tag, kinds, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        return f"{name}: unknown kind '{tag}'; {hint}expected one of {', '.join(kinds)}"
+    if problem["type"] == "missing":
+        return f"{name}: missing; a value is needed here"
+    given = problem["input"]
+    shown = "" if isinstance(given, dict | BaseModel) else f", found {given!r}"
+    return f"{name}: {problem['msg']}{shown}"

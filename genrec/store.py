@@ -377,7 +377,7 @@ def _open_to_readers(folder: Path) -> None:
 
 
 def _note_beginning(partial: Path, made: MutableMapping[str, Any]) -> Path:
-    """Notes with which versions a build begins, beside its folder; returns the note.
+    """Writes with which versions a build begins, next to its folder; returns the file.
 
     If it goes on in what was begun by other versions, or unknown ones, `made` says so.
     """

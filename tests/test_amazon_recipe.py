@@ -59,7 +59,7 @@ SIZE |= {"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embed
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The files that the header names, of a category of 24 items; item 0 has no picture."""
+    """The files that the header names, of a category of 24 items; item 0 has no image."""
     folder = tmp_path / "data" / "amazon"
     (folder / "Tiny.images").mkdir(parents=True)
     items = {
@@ -69,8 +69,8 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "Tiny.item.json").write_text(json.dumps(items))
     (folder / "Tiny.inter.json").write_text(json.dumps(users))
     for n in range(1, ITEMS):
-        picture = Image.new("RGB", (SIDE, SIDE), (10 * n, 255 - 10 * n, 90))
-        picture.save(folder / "Tiny.images" / f"i{n}.jpg")
+        image = Image.new("RGB", (SIDE, SIDE), (10 * n, 255 - 10 * n, 90))
+        image.save(folder / "Tiny.images" / f"i{n}.jpg")
     monkeypatch.setenv("GENREC_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("AMAZON_CATEGORY", "Tiny")
     return folder
@@ -230,7 +230,7 @@ def test_it_runs_to_the_end_with_tiny_models(
     captions, mined = pipeline["caption"].load(), pipeline["mine"].load("summary.json")
     assert (captions["caption"][0], captions["error"][0]) == (None, None)
     made = pipeline["caption"].load("summary.json")
-    assert made["answered"] + made["failed"] == ITEMS - made["without_picture"] == ITEMS - 1
+    assert made["answered"] + made["failed"] == ITEMS - made["without_image"] == ITEMS - 1
     assert made["answered"] > 0
     assert made["failures"].keys() <= {"no words"}
     assert mined["failed"] + mined["answered"] == ITEMS

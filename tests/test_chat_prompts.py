@@ -6,9 +6,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from genrec.prompts import ChatTemplate, TemplateError, load_chat, template_names
+from genrec.prompts import ChatTemplate, TemplateError, load_chat
+from genrec.resources import folder
 
-SHIPPED = [f"{kind}/{name}" for kind in ("caption", "interests") for name in template_names(kind)]
+SHIPPED = [
+    f"{kind}/{path.stem}"
+    for kind in ("caption", "interests")
+    for path in sorted((folder("prompts") / kind).glob("*.yaml"))
+]
 GOOD = "description: d\nsystem: be brief\nuser: 'about {title}, {{plainly}}'\n"
 
 

@@ -1,5 +1,6 @@
 """Datasets of tables of any kind, and every retriever on the owner's ids."""
 
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -51,6 +52,19 @@ def test_ids_keep_their_type_and_columns_their_names() -> None:
     assert DatasetRetriever("popular").fit(data).recommend(["2"], k=5).equals(lists)
     with pytest.raises(KeyError, match="no user has the id 'x'; ids look like 2"):
         DatasetRetriever("popular").fit(data).recommend(["x"])
+
+
+def test_what_prepare_wrote_is_a_dataset(tmp_path: Path) -> None:
+    """Users without an interaction are left out, and each history is in the order of its rows."""
+    ITEMS.with_row_index("item").write_parquet(tmp_path / "items.parquet")
+    users = pl.DataFrame({"user": [0, 1, 2], "user_id": ["u1", "u2", "u3"]})
+    users.write_parquet(tmp_path / "users.parquet")
+    log = pl.DataFrame({"user": [2, 0, 0], "item": [3, 2, 0]})
+    log.write_parquet(tmp_path / "interactions.parquet")
+    data = Dataset.from_prepared(tmp_path)
+    assert data.items["item_id"].to_list() == ["c", "a", "b", "d"]
+    assert data.user_ids.to_list() == ["u1", "u3"]
+    assert [list(history) for history in data.sequences] == [[2, 0], [3]]
 
 
 @pytest.mark.parametrize("kind", registry.parts("retrievers"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +17,7 @@ from pydantic import (
 )
 
 from genrec.resources import find
+from genrec.settings import explain, read_mapping
 
 # A name is also part of a log file's name.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.+-]*$")]
@@ -115,14 +115,7 @@ def load_grid(path: str | Path) -> Grid:
     if not path.is_file() and len(path.parts) == 1:
         path = "ablations" / path
     file = find("recipes", path, suffix=".yaml")
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise GridError(f"{file}: not readable as YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise GridError(
-            f"{file}: expected a mapping with reference and variants, found {type(data).__name__}"
-        )
+    data = read_mapping(file, GridError, expected="with reference and variants")
     if "prepare" in data:
         raise GridError(
             f"{file}: this is a recipe; --grid takes a file with reference and variants"
@@ -145,15 +138,6 @@ def _inline(value: Any) -> str:
 
 def _explain(problem: Any) -> str:
     location = [str(part) for part in problem["loc"] if part != "[key]"]
-    name = ".".join(location) or "grid"
-    if problem["type"] == "extra_forbidden":
-        model: type[BaseModel] = Grid if len(location) == 1 else Variant
-        known = [field for field in model.model_fields if field != "name"]
-        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(known)}"
-        return f"{name}: unknown key; {hint}"
-    if problem["type"] == "missing":
-        return f"{name}: missing; a value is needed here"
-    given = problem["input"]
-    shown = "" if isinstance(given, dict | BaseModel) else f", found {given!r}"
-    return f"{name}: {problem['msg']}{shown}"
+    model: type[BaseModel] = Grid if len(location) == 1 else Variant
+    known = [field for field in model.model_fields if field != "name"]
+    return explain(problem, ".".join(location) or "grid", known)

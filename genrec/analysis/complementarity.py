@@ -62,7 +62,7 @@ def diagnose(
 
     Args:
         tables: schema `RECOMMENDATIONS` by system; users outside `targets` are ignored.
-        targets: schema `SPLIT`; a user may stand in several rows, one per chosen item.
+        targets: schema `SPLIT`; a user may have several rows, one per chosen item.
         popularity: int [N], interactions per item; also says that items are 0..N-1.
         history_lengths: int [V], training interactions of user u on place u.
         k: cut-off K.

@@ -41,7 +41,7 @@ def fidelity(
 
     Returns:
         Means over the n texts, and the rank of each one's truth, float64 [n]. `mrr`, `recall@1`,
-        `recall@10`: truths of the same words are a tie, scored by expectation (`rank` is its mean
+        `recall@10`: truths with the same text are a tie, scored by expectation (`rank` is its mean
         place); other truths as near as the right one stand before it. `cosine` with the truth,
         `exact` (share equal but for case and white space), `token_f1` (see `token_f1`).
     """

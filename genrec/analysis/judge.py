@@ -29,7 +29,7 @@ MAX_TOKENS = 256  # of a text whose likelihood is asked for
 
 @dataclass(frozen=True)
 class Asker:
-    """A judge with its words.
+    """A judge with its prompt.
 
     Attributes:
         engine: what is asked.

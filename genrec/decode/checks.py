@@ -1,4 +1,4 @@
-"""Refuses what could only be decoded wrongly: models, tokens of codes, prompts."""
+"""Refuses models, tokens of codes and prompts that would be decoded wrongly."""
 
 from __future__ import annotations
 
@@ -135,7 +135,10 @@ def checked_prompts(
             "expected the same [users, tokens], neither of them 0"
         )
     if input_ids.is_floating_point() or input_ids.min() < 0:
-        raise ValueError(f"input_ids of {input_ids.dtype}, least {input_ids.min()}: no tokens")
+        raise ValueError(
+            f"input_ids are {input_ids.dtype} from {input_ids.min()}; expected token ids, integers "
+            "of 0 or more"
+        )
     if input_ids.max() >= vocab_size:
         raise ValueError(
             f"input_ids has token {input_ids.max()}; the model has 0 to {vocab_size - 1}"

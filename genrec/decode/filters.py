@@ -1,4 +1,4 @@
-"""Which items each user may be given: counted per trie node, so that no rebuild is ever needed.
+"""Which items each user may be given, counted per trie node: the trie is never built again.
 
 The rows below a node are contiguous, so "how many eligible items has this node" is a difference of
 two counts. Nodes without any are masked at every level: masking SIDs only would leave dead ends.

@@ -1,7 +1,7 @@
 """Our beam search behind `generate` of transformers: `generate(custom_generate=beam_search(...))`.
 
-`generate` prepares the inputs as ever, and copies the prompts once per beam; the copies are dropped
-before anything is computed. Whatever else it was told and the search would not obey is an error.
+`generate` prepares the inputs as always, and copies the prompts once per beam; the copies are dropped
+before anything is computed. A setting of `generate` that the search would not follow is an error.
 """
 
 from __future__ import annotations

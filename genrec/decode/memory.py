@@ -1,4 +1,4 @@
-"""What a search keeps in memory: users in groups that fit, and prompts that were computed before."""
+"""The memory of a search: how many users fit into it at once, and the cache of prompts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Exact constrained beam search over a program that tells the next code's log-probabilities.
+"""Exact constrained beam search where another program runs the model.
 
-The search is ours, the model's forward passes the other's: each level asks one question per live beam,
-so whoever caches prompts and masks by the catalogue (vLLM with `SIDProcessor`) needs no beam search.
+The search is here. The program is asked for the log-probabilities of the next codes, one question per
+live beam and level: if it caches prompts and masks by the catalogue (vLLM with `SIDProcessor`), it needs
+no beam search of its own.
 """
 
 from __future__ import annotations

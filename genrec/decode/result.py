@@ -1,4 +1,4 @@
-"""What a search returns, and how the last beams become items."""
+"""What a search returns, and how it is made from the last beams."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Switch(NamedTuple):
 
 
 class LengthRope:
-    """What a model's RoPE makes of the length of a text; most models' makes nothing of it.
+    """How a model's RoPE depends on the length of a text; in most models it does not.
 
     Attributes:
         switches: its RoPEs that go by the length, often none.

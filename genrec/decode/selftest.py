@@ -2,8 +2,8 @@
 
 The configuration tells much, but not all: a model may ignore `position_ids` or a 4D mask (ALiBi), or
 let padding into a recurrent state, or change with the length of what is in the batch (RoPE). Two
-prompts of unequal length with two crossing beams each show it, whatever the architecture; that a text
-far longer beside it changes nothing is asked by its positions alone, which costs no long text.
+prompts of unequal length with two crossing beams each show it, whatever the architecture. Whether a
+far longer text in the same batch changes anything is tried with its positions alone, without the text.
 """
 
 from __future__ import annotations
@@ -130,9 +130,9 @@ def _compare(model: Any, strategy: Strategy, length: int) -> float | str:
         )
     if _is_exact(model) and device.type == "cpu" and distance > _EXACT:
         warnings.warn(
-            f"{type(model).__name__}: scores will be near the model's, not the same: its steps with a "
+            f"{type(model).__name__}: scores will be close to the model's, not equal: its steps with a "
             f"cache differ from one pass over the text by {distance:.2g} standard deviations of its "
-            f"logits, and those of other models by less than {_EXACT}; `exact` holds for the former",
+            f"logits (other models: less than {_EXACT}); `exact` holds for the steps with a cache",
             stacklevel=6,
         )
     rows, written = (1, 4) if strategy == "tree" else (2, 2)
@@ -140,7 +140,7 @@ def _compare(model: Any, strategy: Strategy, length: int) -> float | str:
 
 
 def _neighbour_changes(model: Any) -> str | None:
-    """Says how a text's logits change with the positions of the text beside it, None if not at all."""
+    """Says how a text's logits change with the positions of another in its batch; None if not at all."""
     config, device = model.config.get_text_config(), next(model.parameters()).device
     limit = getattr(config, "max_position_embeddings", None)
     if limit is None:
@@ -159,7 +159,7 @@ def _neighbour_changes(model: Any) -> str | None:
         )
     if (distance := _moved(model, near_logits, far_logits)) is not None:
         return (
-            f"a text's scores change with the length of the one beside it, by {distance:.2g} standard "
+            f"a text's scores change with the length of others in its batch, by {distance:.2g} standard "
             "deviations: a RoPE that goes by the longest position in the batch, and none of those "
             "that are known here (longrope, dynamic)"
         )

@@ -32,7 +32,9 @@ class HFDecoder(Section):
     @model_validator(mode="after")
     def _widening(self) -> HFDecoder:
         if self.max_beams is not None and not self.certify:
-            raise ValueError("max_beams is how far certify widens; set certify=true, or leave it")
+            raise ValueError(
+                "max_beams limits how far certify widens; set certify=true, or leave it out"
+            )
         return self
 
 

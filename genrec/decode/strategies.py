@@ -28,7 +28,7 @@ Layers = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class Decoder(Protocol):
-    """Runs prompts and then beams through a model; `tree` and `expand` are the two of them."""
+    """Runs prompts and then beams through a model: `TreeDecoder` or `ExpandDecoder`."""
 
     cache: Any
 
@@ -205,7 +205,7 @@ class TreeDecoder:
 
 
 class NoCache(Exception):
-    """A model keeps what it computed where beams cannot have it."""
+    """A model returns no cache of what it computed, or none that beams can share."""
 
 
 class ExpandDecoder:

@@ -179,7 +179,7 @@ def refuse_adapter(folder: str | Path) -> None:
     raise ValueError(
         f"{folder} is an adapter{trained}: merge first. The train stage writes the merged model "
         "to merged/; elsewhere, peft_model.merge_and_unload().save_pretrained(FOLDER) and the "
-        "tokenizer beside it"
+        "tokenizer next to it"
     )
 
 

@@ -20,7 +20,7 @@ from genrec.extras import install
 from genrec.keys import api_key
 from genrec.sid.trie import SIDTrie
 
-# JSON has no infinity: vLLM writes it as this, and nothing that is less.
+# JSON has no infinity: vLLM writes this number instead, and no number below it.
 FLOOR = -9999.0
 PROMPTS = 512  # of one request; vLLM takes 1024, unless VLLM_MAX_COMPLETION_PROMPTS says otherwise
 CONNECTIONS = 4  # requests of a level under way at once
@@ -28,7 +28,7 @@ START = "start it by recipes/vllm/serve.py with this recipe"
 
 
 class ServerUnreachable(ConnectionError):
-    """Nobody answers, or with an error that is not the request's fault."""
+    """The server does not answer, or answers with an error that is not the request's fault."""
 
 
 class VLLMServerEngine(NextCodeSearch):

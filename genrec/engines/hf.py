@@ -137,7 +137,7 @@ class HFEngine:
         work: Work[T],
         alike: bool,
     ) -> Iterator[tuple[int, T | Reply]]:
-        """Answers one batch; its requests differ in words, images and seeds only.
+        """Answers one batch; its requests differ in texts, images and seeds only.
 
         With `alike` its prompts are of one length too, so that none is padded.
         """

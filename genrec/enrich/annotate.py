@@ -1,4 +1,4 @@
-"""Requests through the row cache: only what is missing is asked, and what fails is said to have failed.
+"""Requests through the row cache: only what is missing is asked, and failures are recorded.
 
 A reply that cannot be used is asked for again with another seed, a stated number of times; then its
 row is recorded as failed, with the reason. Nothing is made up in its place. Every reply is written to

@@ -1,4 +1,4 @@
-"""The behaviour view: who is taken together with whom, from training sequences only.
+"""The behaviour view: which items occur together, in training sequences only.
 
 With it SIDs hold a collaborative signal in addition to the content, the idea of LETTER (arXiv
 2405.07314) and EAGER (arXiv 2406.14017), here without a trained recommender: an SVD of PPMI, which is

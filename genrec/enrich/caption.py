@@ -34,7 +34,7 @@ def caption_request(
 
     Args:
         image: the item's main image.
-        template: the words; the shipped ones by default.
+        template: the prompt; the shipped one by default.
         max_tokens: the longest reply.
         temperature: 0 is greedy.
         seed: of the sampling.
@@ -86,7 +86,7 @@ def caption_items(
         images: one per item; None where it has no image.
         engine: of a vision-language model.
         cache: finished rows, see `annotate`.
-        template: the words; the shipped ones by default.
+        template: the prompt; the shipped one by default.
         max_tokens: the longest reply.
         temperature: 0 is greedy.
         seed: of the sampling.

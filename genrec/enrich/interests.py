@@ -151,7 +151,7 @@ def interest_request(
         title: of the item.
         description: of the item; may be empty.
         caption: of its image, or None.
-        template: the words; the shipped ones by default.
+        template: the prompt; the shipped one by default.
         reader: holds the schema; with the default limits where None.
         max_tokens: the longest reply.
         temperature: 0 is greedy.
@@ -197,7 +197,7 @@ def mine_items(
         captions: one per item; None where there is none.
         engine: of any instruction-tuned LLM.
         cache: finished rows, see `annotate`.
-        template: the words; the shipped ones by default.
+        template: the prompt; the shipped one by default.
         max_tokens: the longest reply.
         temperature: 0 is greedy.
         seed: of the sampling.

@@ -1,4 +1,4 @@
-"""Words and image of an item as one vector, by a multimodal embedding model (TriAlignGR's CMSA b).
+"""Text and image of an item as one vector, by a multimodal embedding model (TriAlignGR's CMSA b).
 
 A model that reads both at once (GME-Qwen2-VL, Qwen3-VL-Embedding) gets both at once; one with two
 towers (CLIP, SigLIP) gives the mean of its normalised text and image vectors, which is our choice.
@@ -42,7 +42,7 @@ def encode_joint(
     cache: MutableMapping[str, bytes],
     progress: Progress = silent,
 ) -> Floats:
-    """Encodes items by words and image; goes on where it was interrupted.
+    """Encodes items by text and image; goes on where it was interrupted.
 
     Items are computed in batches of exactly `batch_size` whose texts have equally many tokens and
     whose images have one size, so nothing is padded and a row does not depend on its neighbours.
@@ -103,7 +103,7 @@ def load_joint_encoder(
     trust_remote_code: bool = False,
     device: str = "cpu",
 ) -> Callable[[Sequence[str]], Floats]:
-    """Loads a model once, to encode words of requests as `encode_joint` encodes items without image.
+    """Loads a model once, to encode queries as `encode_joint` encodes items without an image.
 
     Args:
         model: and the others: as in `encode_joint`.
@@ -150,14 +150,14 @@ class _Encoder:
         ends = [end for _, end in encoded["offset_mapping"]]
         return text if len(ends) <= self._max_tokens else text[: ends[self._max_tokens - 1]]
 
-    def alike(self, texts: dict[int, str], pictured: set[int]) -> Iterator[list[int]]:
+    def alike(self, texts: dict[int, str], with_image: set[int]) -> Iterator[list[int]]:
         """Yields rows whose inputs have one shape, the longest first (memory runs out early)."""
         groups: dict[tuple[int, bool], list[int]] = {}
         rows = list(texts)
         for start in range(0, len(rows), 256):
             part = rows[start : start + 256]
             for row, length in zip(part, self._lengths([texts[r] for r in part]), strict=True):
-                groups.setdefault((length, row in pictured), []).append(row)
+                groups.setdefault((length, row in with_image), []).append(row)
         for shape in sorted(groups, reverse=True):
             yield groups[shape]
 
@@ -171,7 +171,7 @@ class _Encoder:
             return self._encode(text_inputs or views)
         if self._is_fused():
             return self._encode(
-                [view | word for view, word in zip(views, text_inputs, strict=True)]
+                [view | text for view, text in zip(views, text_inputs, strict=True)]
             )
         return _unit(self._encode(text_inputs) + self._encode(views))
 

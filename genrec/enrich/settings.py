@@ -44,7 +44,7 @@ MADE_FIELDS = {"caption": "caption", "interests": "mine"}
 
 
 class TextFields(Section):
-    """Which words of an item enter its text.
+    """Which text fields of an item enter its text.
 
     `caption` and `interests` are those of the stages caption and mine; any other name is a column
     of the items.
@@ -69,7 +69,7 @@ class TextFields(Section):
 
 
 class TextViewSettings(TextFields):
-    """A sentence-transformers model over the words of an item."""
+    """A sentence-transformers model over an item's text fields."""
 
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "sentence-transformers")
     model: Path_ = Field(
@@ -124,12 +124,12 @@ class EmbedSettings(Section):
     behaviour: BehaviourViewSettings | None = None
 
     def optional_reads(self) -> dict[str, str | None]:
-        """Returns the stages whose words enter the text."""
+        """Returns the stages whose texts enter it."""
         return self.text.optional_reads() if self.text else {}
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The items, and the stages whose words enter the text."""
+        """The items, and the stages whose texts enter the text of an item."""
         return ("prepare", *self.optional_reads())
 
 
@@ -159,7 +159,7 @@ class JointText(TextFields):
 
 
 class Joint(EmbedSettings):
-    """A multimodal embedding model, by hub name or folder: one vector of words and image together.
+    """A multimodal embedding model, by hub name or folder: one vector of text and image together.
 
     `mode: auto` gives both at once to a model that can take them so (GME-Qwen2-VL,
     Qwen3-VL-Embedding), and averages the normalised text and image vectors of one that cannot

@@ -132,7 +132,7 @@ def user_examples(
 
 def _card(
     titles: Sequence[str],
-    images: _Thumbnails,
+    thumbnails: _Thumbnails,
     item: int,
     *,
     place: int | None = None,
@@ -140,7 +140,7 @@ def _card(
 ) -> Card:
     if not 0 <= item < len(titles):
         return Card(f"not an item ({item})", None, place, hit)
-    return Card(titles[item], images[item], place, hit)
+    return Card(titles[item], thumbnails[item], place, hit)
 
 
 class _Thumbnails:

@@ -55,7 +55,7 @@ def evaluate(
         JSON values. `rows`: {system, split, metric, k, value, low, high, users}; low and high are
         the 95 % bootstrap interval over users, null for coverage, which is no mean over users.
         `differences`: {system, baseline, split, metric, k, value, low, high, users}, the mean
-        paired difference system - baseline. Beside them `split`, `users`, `items`, `seen_items`,
+        paired difference system - baseline. Also `split`, `users`, `items`, `seen_items`,
         `targets_in_history` (users whose target masking would hide) and `interval`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Does one task drown another? What each task's loss says of it, as warnings and as curves.
+"""Tells from the tasks' losses whether one task drowns another: warnings and curves.
 
 There is one loss and no weights, so a task weighs what its target tokens lose. Our measure of
 interference (the paper has none): a task is *starved* where it gets under a tenth of what the other

@@ -1,4 +1,4 @@
-"""What rides along with transformers.Trainer: the log file, averaged weights, when to save, trackers."""
+"""Callbacks for transformers.Trainer: the log file, averaged weights, when to save, trackers."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def _measured(facts: Facts) -> str:
     users = facts.metrics[0]["users"]
     return (
         f"## Metrics\n\nTest split, {users:,} users, in brackets the 95 % bootstrap interval; "
-        "`generative` is this model, the others stand next to it.\n\n" + "\n".join(lines)
+        "`generative` is this model; the others are for comparison.\n\n" + "\n".join(lines)
     )
 
 

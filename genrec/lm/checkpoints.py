@@ -104,7 +104,7 @@ def room_for(what: str, out: Path) -> Iterator[None]:
 def _is_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return any(text in str(error) for text in _FULL)  # the writers' own words, all they give
+    return any(text in str(error) for text in _FULL)  # nothing but the message tells
 
 
 def _is_complete(folder: Path) -> bool:

@@ -29,7 +29,7 @@ from genrec.sid.codes import format_sid
 
 logger = logging.getLogger(__name__)
 
-_STAGES = {"captions": "caption", "interests": "mine"}  # where the words of a task come from
+_STAGES = {"captions": "caption", "interests": "mine"}  # the stage that makes the texts of a task
 
 
 def compose(
@@ -59,7 +59,7 @@ def compose(
     Raises:
         KeyError: an unknown task.
         ValueError: an option that the task does not have or a value out of bounds, a template that
-            cannot be streamed, a task over words that the corpus lacks, or no example at all.
+            cannot be streamed, a task over texts that the corpus lacks, or no example at all.
     """
     train = train_examples(
         corpus, tasks, style=style, seed=seed, max_history=max_history, max_text=max_text
@@ -85,7 +85,7 @@ def train_examples(
         rates[name] = options.rate
         if options.rate == 0:
             continue
-        _check_words(task, corpus)
+        _check_texts(task, corpus)
         variants = task.template.variants(style)
         if options.expand in STREAMED and task.expand:
             for variant in variants:
@@ -149,16 +149,16 @@ def prompt_for(
 def words_prompt(
     text: str, tasks: Collection[str], *, style: Style, max_text: int
 ) -> Segments | None:
-    """Returns the prompt that asks a trained model for an item in free words, as a search does.
+    """Returns the prompt that asks a trained model for an item by a free text, as a search does.
 
     Args:
-        text: the words; they stay text, whatever they spell.
+        text: the query; it stays text, whatever it spells.
         tasks: those that the model was trained on; the one nearest to a search lends its form.
         style: which variants; always the first one.
         max_text: characters of the text that are kept.
 
     Returns:
-        None if no task taught the model to read words.
+        None if no task taught the model to read a text.
     """
     for name in ("query_to_sid", "interest_to_sid", "caption_to_sid", "title_to_sid"):
         if name in tasks:
@@ -169,7 +169,7 @@ def words_prompt(
 
 
 def questions(name: str, corpus: Corpus, *, style: Style, max_text: int = 300) -> list[Example]:
-    """Returns one task over every unit, in its template's first words: what a trained model is asked.
+    """Returns one task over every unit, in its template's first variant: what a trained model is asked.
 
     Args:
         name: the task.
@@ -280,7 +280,7 @@ def _fill(text: str, slots: Slots) -> Segments:
     return tuple(merged)
 
 
-def _check_words(task: Task, corpus: Corpus) -> None:
+def _check_texts(task: Task, corpus: Corpus) -> None:
     if task.needs and getattr(corpus, task.needs) is None:
         stage = _STAGES[task.needs]
         raise ValueError(

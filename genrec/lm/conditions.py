@@ -1,4 +1,4 @@
-"""Under what conditions a checkpoint was written, and what is different where training goes on from it.
+"""The conditions under which a checkpoint was written, and what has changed when training resumes.
 
 Training goes on whatever has changed, but perhaps not to what an undisturbed run would learn: other
 batches, another order of sums, other code. So it is said.

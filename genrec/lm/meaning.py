@@ -1,7 +1,7 @@
 """What a model's SID tokens stand for: the file of its items' SIDs that lies next to its weights.
 
-`<a_12>` means to a model the items that had it in training. Under other SIDs the same token means other
-items, so a model may be trained further only under the SIDs that it knows.
+To a model, `<a_12>` means the items that had this code in training. Under other SIDs the same token
+means other items, so a model may be trained further only under the SIDs that it knows.
 """
 
 from __future__ import annotations

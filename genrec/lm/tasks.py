@@ -65,7 +65,7 @@ class Options:
 
     Attributes:
         rate: expected passes over the task's units: 1.0 all, 0.5 a seeded half, 2.0 all twice, the
-            second time in other words.
+            second time in another variant.
         expand: histories only. `stream`: one example per user in which every next item is a
             target, of the newest max_history + 1 items; `window`: as many such examples as it takes
             to slide over the whole history; `prefix`: one example per next item; `last`: the last
@@ -86,7 +86,7 @@ class Options:
 class TaskSettings(Section):
     """How often a task is composed."""
 
-    needs: ClassVar[str | None] = None  # the optional stage whose words the task is made of
+    needs: ClassVar[str | None] = None  # the optional stage whose texts the task is made of
     rate: float | None = Field(1.0, ge=0, description="expected passes over its items or users")
 
 
@@ -112,7 +112,7 @@ class HistoryTaskSettings(TaskSettings):
 
 
 class NextTaskSettings(TaskSettings):
-    """A history with words on either side: the last item as target, or an example per next item.
+    """A history with titles on either side: the last item as target, or an example per next item.
 
     `prefix` is how others compose these; with it such tasks make many times the examples of all
     others, which are then starved.

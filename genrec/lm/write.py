@@ -51,7 +51,7 @@ class Writer:
     ) -> list[str]:
         """Returns the greedy continuation of each prompt as text, up to EOS.
 
-        SIDs are no text: a SID token that the model writes among the words is left out.
+        SIDs are no text: a SID token that the model writes within a text is left out.
 
         Args:
             prompts: as `lm.compose` makes them.

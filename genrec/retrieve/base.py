@@ -154,7 +154,7 @@ class Retriever(ABC, Generic[S]):
         valid: Validation,
         popularity: npt.NDArray[np.integer],
     ) -> dict[str, Any]:
-        """Writes what else it has to give besides its lists, and returns what a report tells of it.
+        """Writes what it has to give in addition to its lists, and returns what a report tells of it.
 
         Args:
             folder: where to.

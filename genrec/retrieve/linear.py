@@ -42,7 +42,7 @@ class ItemToItem(Retriever[S]):
 
 
 class SparseSimilarity:
-    """What a retriever learns that keeps a sparse similarity of items, and its way to disk.
+    """The state of a retriever that learns a sparse similarity of items, and its way to disk.
 
     Attributes:
         popularity_: int64 [N], training interactions per item; set by `fit`.

@@ -17,7 +17,7 @@ Sequences = Sequence[npt.ArrayLike]
 
 # Cells of the largest [users, items] block held at once: 2^24 float32 are 64 MiB.
 _MAX_CELLS = 2**24
-# And the most users: each has vectors besides, however few the items are.
+# And the most users: each has vectors too, however few the items are.
 _MAX_ROWS = 2**14
 
 

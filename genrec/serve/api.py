@@ -32,7 +32,7 @@ ItemId = Annotated[str, Path(max_length=MAX_ID, description="the owner's item id
 @router.post(
     "/recommendations",
     tags=["recommendations"],
-    summary="Recommend items for a history, a known user, or a request in words",
+    summary="Recommend items for a history, a known user, or a query in words",
     responses=documented(400, 503, 504),
 )
 async def recommendations(
@@ -118,7 +118,7 @@ async def similar(
     ] = None,
     k: Annotated[int, Query(ge=1, le=MAX_K)] = 10,
 ) -> Similar:
-    """By cosine. An item that the view knows nothing of has no neighbours, and is nobody's."""
+    """By cosine. An item that the view knows nothing of has no neighbours and is no neighbour."""
     async with registry.current() as served:
         bundle, number = served.bundle, _known(served, item_id)
         name = view_of(bundle, view)

@@ -1,7 +1,7 @@
 """Requests that come together in one batch: the engine is asked rarely, for many at once.
 
 One worker thread computes; while it does, what arrives waits and makes the next batch. The queue is
-bounded: who comes when it is full is told so at once, and when to come again.
+bounded: when it is full, a request is refused at once and told when to try again.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _PATIENCE = 6  # times max_wait that the first request of a batch waits at most
 
 
 class Overloaded(Exception):
-    """The queue is full; `retry_after` says in how many seconds (at least 1) to come again."""
+    """The queue is full; `retry_after` says in how many seconds (at least 1) to try again."""
 
     def __init__(self, retry_after: int) -> None:
-        super().__init__(f"too many requests are waiting; come again in {retry_after} s")
+        super().__init__(f"too many requests are waiting; try again in {retry_after} s")
         self.retry_after = retry_after
 
 

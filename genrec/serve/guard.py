@@ -60,10 +60,10 @@ class Buckets:
 
 
 class Guard:
-    """Refuses what may not pass, and cancels what nobody waits for.
+    """Refuses requests that are not allowed, and cancels those that nobody waits for.
 
     Args:
-        app: what it stands before.
+        app: the application that it protects.
         settings: the key, the rates, the largest body.
     """
 
@@ -90,17 +90,17 @@ class Guard:
         await refusal(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> ASGIApp | None:
-        """The answer to who may not ask; None for who may."""
+        """The answer to a caller who may not ask; None for others."""
         headers, path = Headers(scope=scope), scope["path"]
         hosts, host = self._settings.hosts, _host(headers.get("host", ""))
         if hosts is not None and host not in hosts:
-            return problem(421, f"this server is not called so; ask for one of {sorted(hosts)}")
+            return problem(421, f"this server has another name; use one of {sorted(hosts)}")
         if not path.startswith(_UNCOUNTED):
             client = scope.get("client")
             wait = self._buckets.take(client[0] if client else "")
             if wait:
                 again = max(1, round(wait + 0.5))
-                text = f"too many requests from your address; come again in {again} s"
+                text = f"too many requests from your address; try again in {again} s"
                 return problem(429, text, headers={"Retry-After": str(again)}, type="rate_limit")
         if self._key is not None and not _open(path) and not _knows(headers, self._key):
             return _unknown(scope)
@@ -211,7 +211,7 @@ def _open(path: str) -> bool:
 
 
 def _unknown(scope: Scope) -> ASGIApp:
-    """The way to the login page for who came to read, else 401.
+    """Sends a person to the login page, and answers 401 to a program.
 
     Without a Basic challenge: browsers would show a window of their own over the page's.
     """

@@ -105,7 +105,7 @@ _MEANINGS = {
     409: "the artifacts cannot be opened; what was served before still is",
     413: "the request is too large",
     422: "a field is missing, unknown or out of bounds; the message names it",
-    429: "too many requests; Retry-After says when to come again",
+    429: "too many requests; Retry-After says when to try again",
     503: "the server is shutting down, or the one that runs the LLM cannot be reached",
     504: "no answer in time",
 }
@@ -149,12 +149,12 @@ def _overloaded(_: Request, error: Exception) -> JSONResponse:
 
 
 def _late(_: Request, __: Exception) -> JSONResponse:
-    return problem(504, "there was no answer in time; ask for less, or later")
+    return problem(504, "there was no answer in time; ask for less, or try again later")
 
 
 def _unreachable(_: Request, error: Exception) -> JSONResponse:
     """The address of the LLM's server is the operator's affair: it goes to the log."""
     log.error("%s", error)
     return problem(
-        503, "the LLM's server cannot be reached; come again", headers={"Retry-After": "5"}
+        503, "the LLM's server cannot be reached; try again later", headers={"Retry-After": "5"}
     )

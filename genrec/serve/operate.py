@@ -143,10 +143,10 @@ class Metrics:
 
 
 class Watch:
-    """Outermost: gives each request an id, counts and logs it, and answers what nobody caught.
+    """Outermost: gives each request an id, counts and logs it, and answers uncaught errors.
 
     Args:
-        app: what it stands before.
+        app: the application that it watches.
         metrics: where it counts.
         settings: whether logs may hold text.
     """
@@ -199,7 +199,7 @@ class Watch:
 
 @router.get("/healthz", summary="Is the server able to answer?", response_model=Health)
 async def healthz(registry: TheRegistry) -> Health:
-    """Needs no key. The port opens when the artifacts are loaded, so a refused connection is no."""
+    """Needs no key. The port opens once the artifacts are loaded; until then connections are refused."""
     async with registry.current() as served:
         waiting = served.batcher.waiting
         return Health(

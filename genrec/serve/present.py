@@ -12,7 +12,7 @@ from genrec.recommendations import Recommended
 from genrec.serve.columns import columns_of
 from genrec.serve.schemas import Influence, Item, Reasons, Recommendation
 
-# By the file's first bytes: a row that names anything else than an image shows nothing. No SVG, which
+# Told by the file's first bytes: a file that is no image is not shown. No SVG, which
 # can hold scripts.
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "image/png",

@@ -68,7 +68,7 @@ class RecommendationsRequest(Request):
         None, max_length=MAX_HISTORY, description="item ids, oldest first; instead of a user"
     )
     query: str | None = Field(
-        None, min_length=1, max_length=MAX_QUERY, description="a request in words"
+        None, min_length=1, max_length=MAX_QUERY, description="a query in words"
     )
     k: int = Field(10, ge=1, le=MAX_K)
     filters: dict[str, Filter] = Field({}, max_length=20, description="by attribute of the items")

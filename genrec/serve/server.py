@@ -101,7 +101,7 @@ async def _serve(server: uvicorn.Server, registry: ModelRegistry, listener: sock
     await (
         registry.start()
     )  # before the server: what is missing is then one message, not a traceback
-    # uvicorn ends in order and then raises its signal once more; that one shall not kill us.
+    # uvicorn ends in order and then raises its signal once more, which must not kill this process.
     for ending in (signal.SIGTERM, signal.SIGINT):
         signal.signal(ending, lambda *_: None)
     await server.serve(sockets=[listener])

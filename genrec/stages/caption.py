@@ -31,5 +31,5 @@ def run(context: Context) -> None:
     with_image = [path is not None for path in paths]
     kept = table.filter(with_image)
     counts = summarise(kept["error"].to_list(), kept["attempts"].to_list())
-    without = {"items": len(paths), "without_picture": len(paths) - sum(with_image)}
+    without = {"items": len(paths), "without_image": len(paths) - sum(with_image)}
     context.write_json("summary.json", without | counts)

@@ -1,4 +1,4 @@
-"""Several systems' lists to one; what is fitted is fitted on validation users."""
+"""Several systems' lists to one, by weights or a gate fitted on validation users."""
 
 from __future__ import annotations
 

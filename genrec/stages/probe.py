@@ -27,7 +27,7 @@ Found = dict[str, Any]
 
 
 def run(context: Context) -> None:
-    """Measures what there is to measure; of the rest it says why there is nothing."""
+    """Measures what the recipe has; says of the rest why it is not measured."""
     probe = _Probe(context)
     rows, unconstrained = probe.unconstrained()
     measured: Found = {"content": probe.content(), "unconstrained": unconstrained, "rows": rows}
@@ -48,7 +48,7 @@ _PROBES = {
 
 
 class _Probe:
-    """A recipe's finished stages, and the items and users that are asked about."""
+    """A recipe's finished stages, and the items and users of the questions."""
 
     def __init__(self, context: Context) -> None:
         self.context, self.section = context, context.section

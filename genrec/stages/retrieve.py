@@ -1,4 +1,4 @@
-"""Training sequences, and what the retriever needs besides them, to candidate lists."""
+"""Training sequences, and what else the retriever needs, to candidate lists."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Queries = dict[str, tuple[Any, Any]]  # by name, vectors [n, D] and items [n]
 
 
 def run(context: Context) -> None:
-    """Fits one retriever; writes its lists for both splits, itself, and what a report tells of it."""
+    """Fits and saves one retriever; writes its lists for both splits, and what a report tells of it."""
     prepared, section = context.inputs["prepare"], context.section
     items, train = prepared.load("items.parquet"), prepared.load("train.parquet")
     targets = {split: prepared.load(f"{split}.parquet") for split in EVALUATED}
@@ -67,7 +67,7 @@ def run(context: Context) -> None:
 
 @contextmanager
 def _named(label: str) -> Iterator[None]:
-    """Puts the retriever's place in the recipe before what went wrong with it."""
+    """Names the retriever of the recipe in its errors."""
     try:
         yield
     except (ValueError, FloatingPointError) as error:

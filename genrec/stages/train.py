@@ -128,7 +128,7 @@ def _reopened(context: Context, sids: np.ndarray, folder: Path) -> Any:
 
 
 def _tracks(context: Context) -> Path:
-    """Where tensorboard writes: next to the artifacts, for what it writes is none."""
+    """Where tensorboard writes: next to the artifacts, since its files are not one of them."""
     name = f"{context.recipe.name}-{context.out.stem}"
     return Path(context.recipe.runtime.store) / "trackers" / name
 

@@ -172,7 +172,7 @@ def test_who_edits_the_recipe_meanwhile_changes_nothing(
 
 # No text view, for loading its model is most of the time.
 REAL = {
-    "full": {"note": "pictures and behaviour"},
+    "full": {"note": "images and behaviour"},
     "blind": {"overrides": {"embed.image": {"kind": "none"}}},
     "broken": {"overrides": {"train.model": {"kind": "pretrained", "name": "/nowhere/at/all"}}},
 }

@@ -36,8 +36,8 @@ def products() -> list[Product]:
 
 
 @pytest.fixture(scope="module")
-def pictures(products, tmp_path_factory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("pictures")
+def images(products, tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("images")
     files = [folder / f"{product.item_id}.png" for product in products]
     for product, file in zip(products, files, strict=True):
         save_png(draw(product, size=96, seed=SEED), file)
@@ -50,8 +50,8 @@ def captioner() -> HFEngine:
 
 
 @pytest.fixture(scope="module")
-def captions(captioner, pictures) -> list[str]:
-    return answers(captioner, [caption_request(picture) for picture in pictures])
+def captions(captioner, images) -> list[str]:
+    return answers(captioner, [caption_request(image) for image in images])
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +72,10 @@ def test_a_folder_is_small_and_holds_nothing_that_runs(name: str, limit: int) ->
     assert {path.suffix for path in files} == {".json", ".jinja", ".safetensors"}
 
 
-def test_the_processor_needs_no_torchvision_and_gives_what_training_saw(pictures) -> None:
+def test_the_processor_needs_no_torchvision_and_gives_what_training_saw(images) -> None:
     processor = AutoProcessor.from_pretrained(ASSETS / "tiny-vlm")
     assert type(processor.image_processor).__name__ == "Idefics3ImageProcessorPil"
-    image = Image.open(pictures[0])
+    image = Image.open(images[0])
     pixels = processor.image_processor([[image]], return_tensors="np")["pixel_values"]
     small = np.asarray(image.resize((64, 64), Image.Resampling.LANCZOS), dtype=np.float32)
     np.testing.assert_allclose(pixels[0, 0], small.transpose(2, 0, 1) / 127.5 - 1, atol=1e-6)
@@ -100,9 +100,9 @@ def test_captions_name_what_is_seen(products, captions) -> None:
     assert min(right.values()) >= 0.8 * COUNT, right
 
 
-def test_captions_come_from_the_picture(captioner, captions, pictures) -> None:
-    turned = pictures[1:] + pictures[:1]
-    again = answers(captioner, [caption_request(picture) for picture in turned])
+def test_captions_come_from_the_image(captioner, captions, images) -> None:
+    turned = images[1:] + images[:1]
+    again = answers(captioner, [caption_request(image) for image in turned])
     assert again == captions[1:] + captions[:1]
     assert len(set(captions)) > 0.8 * COUNT
 

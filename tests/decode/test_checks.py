@@ -46,7 +46,7 @@ IDS, MASK = torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.tensor([[1, 1, 1], [0, 0
         (IDS[0], MASK[0], "the same"),
         (IDS[:0], MASK[:0], "neither of them 0"),
         (IDS.float(), MASK, "float32"),
-        (IDS - 2, MASK, "no tokens"),
+        (IDS - 2, MASK, "integers of 0 or more"),
         (IDS + 91, MASK, "token 97; the model has 0 to 96"),
         (torch.ones(1, 62, dtype=int), torch.ones(1, 62), "a prompt has 62 tokens"),
     ],

@@ -196,7 +196,7 @@ class ByLongest(nn.Module):
 def test_a_switch_of_another_name_is_refused(make, strategy):
     model = make.model("llama", max_position_embeddings=4096)
     model.model.rotary_emb = ByLongest(model.model.rotary_emb, lambda _, at: int(at.max()) + 1)
-    with pytest.raises(ValueError, match=r"LlamaForCausalLM .* the length of the one beside it"):
+    with pytest.raises(ValueError, match=r"LlamaForCausalLM .* the length of others in its batch"):
         BeamEngine(model, SIDTrie(make.codes()), make.tokens(), strategy=strategy)
 
 

@@ -234,7 +234,9 @@ def test_steps_that_are_not_one_pass_are_told(make):
     }
     model = build_named("NemotronHForCausalLM", config)
     codes, tokens = make.codes(), make.tokens()
-    with pytest.warns(UserWarning, match=r"NemotronHForCausalLM: scores will be near the model's"):
+    with pytest.warns(
+        UserWarning, match=r"NemotronHForCausalLM: scores will be close to the model's"
+    ):
         engine = BeamEngine(model, SIDTrie(codes), tokens, strategy="expand")
     out = engine.search(*make.pad_left(PROMPTS), num_beams=len(codes))
     off = (out.scores - make.oracle(model, PROMPTS, codes, tokens).gather(1, out.items)).abs()

@@ -1,4 +1,4 @@
-"""Tiny random models with chat templates, made on the spot, and pictures good and bad."""
+"""Tiny random models with chat templates, made on the spot, and images good and bad."""
 
 from pathlib import Path
 

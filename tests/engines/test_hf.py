@@ -1,4 +1,4 @@
-"""The engine of transformers: batches, seeds, schemas, pictures, on tiny random models."""
+"""The engine of transformers: batches, seeds, schemas, images, on tiny random models."""
 
 import json
 from dataclasses import replace
@@ -84,7 +84,7 @@ def test_a_cut_reply_says_so(tiny_lm: Path) -> None:
     assert reply.text
 
 
-def test_pictures_are_seen(tiny_vlm: Path, tmp_path: Path) -> None:
+def test_images_are_seen(tiny_vlm: Path, tmp_path: Path) -> None:
     from PIL import Image
 
     paths = []
@@ -98,7 +98,7 @@ def test_pictures_are_seen(tiny_vlm: Path, tmp_path: Path) -> None:
     assert len({reply.text for reply in together}) > 1
 
 
-def test_a_bad_picture_fails_its_own_row_only(tiny_vlm: Path, red: Path, bomb: Path) -> None:
+def test_a_bad_image_fails_its_own_row_only(tiny_vlm: Path, red: Path, bomb: Path) -> None:
     asked = [Request((Message("user", "what?", path),), max_tokens=4) for path in (bomb, red)]
     bad, good = ask(HFEngine(str(tiny_vlm)), asked)
     assert (bad.finish, bad.permanent) == ("error", True)
@@ -109,13 +109,19 @@ def test_a_bad_picture_fails_its_own_row_only(tiny_vlm: Path, red: Path, bomb: P
 def test_a_batch_is_of_one_kind_and_the_longest_come_first(red: Path) -> None:
     from genrec.engines.hf import _batches
 
-    picture = Request((Message("user", "x", red),), max_tokens=12)
-    requests = [says("x"), picture, says("xx"), says("x", schema=SCHEMA), says("x", temperature=1)]
-    requests += [says("xxx"), replace(picture, max_tokens=13)]
+    with_image = Request((Message("user", "x", red),), max_tokens=12)
+    requests = [
+        says("x"),
+        with_image,
+        says("xx"),
+        says("x", schema=SCHEMA),
+        says("x", temperature=1),
+    ]
+    requests += [says("xxx"), replace(with_image, max_tokens=13)]
     assert sorted(_batches(requests, 2)) == [[0], [1], [3], [4], [5, 2], [6]]
 
 
-def test_a_text_model_is_shown_no_picture(tiny_lm: Path, red: Path) -> None:
+def test_a_text_model_is_shown_no_image(tiny_lm: Path, red: Path) -> None:
     with pytest.raises(EngineError, match="sees no images"):
         list(HFEngine(str(tiny_lm)).generate([Request((Message("user", "?", red),))]))
 

@@ -41,8 +41,8 @@ def chances(folder: Path, request: Request, reply: list[int]) -> torch.Tensor:
         content: Any = message.text
     else:
         speaker, model = AutoProcessor.from_pretrained(folder), AutoModelForImageTextToText
-        picture = open_image(message.image, longest_side=request.longest_side)
-        content = [{"type": "image", "image": picture}, {"type": "text", "text": message.text}]
+        image = open_image(message.image, longest_side=request.longest_side)
+        content = [{"type": "image", "image": image}, {"type": "text", "text": message.text}]
     inputs = speaker.apply_chat_template(
         [{"role": "user", "content": content}],
         tokenize=True,
@@ -105,7 +105,7 @@ def test_no_prompt_is_padded_where_a_text_is_read(
     assert sorted(seen) == [[1, 3, 4], [2]]
 
 
-def test_pictures_change_both(tiny_vlm: Path, tmp_path: Path) -> None:
+def test_images_change_both(tiny_vlm: Path, tmp_path: Path) -> None:
     from PIL import Image
 
     requests = []
@@ -123,7 +123,7 @@ def test_pictures_change_both(tiny_vlm: Path, tmp_path: Path) -> None:
     assert odds[0] != pytest.approx(odds[1], abs=1e-4)
 
 
-def test_a_bad_picture_fails_its_own_row_only(tiny_vlm: Path, red: Path, bomb: Path) -> None:
+def test_a_bad_image_fails_its_own_row_only(tiny_vlm: Path, red: Path, bomb: Path) -> None:
     requests = [asks("what?", bomb), asks("what?", red)]
     engine = HFEngine(str(tiny_vlm))
     for found in (

@@ -135,7 +135,7 @@ def test_what_is_sent(server: Server) -> None:
     assert held["max_completion_tokens"] == 7
 
 
-def test_pictures_travel_as_data(server: Server, red: Path, bomb: Path) -> None:
+def test_images_travel_as_data(server: Server, red: Path, bomb: Path) -> None:
     requests = [Request((Message("user", "what?", path),), longest_side=20) for path in (red, bomb)]
     found = dict(OpenAIEngine(server.url, "m", key=None).generate(requests))
     assert found[0].text == "echo what?"

@@ -101,7 +101,7 @@ def test_conversations_go_over_in_batches(made: list[LLM]) -> None:
     assert options["chat_template_kwargs"] == {"enable_thinking": False}
 
 
-def test_pictures_and_bad_ones(made: list[LLM], red: Path, bomb: Path) -> None:
+def test_images_and_bad_ones(made: list[LLM], red: Path, bomb: Path) -> None:
     requests = [says("a", bomb), says("b", red, longest_side=20)]
     found = dict(VLLMEngine("x/y").generate(requests))
     assert found[0].permanent

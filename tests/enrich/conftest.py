@@ -1,4 +1,4 @@
-"""Tiny random models made on the spot, and pictures of known content."""
+"""Tiny random models made on the spot, and images of known content."""
 
 import numpy as np
 import pytest
@@ -70,9 +70,9 @@ def clip(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory):
-    """Seven pictures: discs and stripes, red and blue, and some noise."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory):
+    """Seven images: discs and stripes, red and blue, and some noise."""
+    folder = tmp_path_factory.mktemp("images")
     y, x = np.mgrid[:48, :48]
     masks = {"disc": (x - 24) ** 2 + (y - 24) ** 2 < 300, "stripes": x // 6 % 2 == 0}
     colours = {"red": (220, 20, 20), "blue": (20, 20, 220)}

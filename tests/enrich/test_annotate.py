@@ -94,7 +94,7 @@ def test_whatever_changes_a_reply_is_asked_anew(change: dict[str, object]) -> No
     assert len(other.asked) == 1
 
 
-def test_pictures_count_by_content_not_by_name(tmp_path: Path) -> None:
+def test_images_count_by_content_not_by_name(tmp_path: Path) -> None:
     one, two, three = (tmp_path / name for name in ("1", "2", "3"))
     one.write_bytes(b"x")
     two.write_bytes(b"x")
@@ -108,7 +108,7 @@ def test_pictures_count_by_content_not_by_name(tmp_path: Path) -> None:
     assert len(engine.asked) == 3
 
 
-def test_a_missing_picture_is_a_failed_row_and_no_call(tmp_path: Path) -> None:
+def test_a_missing_image_is_a_failed_row_and_no_call(tmp_path: Path) -> None:
     engine = Counting()
     (row,) = annotate([says("a", tmp_path / "none.png")], engine, upper, cache={})
     assert row is not None

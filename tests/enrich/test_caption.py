@@ -13,7 +13,7 @@ from genrec.schema import CAPTIONS, check
 
 
 class Scripted:
-    """Answers by the picture's name."""
+    """Answers by the image's name."""
 
     identity = "scripted"
 
@@ -30,7 +30,7 @@ class Scripted:
         pass
 
 
-def test_the_model_is_shown_the_picture_and_no_title() -> None:
+def test_the_model_is_shown_the_image_and_no_title() -> None:
     request = caption_request(Path("a.png"), max_tokens=7, seed=3, longest_side=99)
     system, user = request.messages
     words = prompts.load_chat("caption/product", placeholders=())

@@ -42,7 +42,7 @@ def tokenizer(**options):
 
 @pytest.fixture(scope="module")
 def towers(tmp_path_factory):
-    """A folder with a CLIP: reads texts, and pictures, and never both."""
+    """A folder with a CLIP: reads texts, and images, and never both."""
     folder = tmp_path_factory.mktemp("towers")
     torch.manual_seed(0)
     text = SIZE | {"num_hidden_layers": 2, "vocab_size": len(WORDS), "max_position_embeddings": 16}
@@ -50,8 +50,8 @@ def towers(tmp_path_factory):
     vision = SIZE | {"num_hidden_layers": 2, "image_size": 16, "patch_size": 8}
     config = CLIPConfig(projection_dim=12, text_config=text, vision_config=vision)
     CLIPModel(config).save_pretrained(folder)
-    pictures = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
-    CLIPProcessor(pictures, tokenizer(model_max_length=16)).save_pretrained(folder)
+    images = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    CLIPProcessor(images, tokenizer(model_max_length=16)).save_pretrained(folder)
     return str(folder)
 
 
@@ -70,7 +70,7 @@ def fused(tmp_path_factory):
         | {"vocab_size": len(WORDS), "max_position_embeddings": 128, "pad_token_id": 0},
     )
     Idefics3Model(config).save_pretrained(folder / "base")
-    pictures = Idefics3ImageProcessorPil(
+    images = Idefics3ImageProcessorPil(
         do_image_splitting=False,
         size={"longest_edge": 32},
         max_image_size={"longest_edge": 32},
@@ -80,7 +80,7 @@ def fused(tmp_path_factory):
         "<image>{% else %}{{ c['text'] }}{% endif %}{% endfor %}<end_of_utterance>{% endfor %}"
     )
     words = tokenizer(additional_special_tokens=WORDS[4:8], padding_side="left")
-    Idefics3Processor(pictures, words, image_seq_len=4, chat_template=template).save_pretrained(
+    Idefics3Processor(images, words, image_seq_len=4, chat_template=template).save_pretrained(
         folder / "base"
     )
     base = Transformer(str(folder / "base"))
@@ -90,9 +90,9 @@ def fused(tmp_path_factory):
 
 
 @pytest.fixture
-def items(pictures):
-    """Eight items: words and picture, picture alone, words alone, and nothing at all."""
-    paths = [*pictures.values(), None]
+def items(images):
+    """Eight items: words and image, image alone, words alone, and nothing at all."""
+    paths = [*images.values(), None]
     return TEXTS, [*paths[:4], None, *paths[4:6], None]
 
 
@@ -197,10 +197,10 @@ def test_an_instruction_is_heard(name, items, request):
 
 
 @pytest.mark.parametrize("name", ["towers", "fused"])
-def test_a_title_that_is_an_address_is_only_a_title(name, pictures, request):
-    """The library opens strings that look like pictures; ours must never reach it bare."""
+def test_a_title_that_is_an_address_is_only_a_title(name, images, request):
+    """The library opens strings that look like images; ours must never reach it bare."""
     model = request.getfixturevalue(name)
-    path = pictures["red disc"]
+    path = images["red disc"]
     hostile = [str(path), "http://127.0.0.1:9/x.png", "data:image/png;base64,AAAA"]
     out = encode((hostile, [None] * 3), model)
     assert np.isfinite(out).all()
@@ -225,7 +225,7 @@ def test_what_cannot_be_encoded_is_refused(text_model, towers, items, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["towers", "fused"])
-def test_words_of_requests_lie_where_items_without_picture_do(name, request):
+def test_words_of_requests_lie_where_items_without_image_do(name, request):
     model, texts = request.getfixturevalue(name), [text for text in TEXTS if text]
     rows = encode_joint(texts, [None] * len(texts), model=model, max_tokens=2, cache={})
     encode = load_joint_encoder(model=model, max_tokens=2)

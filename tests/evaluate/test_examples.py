@@ -87,8 +87,8 @@ def test_what_is_transparent_becomes_white(tmp_path: Path) -> None:
     assert decoded(thumbnail(tmp_path / "clear.png")).getpixel((5, 5)) == (255, 255, 255)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"not a picture", b"%!PS-Adobe-3.0 EPSF-3.0\n"])
-def test_an_unreadable_picture_warns_by_name(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize("content", [None, b"", b"not an image", b"%!PS-Adobe-3.0 EPSF-3.0\n"])
+def test_an_unreadable_image_warns_by_name(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "broken.png"
     if content is not None:
         path.write_bytes(content)
@@ -102,8 +102,8 @@ def test_only_the_formats_of_prepare_are_decoded(tmp_path: Path) -> None:
         assert thumbnail(tmp_path / "really.png") is None
 
 
-def test_a_picture_is_read_once(tmp_path: Path) -> None:
-    """A broken picture on two cards is one warning."""
+def test_an_image_is_read_once(tmp_path: Path) -> None:
+    """A broken image on two cards is one warning."""
     items = pl.DataFrame([(0, "a", "t", "", "gone.png")], schema=dict(schema.ITEMS), orient="row")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

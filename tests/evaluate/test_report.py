@@ -124,7 +124,7 @@ def test_whole_report(tmp_path: Path, metrics: dict, example: UserExample) -> No
         assert part in found.text, part
     assert found.text.count("held out: hit") == 1
     assert len(found.all("li", class_="card hit")) == 1
-    # One tile for the item without a picture (its initial), one for the item without a title.
+    # One tile for the item without an image (its initial), one for the item without a title.
     assert "< <script>" in found.text
     assert len(found.all("span", class_="pic tile")) == 2
 

@@ -108,7 +108,7 @@ def test_the_watch_warns_once_and_a_resumed_run_is_silent(tmp_path, caplog):
     assert len(caplog.records) == 1
 
 
-def test_the_curves_are_a_picture_the_same_each_time(tmp_path):
+def test_the_curves_are_an_image_the_same_each_time(tmp_path):
     log = lines({"a": 100, "b": 5}, {"a": 3.0, "b": 2.0})
     log.insert(3, {"step": 60, "valid": {"loss": 2.5, "recall@10": 0.1}})
     for name in ("one.png", "two.png"):

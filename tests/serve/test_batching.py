@@ -80,7 +80,7 @@ def test_a_full_queue_says_when_to_come_again() -> None:
         await stopped(engine)
         waiting = [asyncio.create_task(batcher.ask(n)) for n in range(3)]
         await asyncio.sleep(0.01)
-        with pytest.raises(Overloaded, match="come again in") as full:
+        with pytest.raises(Overloaded, match="try again in") as full:
             await batcher.ask(9)
         assert full.value.retry_after >= 1
         engine.gate.set()

@@ -25,11 +25,11 @@ class Shop:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.recipe = folder, folder / "shop.yaml"
-        (folder / "pictures").mkdir()
+        (folder / "images").mkdir()
         self.recipe.write_text(
             f"prepare:\n  core: 0\n  source:\n    kind: interchange\n"
             f"    interactions: {folder / 'i.json'}\n    items: {folder / 't.json'}\n"
-            f"    images: {folder / 'pictures'}\n"
+            f"    images: {folder / 'images'}\n"
             "caption:\n  engine: {kind: openai, base_url: 'http://x', model: eye, key: null}\n"
             "mine:\n  engine: {kind: openai, base_url: 'http://x', model: mind, key: null}\n"
             f"runtime: {{store: {folder / 'store'}}}\n"
@@ -41,8 +41,8 @@ class Shop:
         (self.folder / "t.json").write_text(json.dumps(items))
         users = {f"u{n}": [f"i{(n + k) % count}" for k in range(4)] for n in range(count)}
         (self.folder / "i.json").write_text(json.dumps(users))
-        for n in range(1, count):  # i0 has no picture
-            Image.new("RGB", (8, 8), (n, 0, 0)).save(self.folder / "pictures" / f"i{n}.png")
+        for n in range(1, count):  # i0 has no image
+            Image.new("RGB", (8, 8), (n, 0, 0)).save(self.folder / "images" / f"i{n}.png")
 
     def load(self, *overrides: str) -> Pipeline:
         return Pipeline.load(self.recipe, *overrides)
@@ -107,7 +107,7 @@ def test_tables_and_counts(shop: Shop, fake: Fake) -> None:
     assert captions["caption"].to_list() == [None, *(f"A bag like i{n}." for n in range(1, 12))]
     assert pipeline["caption"].load("summary.json") == {
         "items": 12,
-        "without_picture": 1,
+        "without_image": 1,
         "asked": 11,
         "answered": 11,
         "failed": 0,
@@ -207,7 +207,7 @@ def test_show_tells_counts_rows_and_reasons(shop: Shop, fake: Fake) -> None:
     assert "not JSON" in shown
     assert "0.50  Travel  (red)" in shown
     shown = CliRunner().invoke(cli, ["show", str(shop.recipe), "caption"]).output
-    assert "without_picture: 1" in shown
+    assert "without_image: 1" in shown
     assert "(no image)" in shown
     assert "A bag like i1." in shown
 

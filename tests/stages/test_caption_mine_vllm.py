@@ -40,12 +40,12 @@ class Shop:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        (folder / "pictures").mkdir()
+        (folder / "images").mkdir()
         self.recipe = folder / "shop.yaml"
         self.recipe.write_text(
             f"prepare:\n  core: 0\n  source:\n    kind: interchange\n"
             f"    interactions: {folder / 'i.json'}\n    items: {folder / 't.json'}\n"
-            f"    images: {folder / 'pictures'}\nruntime: {{device: cpu}}\n"
+            f"    images: {folder / 'images'}\nruntime: {{device: cpu}}\n"
         )
         self.stock(SIZE)
 
@@ -53,9 +53,9 @@ class Shop:
         items = {}
         for product in PRODUCTS[:count]:
             items[product.item_id] = {"title": product.title, "description": product.description}
-            picture = self.folder / "pictures" / f"{product.item_id}.png"
-            if not picture.exists():
-                save_png(draw(product, size=96, seed=3002), picture)
+            image = self.folder / "images" / f"{product.item_id}.png"
+            if not image.exists():
+                save_png(draw(product, size=96, seed=3002), image)
         (self.folder / "t.json").write_text(json.dumps(items))
         (self.folder / "i.json").write_text(json.dumps({f"u{n}": list(items)[:4] for n in "abc"}))
 

@@ -23,7 +23,7 @@ NO_WORDS = "caption.engine={kind: none}"
 
 
 class Fake:
-    """Captions every picture but that of item 3; says yes where number and picture agree."""
+    """Captions every image but that of item 3; says yes where number and image agree."""
 
     identity = "fake"
 
@@ -56,7 +56,7 @@ def letters(texts: Sequence[str], **_: Any) -> np.ndarray:
 
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Twelve bags with pictures (but the first), captioned by a fake, and a model of seconds."""
+    """Twelve bags with images (but the first), captioned by a fake, and a model of seconds."""
     monkeypatch.setattr(stage_engine, "_build", lambda section, device: Fake())
     monkeypatch.setattr(enrich, "encode_texts", letters, raising=False)
     items = {f"i{n}": {"title": f"bag {n}", "description": "soft"} for n in range(ITEMS)}
@@ -65,16 +65,16 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "i.json").write_text(json.dumps(users))
     sids = {f"i{n}": [f"<a_{n // 4}>", f"<b_{n % 4}>"] for n in range(ITEMS)}
     (tmp_path / "s.json").write_text(json.dumps(sids))
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     rng = np.random.default_rng(0)
     for n in range(1, ITEMS):
         pixels = rng.integers(256, size=(32, 32, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "pictures" / f"i{n}.png")
+        Image.fromarray(pixels).save(tmp_path / "images" / f"i{n}.png")
     path = tmp_path / "shop.yaml"
     path.write_text(
         f"prepare:\n  core: 0\n  source:\n    kind: interchange\n"
         f"    interactions: {tmp_path / 'i.json'}\n    items: {tmp_path / 't.json'}\n"
-        f"    index: {tmp_path / 's.json'}\n    images: {tmp_path / 'pictures'}\n"
+        f"    index: {tmp_path / 's.json'}\n    images: {tmp_path / 'images'}\n"
         "caption:\n  engine: {kind: openai, base_url: 'http://x', model: eye, key: null}\n"
         "embed: {image: {kind: descriptors, components: 4}}\n"
         "quantize: {kind: rkmeans, levels: 2, codes: 4, code_dim: null}\n"
@@ -101,11 +101,11 @@ def test_all_of_it(recipe: Path) -> None:
     for view in found["content"].values():
         assert -1 <= view["cosine"] <= 1
         assert (view["k"], view["chance"]) == (10, pytest.approx(10 / (view["items"] - 1)))
-    assert found["content"]["image"]["items"] == ITEMS - 1, "the first has no picture"
+    assert found["content"]["image"]["items"] == ITEMS - 1, "the first has no image"
 
     # Twelve items, so many passes: it knows them by heart, and a SID from noise.
     title, caption = found["sid_to_title"], found["sid_to_caption"]
-    assert (title["items"], caption["items"]) == (12, 10)  # no picture; a caption that failed
+    assert (title["items"], caption["items"]) == (12, 10)  # no image; a caption that failed
     for task in (title, caption):
         assert task["right"]["exact"] == task["right"]["recall@1"] == task["right"]["mrr"] == 1
         assert task["shuffled"]["exact"] == task["shuffled"]["recall@1"] == 0

@@ -22,7 +22,7 @@ NO_WORDS = ("caption.engine={kind: none}", "mine.engine={kind: none}")
 
 
 class Fake:
-    """Captions every picture but that of item 3; finds one interest in all but item 4."""
+    """Captions every image but that of item 3; finds one interest in all but item 4."""
 
     identity = "fake"
 
@@ -43,20 +43,20 @@ class Fake:
 
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A catalogue of twelve bags with pictures (but the first), captioned and mined by a fake."""
+    """A catalogue of twelve bags with images (but the first), captioned and mined by a fake."""
     monkeypatch.setattr(stage_engine, "_build", lambda section, device: Fake())
     items = {f"i{n}": {"title": f"bag {n}", "description": "soft"} for n in range(ITEMS)}
     (tmp_path / "t.json").write_text(json.dumps(items))
     users = {f"u{n}": [f"i{(n + k) % ITEMS}" for k in range(6)] for n in range(ITEMS)}
     (tmp_path / "i.json").write_text(json.dumps(users))
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for n in range(1, ITEMS):
-        Image.new("RGB", (8, 8), (n, 0, 0)).save(tmp_path / "pictures" / f"i{n}.png")
+        Image.new("RGB", (8, 8), (n, 0, 0)).save(tmp_path / "images" / f"i{n}.png")
     path = tmp_path / "shop.yaml"
     path.write_text(
         f"prepare:\n  core: 0\n  source:\n    kind: interchange\n"
         f"    interactions: {tmp_path / 'i.json'}\n    items: {tmp_path / 't.json'}\n"
-        f"    images: {tmp_path / 'pictures'}\n"
+        f"    images: {tmp_path / 'images'}\n"
         "caption:\n  engine: {kind: openai, base_url: 'http://x', model: eye, key: null}\n"
         "mine:\n  engine: {kind: openai, base_url: 'http://x', model: mind, key: null}\n"
         "quantize: {kind: rkmeans, levels: 2, codes: 4, code_dim: null}\n"
@@ -82,7 +82,7 @@ def test_all_words_enter_the_text_where_no_fields_are_named(
     Pipeline.load(recipe).run(to="embed")
     texts = encoder.call_args.args[0]
     assert texts[5] == "bag 5\nsoft\nA red i5.\npicnics"
-    assert texts[0] == "bag 0\nsoft\npicnics", "it has no picture"
+    assert texts[0] == "bag 0\nsoft\npicnics", "it has no image"
     assert texts[4] == "bag 4\nsoft\nA red i4."
     Pipeline.load(recipe, "embed.text.fields=[caption,title]").run(to="embed")
     assert encoder.call_args.args[0][5] == "A red i5.\nbag 5"
@@ -90,7 +90,7 @@ def test_all_words_enter_the_text_where_no_fields_are_named(
     assert encoder.call_args.args[0][5] == "bag 5\nsoft"
 
 
-def test_the_joint_model_gets_words_and_pictures(
+def test_the_joint_model_gets_words_and_images(
     recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = stub(monkeypatch, encode_joint)
@@ -160,7 +160,7 @@ def test_a_stage_is_read_only_by_what_needs_it(recipe: Path) -> None:
 
 
 def test_variants_of_an_ablation_share_what_is_the_same(recipe: Path) -> None:
-    """Text SIDs are built once, whether or not the pictures were captioned beside them."""
+    """Text SIDs are built once, whether or not the images were captioned beside them."""
     plain = "embed.text.fields=[title,description]"
     with_words, without = Pipeline.load(recipe, plain), Pipeline.load(recipe, plain, *NO_WORDS)
     for key in ("embed", "quantize"):

@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class NothingToFitError(ValueError):
-    """The validation users teach a fusion nothing: no list of theirs holds a target, or nothing else."""
+    """Nothing to fit a fusion to: the validation lists hold no target, or nothing but targets."""
 
 
 class Candidates(NamedTuple):

@@ -75,7 +75,7 @@ class Gate:
             popularity: int [N], training interactions of each item, 0 or more.
 
         Raises:
-            ValueError: as `sources.candidates` and `sources.with_targets`; popularity that is no
+            ValueError: as `candidates` and `with_targets`; popularity that is no
                 counts, a user without a history row, or a candidate outside 0..N-1.
             NothingToFitError: no target among the candidates, or nothing but targets.
         """

@@ -1,4 +1,4 @@
-"""What the norms of item vectors have to say: effect size, variation, and popularity."""
+"""Diagnostics of the norms of item vectors: effect size, variation, and popularity."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genrec.retrieve.sequences import FloatArray
 
 
 class NormReport(NamedTuple):
-    """What the norms of item vectors say (paper, section on diagnostics).
+    """The norms of item vectors in numbers (paper, section on diagnostics).
 
     Attributes:
         cohens_d: relevant against irrelevant items; about 0: unused, above 0.5: substantial.

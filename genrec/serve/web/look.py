@@ -23,7 +23,7 @@ class Address(BaseModel):
 
     Attributes:
         h: item ids of the history, oldest first.
-        q: a request in words.
+        q: a query in words.
         n: items wanted.
     """
 

@@ -50,7 +50,7 @@ router.mount("/static", Static(directory=FOLDER / "static"), name="static")
 async def shop_page(
     request: Request, registry: TheRegistry, step: Annotated[Step, Query()]
 ) -> Response:
-    """The products: for a history, for a request in words, or the popular ones."""
+    """The products: for a history, for a query in words, or the popular ones."""
     async with registry.current() as served:
         if step.user:
             return _to(history=_newest(served.bundle, step.user))

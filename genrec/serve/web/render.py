@@ -18,8 +18,8 @@ from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from genrec.recommendations import Unanswerable
 from genrec.serve.batching import Closed, Overloaded
+from genrec.recommendations import Unanswerable
 from genrec.serve.resolve import Unknown
 from genrec.sid.codes import token_name
 
@@ -34,12 +34,12 @@ SYSTEMS = {
     "sasrec": "Sequence model",
     "anchorrec": "Anchored content",
     "norm_concat": "Buyers and content",
-    "search": "Your words",
-    "generative-search": "Model on your words",
+    "search": "Your query",
+    "generative-search": "Model on your query",
 }
 # Not `no-store`, so that a browser may keep the page while its visitor goes back and forth.
 _HEADERS = {"Cache-Control": "private, no-cache"}
-VIEWS = {"text": "Words", "image": "Image", "behaviour": "Bought by the same people"}
+VIEWS = {"text": "Text", "image": "Image", "behaviour": "Bought by the same people"}
 
 
 class Static(StaticFiles):

@@ -61,7 +61,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where pictures are left: $GENREC_TEST_ARTIFACTS, else pytest's folder of this run."""
+    """Where images are left: $GENREC_TEST_ARTIFACTS, else pytest's folder of this run."""
     kept = os.environ.get("GENREC_TEST_ARTIFACTS")
     folder = Path(kept) if kept else tmp_path_factory.mktemp("artifacts")
     folder.mkdir(parents=True, exist_ok=True)
