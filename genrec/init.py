@@ -53,12 +53,6 @@ def init(
         FileExistsError: the recipe is there already.
         ValueError: a file cannot be read, or no column is the user's or the item's.
     """
-    recipe = Path(out) if out is not None else Path(f"{_stem(Path(log))}.yaml")
-    quick = recipe.with_name(f"{recipe.stem}{_QUICK}{recipe.suffix}")
-    if there := [file for file in (recipe, quick) if file.exists() and not force]:
-        raise FileExistsError(
-            f"{there[0]} is there already; choose another name by --out, or --force"
-        )
     if images is not None and not Path(images).is_dir():
         raise FileNotFoundError(f"--images {images}: no such folder")
     given = dict(columns or {})
@@ -66,8 +60,15 @@ def init(
     roles = sniff.roles_of_log(table)
     if items is not None and not {"user", "item"} & given.keys():
         other = sniff.look(items)
-        if len(sniff.roles_of_log(other).of) > len(roles.of):  # the two in the other order
-            log, items, table, roles = items, log, other, sniff.roles_of_log(other)
+        others = sniff.roles_of_log(other)
+        if (others.named, len(others.of)) > (roles.named, len(roles.of)):  # in the other order
+            log, items, table, roles = items, log, other, others
+    recipe = Path(out) if out is not None else Path(f"{_stem(Path(log))}.yaml")
+    quick = recipe.with_name(f"{recipe.stem}{_QUICK}{recipe.suffix}")
+    if there := [file for file in (recipe, quick) if file.exists() and not force]:
+        raise FileExistsError(
+            f"{there[0]} is there already; choose another name by --out, or --force"
+        )
     _take(roles, given, table, ("user", "item", "timestamp", "rating", "type"))
     for role in ("user", "item"):
         if role not in roles.of:
@@ -152,7 +153,7 @@ def _file_section(table: Table) -> dict[str, Any]:
     if table.form != "csv":
         if not _told_by_name(table.path, table.form):
             section["format"] = table.form
-        return section
+        return section | ({"sheet": table.sheet} if table.sheet else {})
     tab = table.separator == "\t"
     if not _told_by_name(table.path, "tsv" if tab else "csv"):
         section["format"] = "tsv" if tab else "csv"

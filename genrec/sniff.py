@@ -14,12 +14,14 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import polars as pl
+
+from genrec.extras import require
 
 Form = Literal["csv", "jsonl", "parquet", "xlsx"]
 Cells = Sequence[str]
@@ -51,7 +53,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     ),
     "timestamp": (
         *("timestamp", "time", "ts", "unixreviewtime", "datetime", "date", "eventtime", "at"),
-        *("createdat", "invoicedate", "orderdate", "purchasedate", "reviewtime"),
+        *("createdat", "when", "invoicedate", "orderdate", "purchasedate", "reviewtime"),
         "t",
     ),
     "rating": ("rating", "ratings", "stars", "overall", "bookrating", "score"),
@@ -98,6 +100,7 @@ class Table:
         header: whether its first row names the columns.
         quoted: whether quotes enclose cells.
         escaped: whether a backslash stands before a quote within a cell.
+        sheet: of an Excel file with several; "*" for all.
         notes: what was guessed.
     """
 
@@ -111,6 +114,7 @@ class Table:
     quoted: bool = True
     escaped: bool = False
     notes: tuple[str, ...] = ()
+    sheet: str | None = None
 
     def column(self, name: str) -> list[str]:
         """Returns the cells of a column that are not empty."""
@@ -125,10 +129,12 @@ class Roles:
     Attributes:
         of: by `user`, `item`, `timestamp`, `rating`, `type`, `title`, `description`, `image`.
         doubts: what else it could have been, in words.
+        named: whether the user and the item were found by the names of their columns.
     """
 
     of: dict[str, str] = field(default_factory=dict)
     doubts: list[str] = field(default_factory=list)
+    named: bool = True
 
 
 def look(path: str | Path) -> Table:
@@ -147,7 +153,7 @@ def look(path: str | Path) -> Table:
     if head.startswith(b"PAR1"):
         return _of_frame(path, "parquet", pl.read_parquet(part, n_rows=_ROWS))
     if head.startswith(b"PK\x03\x04"):
-        return _of_frame(path, "xlsx", pl.read_excel(part, infer_schema_length=0).head(_ROWS))
+        return _of_sheets(path, part)
     encoding = _encoding(part, head)
     text = head.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="ignore")
     lines = [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
@@ -214,6 +220,22 @@ def _encoding(part: Path, head: bytes) -> str:
 def _of_frame(path: Path, form: Form, frame: pl.DataFrame) -> Table:
     rows = tuple(tuple(_text(cell) for cell in row) for row in frame.iter_rows())
     return Table(path, form, tuple(frame.columns), rows)
+
+
+def _of_sheets(path: Path, part: Path) -> Table:
+    require("excel", str(path))
+    sheets = pl.read_excel(part, sheet_id=0, infer_schema_length=0, raise_if_empty=False)
+    sheets = {name: frame for name, frame in sheets.items() if len(frame)}
+    if not sheets:
+        raise ValueError(f"{path}: no sheet has rows; expected a table with its columns on top")
+    name, first = next(iter(sheets.items()))
+    table = _of_frame(path, "xlsx", first.head(_ROWS))
+    if len(sheets) == 1:
+        return table
+    if all(frame.columns == first.columns for frame in sheets.values()):
+        return replace(table, sheet="*", notes=(f"its sheets are read as one: {list(sheets)}",))
+    others = list(sheets)[1:]
+    return replace(table, sheet=name, notes=(f"sheet '{name}' is read; the others are {others}",))
 
 
 def _of_json(path: Path, lines: Sequence[str]) -> Table:
@@ -325,6 +347,7 @@ def roles_of_log(table: Table) -> Roles:
     """Returns which columns of a log are what; what is not found is absent."""
     roles = _by_name(table, ("user", "item", "timestamp", "rating", "type"))
     if not {"user", "item"} <= roles.of.keys():
+        roles.named = False
         _by_content(table, roles)
     return roles
 

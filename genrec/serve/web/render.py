@@ -18,8 +18,8 @@ from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from genrec.serve.batching import Closed, Overloaded
 from genrec.recommendations import Unanswerable
+from genrec.serve.batching import Closed, Overloaded
 from genrec.serve.resolve import Unknown
 from genrec.sid.codes import token_name
 

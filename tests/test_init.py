@@ -1,0 +1,122 @@
+"""`genrec init`: what it says, writes and refuses. tests/data/test_public_layouts.py has the layouts."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from genrec.cli import cli
+from genrec.recipe import load
+
+ROWS = [(u, (u * k) % 13, k) for u in range(1, 9) for k in range(1, 9)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    lines = ["customer,sku,when", *(f"{u},s{i},2024-01-{k:02}" for u, i, k in ROWS)]
+    (tmp_path / "clicks.csv").write_text("\n".join(lines))
+    lines = ["sku,name,about", *(f's{i},"Thing, No. {i}",Made of {i} parts' for i in range(13))]
+    (tmp_path / "things.csv").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def genrec(*words: str) -> Result:
+    return CliRunner().invoke(cli, ["init", *words])
+
+
+def test_it_says_what_it_understood_and_writes_two_recipes(folder: Path) -> None:
+    done = genrec("clicks.csv", "things.csv")
+    assert done.exit_code == 0, done.exception
+    for part in (
+        "clicks.csv: csv, separator ',', utf-8, header, 3 columns",
+        "user        customer             such as '1'",
+        "item        sku                  such as 's1'",
+        "timestamp   when                 such as '2024-01-01'",
+        "title       name                 such as 'Thing, No. 0'",
+        "read: 8 users, 12 items, 64 interactions",
+        "wrote clicks.yaml, and clicks-quick.yaml",
+        "next: genrec run clicks-quick.yaml",
+    ):
+        assert part in done.output
+    recipe, quick = load("clicks.yaml"), load("clicks-quick.yaml")
+    assert recipe.prepare == quick.prepare
+    assert recipe.train.epochs > quick.train.epochs
+    assert [r.kind for r in recipe.retrieve][:2] == ["popular", "cooccurrence"]
+
+
+def test_recipes_that_are_there_are_not_replaced(folder: Path) -> None:
+    (folder / "clicks-quick.yaml").write_text("mine: true")
+    done = genrec("clicks.csv")
+    assert "clicks-quick.yaml is there already" in str(done.exception)
+    assert (folder / "clicks-quick.yaml").read_text() == "mine: true"
+    assert not (folder / "clicks.yaml").exists()
+    assert genrec("clicks.csv", "--force").exit_code == 0
+    assert genrec("clicks.csv", "--out", "other.yaml").exit_code == 0
+    assert (folder / "other-quick.yaml").exists()
+
+
+def test_files_in_the_other_order_are_told_apart(folder: Path) -> None:
+    assert genrec("things.csv", "clicks.csv").exit_code == 0
+    source = yaml.safe_load(Path("clicks.yaml").read_text())["prepare"]["source"]
+    assert source["interactions"]["path"] == "clicks.csv"
+    assert source["items"]["path"] == "things.csv"
+
+
+def test_columns_can_be_named_or_counted(folder: Path) -> None:
+    assert genrec("clicks.csv", "--user", "sku", "--item", "1").exit_code == 0
+    log = load("clicks.yaml").prepare.source.interactions
+    assert (log.user, log.item) == ("sku", "customer")
+    done = genrec("clicks.csv", "--user", "nobody", "--force")
+    assert "--user nobody: clicks.csv has no such column; it has ['customer', 'sku'" in str(
+        done.exception
+    )
+
+
+def test_images_of_a_folder(folder: Path) -> None:
+    (folder / "photos").mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "photos" / "s1.png")
+    assert genrec("clicks.csv", "things.csv", "--images", "photos").exit_code == 0
+    recipe = load("clicks.yaml")
+    assert recipe.prepare.source.images == "photos"
+    assert recipe.embed.image.kind == "descriptors"
+    assert "no such folder" in str(genrec("clicks.csv", "--images", "none", "--force").exception)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "the file is empty"),
+        ("just\nsome\nlines\n", "no separator splits its lines"),
+        ('{"a": 1}\n{"a": \n', "not an object per line"),
+    ],
+)
+def test_what_is_no_table(folder: Path, text: str, problem: str) -> None:
+    Path("odd.txt").write_text(text)
+    assert problem in str(genrec("odd.txt").exception)
+    assert "no such file" in str(genrec("none.csv").exception)
+
+
+def test_dates_that_can_be_read_in_two_ways_are_said(folder: Path) -> None:
+    lines = ["user,item,date", *(f"{u},s{i},{k}/{u}/2024" for u, i, k in ROWS)]
+    Path("log.csv").write_text("\n".join(lines))
+    done = genrec("log.csv")
+    assert done.exit_code == 0, done.exception
+    assert "times are read by %m/%d/%Y" in done.output
+    assert "? these dates could also be ['%d/%m/%Y']" in done.output
+    lines = ["user,item,date", *(f"{u},s{i},{k + 12}/{u}/2024" for u, i, k in ROWS)]
+    Path("log.csv").write_text("\n".join(lines))
+    done = genrec("log.csv", "--force")
+    assert "times are read by %d/%m/%Y" in done.output
+    assert "?" not in done.output
+
+
+def test_dates_are_told_by_the_whole_file(folder: Path) -> None:
+    """The first 500 rows fit both ways; a later one does not."""
+    lines = [f"{n % 40},s{n % 13},1/2/2024" for n in range(600)] + ["1,s1,25/2/2024"]
+    Path("log.csv").write_text("\n".join(["user,item,date", *lines]))
+    done = genrec("log.csv")
+    assert "times are read by %d/%m/%Y" in done.output
+    assert "could also be" not in done.output
