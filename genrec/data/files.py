@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,10 @@ _COMPARE: dict[str, Callable[[pl.Expr, Any], pl.Expr]] = {
     ">": pl.Expr.gt,
     ">=": pl.Expr.ge,
 }
+_WHOLE_ID = r"^(\d+)\.0$"
+_NAMELESS = re.compile(
+    r"\s*|Unnamed: \d+"
+)  # the index of pandas, or a separator at the end of lines
 # An attribute of one of these names gets the suffix `_source`.
 OWN_COLUMNS = ("item", "user", "row", "file", "image_url", *RAW_ITEMS)
 
@@ -117,7 +122,8 @@ def _fixes(log: LogFile) -> dict[str, str]:
     """Returns the options that leave out or merge bad rows, by reason; for messages."""
     columns = {"user_id": log.user, "item_id": log.item, "timestamp": log.timestamp}
     fixes = {
-        f"interaction_without_{ours}": f'leave them out by `where: [[{theirs}, "!=", null]]` in {_LOG}'
+        f"interaction_without_{ours}": "leave such rows out by "
+        f'`where: [[{theirs}, "!=", null]]` in {_LOG}'
         for ours, theirs in columns.items()
     }
     return fixes | {"repeated_item_id": "set `repeats: first` in prepare.source.items"}
@@ -191,17 +197,17 @@ def _with_whole_ids(
 ) -> pl.DataFrame:
     """Returns ids such as 17850.0 as 17850, if `spec` says so; else warns of them."""
     for column, theirs in ids.items():
-        odd = table[column].str.contains(r"^\d+\.0$")
-        if not (count := int(odd.sum())):
+        ids_with_point = table[column].filter(table[column].str.ends_with(".0"))
+        odd = ids_with_point.filter(ids_with_point.str.contains(_WHOLE_ID))
+        if odd.is_empty():
             continue
         if spec.whole_ids:
-            table = table.with_columns(pl.col(column).str.replace(r"^(\d+)\.0$", "$1"))
+            table = table.with_columns(pl.col(column).str.replace(_WHOLE_ID, "$1"))
             continue
-        first = table.filter(odd)[column][0]
         logger.warning(
             "%s: %d of %d ids in '%s' end in .0, such as %s: what pandas makes of whole numbers where a "
             "cell is empty. Set `whole_ids: true` in %s to read them as %s.",
-            *(spec.path, count, len(table), theirs, first, part, first.removesuffix(".0")),
+            *(spec.path, len(odd), len(table), theirs, odd[0], part, odd[0].removesuffix(".0")),
         )
     return table
 
@@ -232,9 +238,8 @@ def _item_part(path: Path, spec: ItemFile, bad_rows: BadRows) -> pl.DataFrame:
     texts = texts if spec.description is None else list(spec.description)
     image = spec.image or ("image" if "image" in columns else None)
     taken = {spec.item, spec.title, image, *texts}
-    chosen = (
-        spec.attributes if spec.attributes is not None else [n for n in columns if n not in taken]
-    )
+    others = [n for n in columns if n not in taken and not _NAMELESS.fullmatch(n)]
+    chosen = others if spec.attributes is None else spec.attributes
     extra = [(n, tables.as_attribute(n, table.schema[n])) for n in chosen]
     return _numbers(
         table.select(

@@ -415,3 +415,10 @@ def test_histories_come_once_before_all_else(tmp_path: Path) -> None:
     raw = sales(tmp_path, **options | {"timestamp": None})
     own = raw.interactions.sort("timestamp").filter(user_id="u")["item_id"].to_list()
     assert own == ["a", "b", "c", "g"]
+
+
+def test_columns_without_a_name_are_no_attributes(tmp_path: Path) -> None:
+    items = "sku,name,Unnamed: 0,\n1,Lamp,0,\n02,Mug,1,\nx3,Cup,2,\n"
+    assert read(tmp_path, items).items.columns == ["item_id", "title", "description", "image"]
+    raw = read(tmp_path, items, i={"attributes": ["Unnamed: 0"]})
+    assert raw.items["Unnamed: 0"].to_list() == ["0", "1", "2"]

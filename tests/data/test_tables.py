@@ -326,6 +326,8 @@ def test_python_literals_are_data_and_never_run(tmp_path: Path) -> None:
         tmp_path / "meta.json", "{'asin': 'a', 'price': 3.5}\n{'asin': 'b', 'price': None}\n"
     )
     assert read(path, None)["asin"].to_list() == ["a", "b"]
+    path = put(tmp_path / "meta.json", "{u'asin': u'a', u'x': u\"it's\"}\n{u'asin': u'b'}\n")
+    assert read(path, None)["asin"].to_list() == ["a", "b"]
     path = put(tmp_path / "meta.json", "{'asin': 'a'}\n{'asin': __import__('os').getcwd()}\n")
     with pytest.raises(ValueError, match=r"meta\.json: line 2 is not a JSON object"):
         read(path, None)
