@@ -332,7 +332,7 @@ def test_items_without_a_file_are_those_of_the_log(
     for items in (None, {}):
         raw = sales(tmp_path, items)
         assert raw.items.rows() == [(i, i, "", None) for i in "123"]
-        assert "sales.csv: no column of titles is named" in caplog.text
+        assert "sales.csv: the titles of the items are their ids" in caplog.text
         caplog.clear()
     named = {"title": "name", "numbers": ["price"], "description": ["invoice"]}
     raw = sales(tmp_path, named)
@@ -348,6 +348,30 @@ def test_items_without_a_file_are_those_of_the_log(
     assert raw.items["title"].to_list() == ["Mug", "Lamp", "3"]  # without a title, the id
     with pytest.raises(ValueError, match=r"column 'nam' is missing.*prepare\.source\.items\.title"):
         sales(tmp_path, {"title": "nam"})
+
+
+@pytest.mark.parametrize(
+    ("items", "said"),
+    [
+        ({"title": "name", "separator": ";"}, "['separator'] are of no use without `path`"),
+        ({"item": "name"}, "items.item is 'name', and without `path` the items are those of"),
+    ],
+)
+def test_options_that_need_a_file_of_items(tmp_path: Path, items: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=r"prepare\.source\.items") as error:
+        sales(tmp_path, items)
+    assert said in str(error.value)
+    sales(tmp_path, {"item": "what", "title": "name"})
+
+
+def test_who_bought_an_item_is_no_attribute_of_it(tmp_path: Path) -> None:
+    items = {"path": f"{tmp_path}/sales.csv", "item": "what", "title": "name", "repeats": "first"}
+    assert sales(tmp_path, items).items.columns[4:] == []
+    assert sales(tmp_path, items | {"numbers": ["price"]}).items.columns[4:] == ["price"]
+    assert sales(tmp_path, items | {"attributes": ["who"]}).items.columns[4:] == ["who"]
+    (tmp_path / "other.csv").write_text(SALES)
+    raw = sales(tmp_path, items | {"path": f"{tmp_path}/other.csv"})
+    assert raw.items.columns[4:] == ["who", "price", "n", "invoice", "when"]
 
 
 def test_one_table_as_catalogue_and_log(tmp_path: Path) -> None:

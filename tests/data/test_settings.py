@@ -193,6 +193,14 @@ def test_options_that_were_added_are_in_no_fingerprint_until_they_are_set() -> N
     assert all(LogFile(**file.model_dump()) == file for file in files)
 
 
+def test_items_of_the_log_stay_so_when_they_are_written_down() -> None:
+    for options in ({}, {"title": "name"}, {"title": "title"}, {"attributes": ["price"]}):
+        items = ItemFile(**options)
+        again = ItemFile(**items.model_dump(mode="json"))
+        assert again == items
+        assert {"item", "title"} & again.model_fields_set == {"title"} & options.keys()
+
+
 SET: dict[str, Any] = {
     "format": "csv",
     "columns": ("a", "b"),
