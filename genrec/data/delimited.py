@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import polars as pl
 import polars.selectors as cs
 
 from genrec.data.source import BadRows
-from genrec.data.text import guarded, head, is_utf8_name, is_utf16, open_text, utf16
+from genrec.data.text import guarded, head, is_utf8_name, is_utf16, open_text, plain_copy, utf16
 
 logger = logging.getLogger(__name__)
 WHOLE = pl.QueryOptFlags(projection_pushdown=False)
@@ -60,6 +60,13 @@ class Layout:
         """The number of the first row of data."""
         return 1 if self.header else 2
 
+    @contextmanager
+    def open(self, newline: str = "") -> Iterator[TextIO]:
+        """Opens the file as text; see `text.open_text`."""
+        name = "utf-8-sig" if is_utf8_name(self.encoding) else self.encoding
+        with open_text(self.file, encoding=name, newline=newline) as text:
+            yield text
+
     def option(self, value: str, condition: str = "") -> str:
         """Returns a hint at an option, such as `quoting: none`, where the recipe has it."""
         return f" Set `{value}` in {self.section}{condition}." if self.options else ""
@@ -71,7 +78,8 @@ def columns_of(path: Path) -> list[str]:
     Raises:
         ValueError: the header has a column twice, or the file is UTF-16.
     """
-    return list(_scan(Layout(path, path, ","), ragged=False).drop("_row").collect_schema())
+    with plain_copy(path, encoding="utf-8") as file:
+        return list(_scan(Layout(path, file, ","), ragged=False).drop("_row").collect_schema())
 
 
 def _scan(layout: Layout, *, ragged: bool) -> pl.LazyFrame:
@@ -146,7 +154,7 @@ def _csv_reader(layout: Layout, *, strict: bool = False) -> Iterator[Any]:
     """Opens the file for Python's reader, which is slow and knows where it is."""
     limit = csv.field_size_limit(2**31 - 1)
     try:
-        with open_text(layout.file, newline=_line_end(layout)) as text:
+        with layout.open(newline=_line_end(layout)) as text:
             yield csv.reader(
                 guarded(text, layout.path),
                 delimiter=layout.separator,
@@ -257,7 +265,7 @@ def _check_quotes(table: pl.DataFrame, layout: Layout) -> None:
 def _line_with_escape(layout: Layout) -> int | None:
     """Returns the first line with a backslash before a quote that does not end a cell."""
     escape = re.compile(rf'\\"[^"\r\n{re.escape(layout.separator)}]')
-    with open_text(layout.file) as text:
+    with layout.open() as text:
         lines = enumerate(guarded(text, layout.path), 1)
         return next((number for number, line in lines if escape.search(line)), None)
 
@@ -267,8 +275,7 @@ def split_cells(
 ) -> pl.DataFrame:
     """Reads cells that several characters separate, as in MovieLens-1M: `1::1193::5::978300760`."""
     parts: list[pl.Series] = []
-    utf8 = is_utf8_name(layout.encoding)
-    with open_text(layout.file, encoding="utf-8-sig" if utf8 else layout.encoding) as text:
+    with layout.open() as text:
         stream = guarded(text, layout.path, layout.encoding)
         first = [] if layout.header else next(stream, "").rstrip("\r\n").split(layout.separator)
         names = list(layout.header or first)
@@ -383,8 +390,8 @@ def _twice(layout: Layout, names: Sequence[str], name: str) -> ValueError:
 
 
 def _other_width(layout: Layout) -> ValueError:
-    with open_text(layout.file) as text:
-        first = next(guarded(text, layout.path), "").rstrip("\r\n")
+    with layout.open() as text:
+        first = next(guarded(text, layout.path, layout.encoding), "").rstrip("\r\n")
     assert layout.header is not None
     return ValueError(
         f"{layout.path}: `columns` has {len(layout.header)} names ({', '.join(layout.header)}), and the "

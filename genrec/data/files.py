@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ _COMPARE: dict[str, Callable[[pl.Expr, Any], pl.Expr]] = {
     ">": pl.Expr.gt,
     ">=": pl.Expr.ge,
 }
+_WHOLE_ID = r"^(\d+)\.0$"
+# A column without a name: the index of pandas, or what a separator at the end of lines makes.
+_NAMELESS = re.compile(r"\s*|Unnamed: \d+")
 # An attribute of one of these names gets the suffix `_source`.
 OWN_COLUMNS = ("item", "user", "row", "file", "image_url", *RAW_ITEMS)
 
@@ -81,11 +85,20 @@ def read_files(
     items = items or ItemFile()
     bad_rows = BadRows(on_bad)
     log = read_log(interactions, bad_rows, progress)
+    items_from = items.path or interactions.path
+    if items_from == interactions.path and items.attributes is None:  # who bought it is none
+        items = items.model_copy(update={"attributes": items.numbers})
     if items.path is None:
         table = _items_of_log(items, interactions, log["item_id"], BadRows(on_bad))
     else:
         table = _items(items, bad_rows)
-    items_from = items.path or interactions.path
+    if (table["title"] == table["item_id"]).all():
+        logger.warning(
+            "%s: the titles of the items are their ids. Views of text, captions and mined interests are "
+            "of no use then: use embed.behaviour or images, or name the column of titles by `title` in "
+            "prepare.source.items.",
+            items_from,
+        )
     table, log = clean(
         table,
         log,
@@ -117,7 +130,8 @@ def _fixes(log: LogFile) -> dict[str, str]:
     """Returns the options that leave out or merge bad rows, by reason; for messages."""
     columns = {"user_id": log.user, "item_id": log.item, "timestamp": log.timestamp}
     fixes = {
-        f"interaction_without_{ours}": f'leave them out by `where: [[{theirs}, "!=", null]]` in {_LOG}'
+        f"interaction_without_{ours}": "leave such rows out by "
+        f'`where: [[{theirs}, "!=", null]]` in {_LOG}'
         for ours, theirs in columns.items()
     }
     return fixes | {"repeated_item_id": "set `repeats: first` in prepare.source.items"}
@@ -125,13 +139,21 @@ def _fixes(log: LogFile) -> dict[str, str]:
 
 def _items_of_log(spec: ItemFile, log: LogFile, ids: pl.Series, bad_rows: BadRows) -> pl.DataFrame:
     """Returns a catalogue made of the log: its items, with those of its columns that `spec` names."""
-    title = spec.title if "title" in spec.model_fields_set else None
-    attributes = spec.numbers if spec.attributes is None else spec.attributes
-    named = any((title, spec.description, spec.image, attributes))
+    given = spec.model_fields_set
+    reading = {name: getattr(log, name) for name in TableFile.model_fields}
+    if unused := sorted(given & (reading.keys() - {"path"})):
+        raise ValueError(
+            f"prepare.source.items: {unused} are of no use without `path`; the items are those of the "
+            "interactions' file, which is read as `interactions` says."
+        )
+    if "item" in given and spec.item != log.item:
+        raise ValueError(
+            f"prepare.source.items.item is {spec.item!r}, and without `path` the items are those of "
+            f"interactions.item, {log.item!r}. Leave it out, or name a file by `path`."
+        )
+    title = spec.title if "title" in given else None
     known = ids.drop_nulls().unique(maintain_order=True)
-    if title is None:
-        _warn_of_titles(log.path)
-    if not named:
+    if not any((title, spec.description, spec.image, spec.attributes)):
         return pl.DataFrame({"item_id": known}).with_columns(
             title="item_id", description=pl.lit(""), image=pl.lit(None, pl.String)
         )
@@ -140,22 +162,11 @@ def _items_of_log(spec: ItemFile, log: LogFile, ids: pl.Series, bad_rows: BadRow
             "prepare.source.items: a cell of the interactions has several items (`explode`), so no "
             "other column belongs to one item. Name a file of items by `path`, or leave out the columns."
         )
-    reading = {name: getattr(log, name) for name in TableFile.model_fields}
-    own = spec.model_dump(exclude=set(reading))
-    own |= {"item": log.item, "title": title, "repeats": "first"}
-    own |= {"attributes": attributes, "description": spec.description or ()}
-    table = _items(ItemFile(**reading | own), bad_rows)
+    own = {"item": log.item, "title": title, "repeats": "first", "numbers": spec.numbers}
+    own |= {"attributes": spec.attributes, "description": spec.description or ()}
+    table = _items(ItemFile(**reading | own, image=spec.image), bad_rows)
     table = table.filter(pl.col("item_id").is_in(known.implode()))
     return table.with_columns(pl.col("title").fill_null(pl.col("item_id")))
-
-
-def _warn_of_titles(path: str) -> None:
-    logger.warning(
-        "%s: no column of titles is named, so the ids of the items are their titles. Views of text, "
-        "captions and mined interests are of no use then: use embed.behaviour or images, or name the "
-        "column by `title` in prepare.source.items.",
-        path,
-    )
 
 
 def _reading(spec: TableFile) -> dict[str, Any]:
@@ -191,17 +202,17 @@ def _with_whole_ids(
 ) -> pl.DataFrame:
     """Returns ids such as 17850.0 as 17850, if `spec` says so; else warns of them."""
     for column, theirs in ids.items():
-        odd = table[column].str.contains(r"^\d+\.0$")
-        if not (count := int(odd.sum())):
+        ids_with_point = table[column].filter(table[column].str.ends_with(".0"))
+        odd = ids_with_point.filter(ids_with_point.str.contains(_WHOLE_ID))
+        if odd.is_empty():
             continue
         if spec.whole_ids:
-            table = table.with_columns(pl.col(column).str.replace(r"^(\d+)\.0$", "$1"))
+            table = table.with_columns(pl.col(column).str.replace(_WHOLE_ID, "$1"))
             continue
-        first = table.filter(odd)[column][0]
         logger.warning(
             "%s: %d of %d ids in '%s' end in .0, such as %s: what pandas makes of whole numbers where a "
             "cell is empty. Set `whole_ids: true` in %s to read them as %s.",
-            *(spec.path, count, len(table), theirs, first, part, first.removesuffix(".0")),
+            *(spec.path, len(odd), len(table), theirs, odd[0], part, odd[0].removesuffix(".0")),
         )
     return table
 
@@ -232,9 +243,8 @@ def _item_part(path: Path, spec: ItemFile, bad_rows: BadRows) -> pl.DataFrame:
     texts = texts if spec.description is None else list(spec.description)
     image = spec.image or ("image" if "image" in columns else None)
     taken = {spec.item, spec.title, image, *texts}
-    chosen = (
-        spec.attributes if spec.attributes is not None else [n for n in columns if n not in taken]
-    )
+    others = [n for n in columns if n not in taken and not _NAMELESS.fullmatch(n)]
+    chosen = others if spec.attributes is None else spec.attributes
     extra = [(n, tables.as_attribute(n, table.schema[n])) for n in chosen]
     return _numbers(
         table.select(
@@ -404,23 +414,20 @@ def _explode(
     table: pl.DataFrame, column: str, separator: str, path: Path, name: str
 ) -> pl.DataFrame:
     """Returns a row for each entry of the lists in a column; a list without any gives none."""
-    cells = table[column]
-    if isinstance(cells.dtype, pl.List):
-        lists = pl.col(column)
-    elif separator == "list":
-        table = table.with_columns(
-            pl.Series(column, _parsed_lists(cells, table["row"], path, name))
-        )
-        lists = pl.col(column)
-    else:
+    if not isinstance(table.schema[column], pl.List):
+        table = table.with_columns(pl.col(column).cast(pl.String))
         listed = table.filter(pl.col(column).str.contains(r"^\s*\[.*\]\s*$"))
-        if len(listed):
+        if separator == "list":
+            lists = pl.Series(column, _parsed_lists(table[column], table["row"], path, name))
+            table = table.with_columns(lists)
+        elif len(listed):
             raise ValueError(
                 f"{path}: row {listed['row'][0]}: '{name}' is the list {listed[column][0]:.80}. Set "
                 f"`explode: list` in {_LOG}."
             )
-        lists = pl.col(column).cast(pl.String).str.split(separator)
-    rows = table.with_columns(lists).explode(column)
+        else:
+            table = table.with_columns(pl.col(column).str.split(separator))
+    rows = table.explode(column)
     rows = rows.with_columns(tables.id_text(column, rows.schema[column]))
     return rows.filter(pl.col(column).str.len_chars() > 0)
 
@@ -468,7 +475,7 @@ def _kept(
         if operator in ("<", "<=", ">", ">="):
             table = bad_rows.reject(
                 table,
-                pl.col(column).is_not_null() & _number(table, column).is_null(),
+                (_trimmed(column) != "") & _number(table, column).is_null(),
                 reason="bad_number",
                 where=path,
                 problem=f"cell in '{theirs}' that is not a number; `where` asks for {operator} {value}",
@@ -489,7 +496,7 @@ def _holds(table: pl.DataFrame, column: str, operator: str, value: Any) -> pl.Ex
         return ~_holds(table, column, operator.removeprefix("not "), value)
     if operator == "in":
         return pl.any_horizontal(False, *(_holds(table, column, "=", each) for each in value))
-    text = pl.col(column).cast(pl.String).str.strip_chars()
+    text = _trimmed(column)
     if value is None:
         return text.is_null() | (text == "")
     if operator == "starts with":
@@ -501,6 +508,10 @@ def _holds(table: pl.DataFrame, column: str, operator: str, value: Any) -> pl.Ex
     else:
         holds = _COMPARE[operator](_number(table, column), value)
     return holds.fill_null(False)
+
+
+def _trimmed(column: str) -> pl.Expr:
+    return pl.col(column).cast(pl.String).str.strip_chars()
 
 
 def _number(table: pl.DataFrame, column: str) -> pl.Expr:

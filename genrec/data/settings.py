@@ -179,6 +179,10 @@ class TableFile(Section):
     def _without_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields = type(self).model_fields
         unset = {n for n in self.later if n in fields and getattr(self, n) == fields[n].default}
+        if (
+            self.path is None
+        ):  # the title of a file of items is there by default, of the log's is not
+            unset |= {"item", "title"} - self.model_fields_set
         return {name: value for name, value in handler(self).items() if name not in unset}
 
     @model_validator(mode="after")
@@ -222,7 +226,8 @@ class ItemFile(TableFile):
         "`path` it is that of the interactions",
     )
     title: str | None = Field(
-        "title", description="the column of titles; null: there is none, the ids are the titles"
+        "title",
+        description="the column of titles; null, or left out without `path`: the ids are the titles",
     )
     description: tuple[str, ...] | None = Field(
         None, description="columns joined to the description; null: `description`, if there is one"
@@ -231,7 +236,8 @@ class ItemFile(TableFile):
         None, description="paths within `images`, or URLs; null: `image`, if there is one"
     )
     attributes: tuple[str, ...] | None = Field(
-        None, description="further columns to keep; null: all, and none without `path`"
+        None,
+        description="further columns to keep; null: all, and none of the interactions' own file",
     )
     numbers: tuple[str, ...] = Field(
         (), description="of those, numbers that a text file has as text: price, stock"

@@ -36,7 +36,7 @@ _HALF = re.compile("[\ud800-\udfff]")
 def lines(
     path: Path, *, decimals: Callable[[str], Any] = float, shown: Path | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (line number, object) of JSON lines; also of Python literals, as Amazon 2014 has them.
+    """Yields (line number, object) of JSON lines; also of Python literals (Amazon 2014, Steam).
 
     Args:
         path: the file.
@@ -52,7 +52,7 @@ def lines(
         for number, line in enumerate(guarded(stream, shown), 1):
             if not (line := line.strip()):
                 continue
-            if number == 1 and line.startswith("{'"):
+            if number == 1 and line.startswith(("{'", "{u'", '{u"')):
                 parse = ast.literal_eval  # data only: names and calls are refused, not run
             try:
                 value = parse(line)

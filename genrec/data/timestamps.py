@@ -47,6 +47,7 @@ _DATES = (
     *("%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%m-%d-%Y", "%d-%m-%Y", "%Y/%m/%d", "%Y%m%d"),
     *("%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y"),
 )
+_WHOLE_DATES = ("%a %b %d %H:%M:%S %z %Y",)  # of Unix, such as Foursquare's and Goodreads'
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 
 
@@ -213,7 +214,7 @@ def date_formats(texts: pl.Series) -> list[str]:
     known = texts.drop_nulls().unique()
     return [
         form
-        for form in (date + clock for date in _DATES for clock in _CLOCKS)
+        for form in (*(date + clock for date in _DATES for clock in _CLOCKS), *_WHOLE_DATES)
         if len(known)
         and (_dates(known, form).dt.year().is_between(1970, 2100).fill_null(False)).all()
     ]

@@ -264,3 +264,185 @@ def test_a_user_with_one_interaction_is_counted(tmp_path: Path) -> None:
     done = prepare(read(tmp_path, log=log + "lonely,1,9\n", x={"unit": "order"}), core=0)
     assert done.stats["users"] == 1
     assert done.stats["dropped"] == {"interaction_of_user_too_short": 1, "user_too_short": 1}
+
+
+SALES = """who,what,name,price,n,invoice,when
+7,1,Mug,2.5,2,10,2020-01-01
+7,2,,3.0,-1,11,2020-01-02
+8,2,Lamp,3.5,1,C12,2020-01-03
+8,3, ,,0,13,2020-01-04
+9,3,Rope,1.0,5,14,2020-01-05
+8,1,Cup,9.0,,15,2020-01-06
+"""
+DAY, FIRST = 86_400 * 10**9, 1_577_836_800 * 10**9
+
+
+def sales(folder: Path, items: Any = None, text: str = SALES, **options: Any) -> RawData:
+    (folder / "sales.csv").write_text(text)
+    log = {"path": f"{folder}/sales.csv", "user": "who", "item": "what", "timestamp": "when"}
+    on_bad = options.pop("on_bad", "error")
+    return read_files(items and ItemFile(**items), LogFile(**log | options), on_bad=on_bad)
+
+
+@pytest.mark.parametrize(
+    ("where", "kept"),
+    [
+        ([("n", ">", 0)], [0, 2, 4]),
+        ([("n", ">=", 0), ("n", "<", 2)], [2, 3]),
+        ([("n", "<=", -1.0)], [1]),
+        ([("n", "=", 2)], [0]),
+        ([("n", "!=", 2)], [1, 2, 3, 4, 5]),
+        ([("n", "=", None)], [5]),
+        ([("what", "=", "3")], [3, 4]),
+        ([("what", "in", (1, "3"))], [0, 3, 4, 5]),
+        ([("what", "not in", (1, "3"))], [1, 2]),
+        ([("invoice", "starts with", "C")], [2]),
+        ([("invoice", "not starts with", "C")], [0, 1, 3, 4, 5]),
+        ([("name", "=", None)], [1, 3]),
+        ([("name", "!=", None), ("n", "!=", None)], [0, 2, 4]),
+    ],
+)
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_rows_are_kept_by_conditions(
+    tmp_path: Path, where: Any, kept: list[int], form: str
+) -> None:
+    raw = sales(tmp_path, where=where)
+    if form == "parquet":  # with numbers as numbers
+        pl.read_csv(tmp_path / "sales.csv").write_parquet(tmp_path / "sales.parquet")
+        raw = sales(tmp_path, where=where, path=f"{tmp_path}/sales.parquet")
+    assert [(time - FIRST) // DAY for time in raw.interactions["timestamp"]] == kept
+    assert raw.dropped == {"left_out_by_where": 6 - len(kept)}
+
+
+def test_what_is_compared_with_a_number_is_one(tmp_path: Path) -> None:
+    text = SALES.replace("Cup,9.0,,", "Cup,9.0,many,")
+    with pytest.raises(
+        ValueError, match=r"cell in 'n' that is not a number.*row 7, where.0 'many'"
+    ):
+        sales(tmp_path, text=text, where=[("n", ">", 0)])
+    raw = sales(tmp_path, text=text, where=[("n", ">", 0)], on_bad="drop")
+    assert raw.dropped == {"bad_number": 1, "left_out_by_where": 2}
+    with pytest.raises(ValueError, match=r"no usable rows .*'left_out_by_where': 6"):
+        sales(tmp_path, where=[("n", ">", 99)])
+
+
+def test_items_without_a_file_are_those_of_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for items in (None, {}):
+        raw = sales(tmp_path, items)
+        assert raw.items.rows() == [(i, i, "", None) for i in "123"]
+        assert "sales.csv: the titles of the items are their ids" in caplog.text
+        caplog.clear()
+    named = {"title": "name", "numbers": ["price"], "description": ["invoice"]}
+    raw = sales(tmp_path, named)
+    assert raw.items.columns == ["item_id", "title", "description", "image", "price"]
+    assert raw.items.rows() == [
+        ("1", "Mug", "10", None, 2.5),
+        ("2", "Lamp", "11", None, 3.0),  # of each column the first cell that is not empty
+        ("3", "Rope", "13", None, 1.0),
+    ]
+    assert raw.dropped == {}
+    assert caplog.text == ""
+    raw = sales(tmp_path, named, where=[("name", "!=", "Rope")])
+    assert raw.items["title"].to_list() == ["Mug", "Lamp", "3"]  # without a title, the id
+    with pytest.raises(ValueError, match=r"column 'nam' is missing.*prepare\.source\.items\.title"):
+        sales(tmp_path, {"title": "nam"})
+
+
+@pytest.mark.parametrize(
+    ("items", "said"),
+    [
+        ({"title": "name", "separator": ";"}, "['separator'] are of no use without `path`"),
+        ({"item": "name"}, "items.item is 'name', and without `path` the items are those of"),
+    ],
+)
+def test_options_that_need_a_file_of_items(tmp_path: Path, items: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=r"prepare\.source\.items") as error:
+        sales(tmp_path, items)
+    assert said in str(error.value)
+    sales(tmp_path, {"item": "what", "title": "name"})
+
+
+def test_who_bought_an_item_is_no_attribute_of_it(tmp_path: Path) -> None:
+    items = {"path": f"{tmp_path}/sales.csv", "item": "what", "title": "name", "repeats": "first"}
+    assert sales(tmp_path, items).items.columns[4:] == []
+    assert sales(tmp_path, items | {"numbers": ["price"]}).items.columns[4:] == ["price"]
+    assert sales(tmp_path, items | {"attributes": ["who"]}).items.columns[4:] == ["who"]
+    (tmp_path / "other.csv").write_text(SALES)
+    raw = sales(tmp_path, items | {"path": f"{tmp_path}/other.csv"})
+    assert raw.items.columns[4:] == ["who", "price", "n", "invoice", "when"]
+
+
+def test_one_table_as_catalogue_and_log(tmp_path: Path) -> None:
+    items = {"path": f"{tmp_path}/sales.csv", "item": "what", "title": "name", "attributes": []}
+    with pytest.raises(
+        ValueError, match=r"repeated item_id.*set `repeats: first` in prepare\.source"
+    ):
+        sales(tmp_path, items)
+    raw = sales(tmp_path, items | {"repeats": "first"})
+    assert raw.items["title"].to_list() == ["Mug", "Lamp", "Rope"]
+    raw = sales(tmp_path, items | {"repeats": "first", "where": [("name", "!=", "Mug")]})
+    assert raw.items["title"].to_list() == ["Lamp", "Rope", "Cup"]
+    raw = sales(tmp_path, items | {"title": None, "repeats": "first"})
+    assert raw.items["title"].to_list() == ["1", "2", "3"]
+
+
+def test_ids_that_pandas_made_floats(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    floats = (
+        SALES.replace("\n7,", "\n7.0,").replace("\n8,2,", "\n8,2.0,").replace("\n9,", "\n9.50,")
+    )
+    users = sales(tmp_path, text=floats).interactions["user_id"].to_list()
+    assert users == ["7.0", "7.0", "8", "8", "9.50", "8"]
+    assert "2 of 6 ids in 'who' end in .0, such as 7.0" in caplog.text
+    assert "1 of 6 ids in 'what' end in .0, such as 2.0" in caplog.text
+    caplog.clear()
+    raw = sales(tmp_path, {"title": "name"}, text=floats, whole_ids=True)
+    assert raw.interactions["user_id"].to_list() == ["7", "7", "8", "8", "9.50", "8"]
+    assert raw.items["item_id"].to_list() == ["1", "2", "3"]
+    assert caplog.text == ""
+
+
+def test_lists_in_a_cell_become_rows_in_order(tmp_path: Path) -> None:
+    text = "who,what,when\n1,3 1  2,2020-01-01\n2,,2020-01-02\n1,1,2020-01-01\n"
+    raw = sales(tmp_path, text=text, explode=" ")
+    assert raw.interactions["item_id"].to_list() == ["3", "1", "2", "1"]
+    raw = sales(tmp_path, text=text, explode=" ", timestamp=None)
+    assert raw.interactions["timestamp"].to_list() == [0, 1, 2, 3]
+    text = "who,what,when\n1,\"[3, 'b,c', 1.0]\",2020-01-01\n1,[],2020-01-02\n"
+    assert sales(tmp_path, text=text, explode="list").interactions["item_id"].to_list() == [
+        *("3", "b,c", "1.0")
+    ]
+    pl.DataFrame({"who": [1], "what": [[3, None, 1]], "when": ["2020-01-01"]}).write_parquet(
+        tmp_path / "sales.parquet"
+    )
+    raw = sales(tmp_path, path=f"{tmp_path}/sales.parquet", explode="list")
+    assert raw.interactions["item_id"].to_list() == ["3", "1"]
+    with pytest.raises(ValueError, match="a cell of the interactions has several items"):
+        sales(tmp_path, {"title": "who"}, text=text, explode="list")
+
+
+def test_histories_come_once_before_all_else(tmp_path: Path) -> None:
+    header = "who,seen,what,when\n"
+    parts = {
+        "log-1": "u,a b,c-1 d-0,2020-01-05\nv,,e-1,2020-01-01\n",
+        "log-2": "u,x,f-0 g-1,2020-01-03\nu,y,h-0,2020-01-03\n",  # the earliest of u, first in the file
+    }
+    for name, text in parts.items():
+        (tmp_path / f"{name}.csv").write_text(header + text)
+    options = {"path": f"{tmp_path}/log-*.csv", "history": "seen", "explode": " ", "clicked": "-1"}
+    raw = sales(tmp_path, **options)
+    ordered = raw.interactions.sort("timestamp", maintain_order=True)
+    assert ordered.filter(user_id="u")["item_id"].to_list() == ["x", "g", "c"]
+    assert ordered.filter(user_id="v")["item_id"].to_list() == ["e"]
+    assert raw.dropped == {"not_clicked": 3}
+    raw = sales(tmp_path, **options | {"timestamp": None})
+    own = raw.interactions.sort("timestamp").filter(user_id="u")["item_id"].to_list()
+    assert own == ["a", "b", "c", "g"]
+
+
+def test_columns_without_a_name_are_no_attributes(tmp_path: Path) -> None:
+    items = "sku,name,Unnamed: 0,\n1,Lamp,0,\n02,Mug,1,\nx3,Cup,2,\n"
+    assert read(tmp_path, items).items.columns == ["item_id", "title", "description", "image"]
+    raw = read(tmp_path, items, i={"attributes": ["Unnamed: 0"]})
+    assert raw.items["Unnamed: 0"].to_list() == ["0", "1", "2"]

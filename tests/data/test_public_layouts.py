@@ -771,7 +771,7 @@ def test_what_is_wrong_is_named_with_the_option(
         (
             "sessions, JSON",
             ("", ""),
-            "no column of titles is named, so the ids of the items are their",
+            "sessions.jsonl: the titles of the items are their ids. Views of text",
         ),
     ],
 )

@@ -12,7 +12,7 @@ import yaml
 
 from genrec import Pipeline, registry
 from genrec.data.protocols import SplitProtocol
-from genrec.data.settings import Split
+from genrec.data.settings import ItemFile, LogFile, Split
 from genrec.recipe import RecipeError, kinds, load
 
 ITEMS, LOG = {"path": "items.csv"}, {"path": "log-*.csv"}
@@ -137,3 +137,85 @@ def test_a_bad_salt_is_refused_and_not_shown(salt: str) -> None:
     with pytest.raises(RecipeError, match="fewer than 16 characters") as error:
         load("demo", [f"prepare.hash_users.salt={salt}"])
     assert salt not in str(error.value)
+
+
+LOG_FILE = {"path": "log.csv"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"where": [["n", ">", "x"]]}, "expected a number"),
+        ({"where": [["n", "in", 3]]}, "`in` and `not in` take a list"),
+        ({"where": [["n", "=", [3]]]}, "`in` and `not in` take a list"),
+        ({"where": [["n", "starts with", 3]]}, "expected a text"),
+        ({"where": [["n", "~", 3]]}, "Input should be '=', '!=', '<'"),
+        ({"encoding": "latin-x"}, "no such encoding; expected utf-8, latin-1"),
+        ({"columns": ["a", "b", "a"]}, "a name is there twice"),
+        ({"separator": "::", "quoting": "backslash"}, "needs a separator of one character"),
+        ({"time_format": "%Y", "unit": "s"}, "goes with neither timestamp=null nor unit"),
+        ({"time_format": "%Y", "timestamp": None}, "goes with neither timestamp=null nor unit"),
+        ({"clicked": "-1"}, "need `explode`"),
+        ({"history": "seen"}, "need `explode`"),
+        ({"history": "a", "explode": " ", "rating": "r"}, "history has no types and no ratings"),
+    ],
+)
+def test_options_of_a_file_fit_together(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match="LogFile") as error:
+        LogFile.from_options(**LOG_FILE | options)
+    assert said in str(error.value)
+
+
+def test_numbers_are_attributes() -> None:
+    with pytest.raises(ValueError, match=r"\['price'\] not among `attributes`"):
+        ItemFile.from_options(attributes=["stock"], numbers=["price", "stock"])
+
+
+def test_options_that_were_added_are_in_no_fingerprint_until_they_are_set() -> None:
+    """So that what older recipes made stays valid."""
+    keys = [
+        "path",
+        "separator",
+        "user",
+        "item",
+        "timestamp",
+        "unit",
+        "type",
+        "weights",
+        "threshold",
+    ]
+    keys += ["rating", "min_rating"]
+    assert sorted(LogFile(path="log.csv").model_dump()) == sorted(keys)
+    keys = ["path", "separator", "item", "title", "description", "image", "attributes", "numbers"]
+    assert sorted(ItemFile(path="items.csv").model_dump()) == sorted(keys)
+    files = [LogFile(path="log.csv", **{name: value}) for name, value in SET.items()]
+    assert len({str(file.model_dump(mode="json")) for file in files}) == len(SET)
+    assert all(LogFile(**file.model_dump()) == file for file in files)
+
+
+def test_items_of_the_log_stay_so_when_they_are_written_down() -> None:
+    for options in ({}, {"title": "name"}, {"title": "title"}, {"attributes": ["price"]}):
+        items = ItemFile(**options)
+        again = ItemFile(**items.model_dump(mode="json"))
+        assert again == items
+        assert {"item", "title"} & again.model_fields_set == {"title"} & options.keys()
+
+
+SET: dict[str, Any] = {
+    "format": "csv",
+    "columns": ("a", "b"),
+    "quoting": "none",
+    "encoding": "latin-1",
+    "sheet": "a",
+    "where": (("a", "=", None),),
+    "whole_ids": True,
+    "time_format": "%Y",
+    "explode": " ",
+}
+
+
+def test_excel_is_a_package_that_a_recipe_needs() -> None:
+    assert "fastexcel" in LogFile(path="log.xlsx").made_with()
+    assert "fastexcel" in ItemFile(path="items", format="xlsx").made_with()
+    assert "fastexcel" not in LogFile(path="log.xlsx", format="csv").made_with()
+    assert "fastexcel" not in ItemFile().made_with()

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import sys
+import zipfile
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -324,6 +326,162 @@ def test_python_literals_are_data_and_never_run(tmp_path: Path) -> None:
         tmp_path / "meta.json", "{'asin': 'a', 'price': 3.5}\n{'asin': 'b', 'price': None}\n"
     )
     assert read(path, None)["asin"].to_list() == ["a", "b"]
+    path = put(tmp_path / "meta.json", "{u'asin': u'a', u'x': u\"it's\"}\n{u'asin': u'b'}\n")
+    assert read(path, None)["asin"].to_list() == ["a", "b"]
     path = put(tmp_path / "meta.json", "{'asin': 'a'}\n{'asin': __import__('os').getcwd()}\n")
     with pytest.raises(ValueError, match=r"meta\.json: line 2 is not a JSON object"):
         read(path, None)
+
+
+@pytest.mark.parametrize("columns", [COLUMNS, None])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.data", {"form": "tsv"}),
+        ("a", {"form": "tsv"}),
+        ("a.txt.gz", {"form": "csv", "separator": "\t"}),
+        ("a.dat", {"form": "csv", "separator": "\t", "encoding": "latin-1"}),
+        ("a.tsv", {"encoding": "utf-16"}),
+        ("a.tsv.zst", {"quoting": "backslash"}),
+        ("a.tsv", {"quoting": "none"}),
+    ],
+)
+def test_files_without_a_header(tmp_path: Path, name: str, options: Any, columns: Any) -> None:
+    encoding = options.get("encoding", "utf-8")
+    path = put(tmp_path / name, "1\té\t3\n\n4\tb\t6\n".encode(encoding))
+    table = read(path, columns, header=["u", "i", "x"], **options)
+    assert table.select("row", *columns or "ui").rows() == [(1, "1", "é"), (3, "4", "b")]
+
+
+def test_a_header_of_another_width(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.csv", "1,2,3\n4,5,6\n")
+    for header, separator in ((["u", "i"], None), (["u", "i"], "::"), (["u"] * 4, ";")):
+        with pytest.raises(ValueError, match=r"a\.csv: `columns` has \d names .*'1,2,3'"):
+            read(path, header=header, separator=separator)
+    path = put(tmp_path / "b.csv", "1,2\n3,4,5\n6,7\n")
+    with pytest.raises(ValueError, match=r"than the 2 of `columns` .*row 2, cells 3"):
+        read(path, header=["u", "i"])
+    table, dropped = read(path, header=["u", "i"], on_bad="drop")
+    assert table["row"].to_list() == [1, 3]
+    assert dropped == {"ragged_row": 1}
+
+
+def test_a_missing_header_is_suspected_where_there_is_an_option(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.csv", "1,7,1700000000\n1,8,1700000001\n")
+    with pytest.raises(
+        ValueError, match="looks like data: name the columns, such as `columns: "
+    ) as e:
+        read(path, options=True, field="prepare.source.interactions")
+    assert "[user, item, rating]` in prepare.source.interactions" in str(e.value)
+    path = put(tmp_path / "a.csv", "1,1,5\n1,8,5\n")
+    with pytest.raises(ValueError, match=r"has a column twice: '1'.*looks like data"):
+        read(path, options=True)
+    with pytest.raises(ValueError, match="column 'u' is missing") as e:
+        read(put(tmp_path / "a.csv", "1,7\n1,8\n"))
+    assert "columns:" not in str(e.value)
+
+
+ESCAPED = 'u;i\n"a \\"b\\"; c";"1\\\\2"\n"d\ne";f\n'
+
+
+@pytest.mark.parametrize("packing", ["", ".gz", ".zip"])
+def test_backslash_escapes(tmp_path: Path, packing: str) -> None:
+    path = tmp_path / f"a.csv{packing}"
+    if packing == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a.csv", ESCAPED)
+    else:
+        put(path, ESCAPED)
+    table = read(path, separator=";", quoting="backslash")
+    assert table.rows() == [(2, 'a "b"; c', "1\\2"), (3, "d\ne", "f")]
+
+
+def test_zip_archives(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    pl.DataFrame({"u": [1], "i": [2]}).write_parquet(tmp_path / "x.parquet")
+    members = {"log.csv": TEXT.encode(), "log.parquet": (tmp_path / "x.parquet").read_bytes()}
+    members |= {"log.jsonl": LINES.encode()}
+    for name, content in members.items():
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.mkdir("folder")
+            archive.writestr(f"folder/{name}", content)
+        assert read(path)["user"][0] in (1, "1")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("b.csv", "")
+    with pytest.raises(
+        ValueError, match=r"found 2 files in the archive \(folder/log\.jsonl, b\.csv\)"
+    ):
+        read(path)
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(ValueError, match=r"a\.zip: the compressed file is cut off or damaged"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.csv.gz"])
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16", "utf-16-le"])
+def test_encodings(tmp_path: Path, name: str, encoding: str) -> None:
+    text = "u,i\n1,é\n" if "csv" in name else '{"u": 1, "i": "é"}\n'
+    path = put(tmp_path / name, text.encode(encoding))
+    assert read(path, encoding=encoding)["item"].to_list() == ["é"]
+    with pytest.raises(ValueError, match=rf"{name}: (not UTF-8|the file is UTF-16|.*JSON|column)"):
+        read(path)
+    with pytest.raises(ValueError, match=rf"{name}: not ascii"):
+        read(path, encoding="ascii")
+
+
+def test_several_characters_in_another_encoding(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.dat", "1::é\n".encode("latin-1"))
+    options = {"form": "csv", "separator": "::", "header": ["u", "i"]}
+    assert read(path, encoding="latin-1", **options)["item"].to_list() == ["é"]
+    with pytest.raises(ValueError, match=r"a\.dat: not UTF-8 at line 1, byte 4"):
+        read(path, **options)
+
+
+def test_a_folder_of_parts(tmp_path: Path) -> None:
+    for name in ("b=2/part-10.csv", "b=2/part-2.csv", "_SUCCESS", ".part-2.csv.crc"):
+        (tmp_path / "log" / name).parent.mkdir(parents=True, exist_ok=True)
+        put(tmp_path / "log" / name, TEXT)
+    names = [path.name for path in tables.files(tmp_path / "log", what="a log")]
+    assert names == ["part-2.csv", "part-10.csv"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no files in this folder; expected a log"):
+        tables.files(tmp_path / "empty", what="a log")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("a.parquet", {"separator": ";"}, "`separator` and `quoting` are for text files"),
+        ("a.jsonl", {"quoting": "none"}, "`separator` and `quoting` are for text files"),
+        ("a.parquet", {"header": ["u"]}, "parquet has names"),
+    ],
+)
+def test_options_of_other_formats(tmp_path: Path, name: str, options: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        read(put(tmp_path / name, "x"), **options)
+
+
+def test_swallowed_rows_are_suspected(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = put(tmp_path / "a.tsv", 'u\ti\tx\n1\t"Foo\tx\n2\ta\ty\n3\tBar"\tz\n')
+    assert len(read(path, options=True)) == 1
+    assert "row 2 has a cell with a line break and the separator in it" in caplog.text
+    assert "Set `quoting: none` in prepare.source if quotes are ordinary" in caplog.text
+    assert read(path, quoting="none")["item"].to_list() == ['"Foo', "a", 'Bar"']
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [('u,i\n1,2\n3,"4\n5,6\n', 3), ('u,i\n"1"x,2\n', 2), ('u,i\n"a\nb",1\n"c\n', 4)],
+)
+def test_an_open_quote_is_named(tmp_path: Path, text: str, line: int) -> None:
+    with pytest.raises(ValueError, match=rf"a\.csv: line {line} opens a quote") as error:
+        read(put(tmp_path / "a.csv", text), options=True)
+    assert "Set `quoting: none` in prepare.source" in str(error.value)
+
+
+def test_without_the_package_that_reads_excel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fastexcel", None)
+    with pytest.raises(ModuleNotFoundError, match=r"a\.xlsx: reading Excel needs fastexcel: `pip "):
+        read(put(tmp_path / "a.xlsx", "x"))

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -27,7 +28,7 @@ from genrec.data import (
     read_recbole,
 )
 from genrec.data.source import BadRows
-from genrec.data.timestamps import Unit, iso, parse, settle, times_of
+from genrec.data.timestamps import Unit, date_formats, iso, parse, settle, times_of
 
 MOMENT = 1_577_934_245  # 2020-01-02 03:04:05 UTC
 NANO = MOMENT * 10**9
@@ -430,3 +431,68 @@ def test_less_than_a_second_apart_is_not_the_same_and_can_be_cut(tmp_path: Path)
     }
     held = cut.interactions.filter(pl.col("split") == "test")["timestamp"]
     assert sorted(held) == [START + 9, START + 10, START + 11, START + 12]
+
+
+@pytest.mark.parametrize(
+    ("text", "time_format"),
+    [
+        ("1/2/2020 3:04", "%m/%d/%Y %H:%M"),
+        ("02.01.2020 03:04", "%d.%m.%Y %H:%M"),
+        ("1/2/2020 3:04 AM", "%m/%d/%Y %I:%M %p"),
+        ("20200102", "%Y%m%d"),
+        (20200102, "%Y%m%d"),
+        ("1/2/2020 03:04:05.250", "%m/%d/%Y %H:%M:%S.%f"),
+        ("2020-01-02 05:04+02:00", "%Y-%m-%d %H:%M%z"),
+    ],
+)
+def test_dates_by_their_format(text: Any, time_format: str) -> None:
+    table = pl.DataFrame({"timestamp": [text, None]})
+    read = parse(table, bad_rows=BadRows(), where="log.csv", time_format=time_format)
+    moment = pd.to_datetime(str(text), format=time_format, utc=True)
+    assert settle(read, where="x", times="ns")["timestamp"].to_list() == [
+        moment.as_unit("ns").value,
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("texts", "ways"),
+    [
+        (["12/1/2010 8:26", "1/13/2011 18:06"], ["%m/%d/%Y %H:%M"]),
+        (["12/1/2010 8:26"], ["%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M"]),
+        (["1.12.2010"], ["%d.%m.%Y"]),
+        (["Fri Aug 25 13:55:02 -0700 2017"], ["%a %b %d %H:%M:%S %z %Y"]),
+        (["Dec 1, 2010", None], ["%b %d, %Y"]),
+        (["2010-12-01"], []),
+        ([], []),
+    ],
+)
+def test_the_usual_formats_are_found(texts: list[str | None], ways: list[str]) -> None:
+    assert date_formats(pl.Series(texts, dtype=pl.String)) == ways
+
+
+@pytest.mark.parametrize(
+    ("texts", "time_format", "said"),
+    [
+        (
+            ["1/13/2011", "2/2/2011"],
+            None,
+            "Correct the times, or set F to '%m/%d/%Y' (which reads them)",
+        ),
+        (["1/2/2011"], None, "set F to '%m/%d/%Y' or '%d/%m/%Y' (which reads them)"),
+        (["1/13/2011"], "%d/%m/%Y", "expected dates written as '%d/%m/%Y'"),
+        (["soon"], None, "or say how dates are written by F, such as '%m/%d/%Y %H:%M'"),
+        (
+            ["2011-01-01", "2011-01-02", "soon"],
+            None,
+            "Correct the times, or say what they are by U",
+        ),
+        (["20110102"], None, "Of dates name F, such as '%Y%m%d'"),
+    ],
+)
+def test_the_format_is_proposed(texts: list[str], time_format: str | None, said: str) -> None:
+    table = pl.DataFrame({"timestamp": texts})
+    options = {"setting": "U", "format_setting": "F", "time_format": time_format}
+    with pytest.raises(ValueError, match="time") as error:
+        parse(table, bad_rows=BadRows(), where="log.csv", **options)  # type: ignore[arg-type]
+    assert said in str(error.value)
