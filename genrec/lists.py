@@ -60,7 +60,7 @@ def recommend(
     if to is not None and not to.parent.is_dir():
         raise FileNotFoundError(f"--to {to}: there is no folder {to.parent}")
     ids = None if users == "all" else list(named) or _ids_of(users)
-    bundle = pipeline.bundle()
+    bundle = pipeline.finished_bundle()
     tables = recommend_users(
         bundle,
         None if history else ids,
@@ -102,7 +102,9 @@ def _print(
 ) -> None:
     newest = "; ".join(_short(title, 40) for title in chosen[: -_NEWEST - 1 : -1])
     head = f"user {user}: " if user else ""
-    out.print(Text(f"{head}{len(chosen)} chosen, the newest: {newest}", style="bold"))
+    out.print(
+        Text(f"{head}{len(chosen)} chosen, the newest: {newest}", style="bold"), soft_wrap=True
+    )
     width = max(map(len, own["item_id"]))
     for row in own.iter_rows(named=True):
         line = f"{row['rank']:>4}  {row['item_id']:<{width}}  {row['score']:>9.4f}  "

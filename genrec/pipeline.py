@@ -316,6 +316,25 @@ class Pipeline:
 
         return Bundle(self.recipe, Artifacts(self), engine=engine, options=options)
 
+    def finished_bundle(self) -> Bundle:
+        """As `bundle`, of a recipe that is finished as far as recommending needs it.
+
+        Raises:
+            MissingArtifact: it is not; names what is missing, and one command that builds it.
+        """
+        needed = {
+            k
+            for last in self._last_stages()
+            for key in self.graph.keys(last)
+            for k in ancestors(self.nodes, key)
+        }
+        if absent := [key for key in self.nodes if key in needed and self._find(key) is None]:
+            raise MissingArtifact(
+                f"this recipe is not finished: {', '.join(absent)} "
+                f"{'is' if len(absent) == 1 else 'are'} not there yet; run: genrec run {self._command}"
+            )
+        return self.bundle()
+
     def recommend(
         self,
         users: Iterable[Id] | None = None,
@@ -340,7 +359,7 @@ class Pipeline:
         from genrec.recommendations import recommend_users
 
         if self._opened is None:
-            self._opened = self.bundle()
+            self._opened = self.finished_bundle()
         tables = recommend_users(
             self._opened,
             users,

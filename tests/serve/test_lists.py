@@ -80,6 +80,12 @@ def test_misuse(pipeline: Pipeline, words: list[str], problem: str) -> None:
     assert any(part in str(done.exception) for part in [problem.replace("\\", "")])
 
 
+def test_a_recipe_that_is_not_finished(pipeline: Pipeline, tmp_path: Path) -> None:
+    done = genrec(pipeline, f"runtime.store={tmp_path}", "--user", "u1")
+    assert "not finished: prepare, embed" in str(done.exception)
+    assert "run: genrec run " in str(done.exception)
+
+
 def test_a_file_that_was_there_stays_when_it_fails(pipeline: Pipeline, tmp_path: Path) -> None:
     to = tmp_path / "lists.csv"
     to.write_text("precious")
