@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import difflib
-import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,6 @@ import polars.selectors as cs
 from genrec.data.source import BadRows
 from genrec.data.text import guarded, head, is_utf8_name, is_utf16, open_text, plain_copy, utf16
 
-logger = logging.getLogger(__name__)
 WHOLE = pl.QueryOptFlags(projection_pushdown=False)
 _BATCH = 1_000_000  # lines that are split into cells at once
 _ORDINARY = " if quotes are ordinary characters in this file"
@@ -145,7 +143,7 @@ def read_cells(
         table = _without_ragged(table, layout, bad_rows)
     table = table.drop("_last")
     if layout.options and layout.quote:
-        _check_quotes(table, layout)
+        _check_quotes(table, layout, bad_rows)
     return table
 
 
@@ -231,7 +229,7 @@ def _of_width(
     ).drop("cells")
 
 
-def _check_quotes(table: pl.DataFrame, layout: Layout) -> None:
+def _check_quotes(table: pl.DataFrame, layout: Layout, bad_rows: BadRows) -> None:
     """Warns where polars read quotes that are escaped by a backslash, or no quotes at all.
 
     Of the first it drops the quotes; of the second, such as an inch sign at the start of a cell, the
@@ -244,21 +242,16 @@ def _check_quotes(table: pl.DataFrame, layout: Layout) -> None:
         return table.filter(pl.any_horizontal(False, *sign))["row"]
 
     if len(rows_with("\\")) and (line := _line_with_escape(layout)):
-        logger.warning(
-            '%s: line %d has a quote that is written \\" within a cell; it is lost.%s',
-            layout.path,
-            line,
-            layout.option("quoting: backslash"),
+        bad_rows.warn(
+            f'{layout.path}: line {line} has a quote that is written \\" within a cell; it is lost.'
+            f"{layout.option('quoting: backslash')}"
         )
     # Texts have commas and line breaks; with other separators both are a sign of swallowed rows.
     if layout.separator != "," and len(rows := rows_with("\n", layout.separator)):
-        logger.warning(
-            "%s: row %d has a cell with a line break and the separator in it (%d such rows); is it the "
-            "cell that begins with a quote?%s",
-            layout.path,
-            rows[0],
-            len(rows),
-            layout.option("quoting: none", _ORDINARY),
+        bad_rows.warn(
+            f"{layout.path}: row {rows[0]} has a cell with a line break and the separator in it "
+            f"({len(rows):,} such rows): a quote at the beginning of a cell, perhaps."
+            f"{layout.option('quoting: none', _ORDINARY)}"
         )
 
 

@@ -7,7 +7,6 @@ looking ahead, so nothing of a held-out future reaches training.
 from __future__ import annotations
 
 import ast
-import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +24,6 @@ from genrec.data.text import as_text
 from genrec.data.timestamps import parse, settle, times_of
 from genrec.progress import Progress, silent
 
-logger = logging.getLogger(__name__)
 _LOG = "prepare.source.interactions"
 _COMPARE: dict[str, Callable[[pl.Expr, Any], pl.Expr]] = {
     "=": pl.Expr.eq,
@@ -93,11 +91,10 @@ def read_files(
     else:
         table = _items(items, bad_rows)
     if (table["title"] == table["item_id"]).all():
-        logger.warning(
-            "%s: the titles of the items are their ids. Views of text, captions and mined interests are "
-            "of no use then: use embed.behaviour or images, or name the column of titles by `title` in "
-            "prepare.source.items.",
-            items_from,
+        bad_rows.warn(
+            f"{items_from}: the titles of the items are their ids. Views of text, captions and mined "
+            "interests are of no use then: use embed.behaviour or images, or name the column of titles "
+            "by `title` in prepare.source.items."
         )
     table, log = clean(
         table,
@@ -123,6 +120,7 @@ def read_files(
         log.select(list(RAW_INTERACTIONS)),
         dropped=bad_rows.dropped,
         times=times_of(interactions.timestamp, interactions.unit),
+        findings=tuple(bad_rows.findings),
     )
 
 
@@ -187,7 +185,7 @@ def _items(spec: ItemFile, bad_rows: BadRows) -> pl.DataFrame:
     paths = tables.files(spec.path or "", what="a catalogue with an id per item")
     parts = [_item_part(path, spec, bad_rows) for path in paths]
     table = pl.concat(with_file(parts, paths), how="diagonal_relaxed")
-    table = _with_whole_ids(table, {"item_id": spec.item}, spec, part)
+    table = _with_whole_ids(table, {"item_id": spec.item}, spec, part, bad_rows)
     if spec.title is None:
         table = table.with_columns(title="item_id")
     if spec.repeats == "first":
@@ -198,7 +196,7 @@ def _items(spec: ItemFile, bad_rows: BadRows) -> pl.DataFrame:
 
 
 def _with_whole_ids(
-    table: pl.DataFrame, ids: Mapping[str, str], spec: TableFile, part: str
+    table: pl.DataFrame, ids: Mapping[str, str], spec: TableFile, part: str, bad_rows: BadRows
 ) -> pl.DataFrame:
     """Returns ids such as 17850.0 as 17850, if `spec` says so; else warns of them."""
     for column, theirs in ids.items():
@@ -209,10 +207,10 @@ def _with_whole_ids(
         if spec.whole_ids:
             table = table.with_columns(pl.col(column).str.replace(_WHOLE_ID, "$1"))
             continue
-        logger.warning(
-            "%s: %d of %d ids in '%s' end in .0, such as %s: what pandas makes of whole numbers where a "
-            "cell is empty. Set `whole_ids: true` in %s to read them as %s.",
-            *(spec.path, len(odd), len(table), theirs, odd[0], part, odd[0].removesuffix(".0")),
+        bad_rows.warn(  # without an id: findings are kept, and users may be hashed
+            f"{spec.path}: {len(odd):,} of {len(table):,} ids in '{theirs}' end in .0, as 17850.0 does: "
+            "what pandas makes of whole numbers where a cell is empty. Set `whole_ids: true` in "
+            f"{part} to read such as 17850."
         )
     return table
 
@@ -339,7 +337,7 @@ def read_log(spec: LogFile, bad_rows: BadRows, progress: Progress = silent) -> p
         log = _with_history(log)
     if spec.timestamp is None:
         log = log.with_columns(timestamp=pl.int_range(pl.len()))
-    log = _with_whole_ids(log, {"user_id": spec.user, "item_id": spec.item}, spec, _LOG)
+    log = _with_whole_ids(log, {"user_id": spec.user, "item_id": spec.item}, spec, _LOG, bad_rows)
     return _reaching(log, spec, bad_rows) if spec.type else log
 
 

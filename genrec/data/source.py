@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from genrec.data.protocols import Parts
 from genrec.data.settings import SourceSettings
 from genrec.progress import Progress, silent
 
+logger = logging.getLogger(__name__)
 OnBad = Literal["error", "drop"]
 # What timestamps are: nanoseconds since 1970 (UTC); numbers without a unit, larger the later, which
 # compare between users; or positions in a list or file, which do not.
@@ -70,6 +72,7 @@ class RawData:
             where the source has no groups.
         dropped: how many rows the source left out, by reason.
         given: the split that comes with the data; None where there is none.
+        findings: what is odd about the files, as sentences; the source has warned of it.
     """
 
     items: pl.DataFrame
@@ -80,6 +83,7 @@ class RawData:
     dropped: dict[str, int] = field(default_factory=dict)
     times: Times = "ns"
     given: GivenSplit | None = None
+    findings: tuple[str, ...] = ()
 
 
 class ReadSource(Protocol):
@@ -115,7 +119,7 @@ def read_source(
 
 
 class BadRows:
-    """Raises on bad rows, or drops and counts them.
+    """Raises on bad rows, or drops and counts them; warns of what is odd and keeps it.
 
     Args:
         on_bad: "error" raises `ValueError` at the first kind of bad row met; "drop" removes such
@@ -130,6 +134,7 @@ class BadRows:
             raise ValueError(f"prepare.on_bad: found {on_bad!r}, expected one of {get_args(OnBad)}")
         self.on_bad = on_bad
         self.dropped: dict[str, int] = {}
+        self.findings: list[str] = []
 
     def reject(
         self,
@@ -169,6 +174,12 @@ class BadRows:
     def count(self, reason: str, count: int = 1) -> None:
         """Adds `count` dropped rows under `reason`."""
         self.dropped[reason] = self.dropped.get(reason, 0) + count
+
+    def warn(self, finding: str) -> None:
+        """Warns of what is odd and no error; `findings` keeps it, once."""
+        if finding not in self.findings:
+            logger.warning("%s", finding)
+            self.findings.append(finding)
 
     @staticmethod
     def fail(where: str | Path, problem: str, fix: str) -> None:

@@ -131,6 +131,7 @@ def prepare(
     findings = out_of_order(parts, protocol.kind) if times == "none" else []
     for finding in findings:
         logger.warning("%s", finding)
+    findings = [*raw.findings, *findings]
     progress("prepare", 4, steps)
     check_no_leakage(
         parts.train,

@@ -333,6 +333,8 @@ def test_items_without_a_file_are_those_of_the_log(
         raw = sales(tmp_path, items)
         assert raw.items.rows() == [(i, i, "", None) for i in "123"]
         assert "sales.csv: the titles of the items are their ids" in caplog.text
+        assert prepare(raw, core=0).stats["findings"] == list(raw.findings)
+        assert len(raw.findings) == 1
         caplog.clear()
     named = {"title": "name", "numbers": ["price"], "description": ["invoice"]}
     raw = sales(tmp_path, named)
@@ -394,8 +396,8 @@ def test_ids_that_pandas_made_floats(tmp_path: Path, caplog: pytest.LogCaptureFi
     )
     users = sales(tmp_path, text=floats).interactions["user_id"].to_list()
     assert users == ["7.0", "7.0", "8", "8", "9.50", "8"]
-    assert "2 of 6 ids in 'who' end in .0, such as 7.0" in caplog.text
-    assert "1 of 6 ids in 'what' end in .0, such as 2.0" in caplog.text
+    assert "2 of 6 ids in 'who' end in .0, as 17850.0 does" in caplog.text
+    assert "1 of 6 ids in 'what' end in .0, as 17850.0 does" in caplog.text
     caplog.clear()
     raw = sales(tmp_path, {"title": "name"}, text=floats, whole_ids=True)
     assert raw.interactions["user_id"].to_list() == ["7", "7", "8", "8", "9.50", "8"]

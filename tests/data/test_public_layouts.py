@@ -760,8 +760,8 @@ def test_what_is_wrong_is_named_with_the_option(
         (
             "Online Retail, CSV",
             ("whole_ids: true,", ""),
-            "data.csv: 27 of 27 ids in 'CustomerID' end in .0, such as 17010.0: what pandas makes of "
-            "whole numbers where a cell is empty. Set `whole_ids: true` in prepare.source.interactions",
+            "data.csv: 27 of 27 ids in 'CustomerID' end in .0, as 17850.0 does: what pandas makes "
+            "of whole numbers where a cell is empty. Set `whole_ids: true` in prepare.source",
         ),
         (
             "Book-Crossing",
