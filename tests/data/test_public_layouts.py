@@ -781,3 +781,30 @@ def test_what_is_odd_is_warned_of(
     read(tmp_path, layout.recipe.replace(*edit))
     assert said in caplog.text
     assert caplog.text.count("WARNING") == 1
+
+
+def test_sheets_of_excel(tmp_path: Path) -> None:
+    pytest.importorskip("fastexcel")
+    rows = [[7.0, 1, at(0)], [], ["8", 2.5, at(60)]]
+    excel(
+        tmp_path / "a.xlsx", {"one": [["u", "i", "t"], *rows], "two": rows, "other": [["u"], [1]]}
+    )
+    named = "user: u, item: i, timestamp: t"
+    log = read(tmp_path, f"interactions: {{path: a.xlsx, sheet: one, {named}}}").interactions
+    assert log.rows() == [("7", "1", EPOCH * 10**9), ("8", "2.5", (EPOCH + 60) * 10**9)]
+    again = read(
+        tmp_path, f"interactions: {{path: a.xlsx, sheet: two, columns: [u, i, t], {named}}}"
+    )
+    assert again.interactions.equals(log)
+    for options, said in (
+        ("sheet: o*, ", "sheet 'other' has other columns than 'one'"),
+        ("sheet: two, columns: [u, i], ", "`columns` has 2 names, and the sheet 3 columns"),
+        ("sheet: other, ", "column 'i' is missing; found ['u']"),
+    ):
+        with pytest.raises(ValueError, match=r"a\.xlsx: ") as error:
+            read(tmp_path, f"interactions: {{path: a.xlsx, {options}{named}}}")
+        assert said in str(error.value)
+    empty = "interactions: {path: a.xlsx, sheet: one, user: u, item: i, timestamp: null}"
+    excel(tmp_path / "a.xlsx", {"one": [["u", "i"], [None, 1]]})
+    with pytest.raises(ValueError, match=r"interaction without a user_id .*row 2"):
+        read(tmp_path, empty)
