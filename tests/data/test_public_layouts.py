@@ -165,6 +165,7 @@ def movielens_1m_pandas(folder: Path) -> Histories:
 
 def lastfm(folder: Path) -> None:
     lines = [f"{u}\t{i}\t{n}\t{(EPOCH + t) * 1000}\n" for n, (u, i, t) in enumerate(ROWS)]
+    lines.append("10\t3\t1\t-428720400000\n")  # as published: some times are before 1970
     put(
         folder / "user_taggedartists-timestamps.dat",
         "userID\tartistID\ttagID\ttimestamp\n" + "".join(lines),
@@ -175,7 +176,7 @@ def lastfm(folder: Path) -> None:
 
 def lastfm_pandas(folder: Path) -> Histories:
     table = pd.read_csv(folder / "user_taggedartists-timestamps.dat", sep="\t")
-    return histories(table, "userID", "artistID", "timestamp")
+    return histories(table[table["timestamp"] > 0], "userID", "artistID", "timestamp")
 
 
 def lastfm_counts(folder: Path) -> None:
@@ -413,11 +414,11 @@ LAYOUTS = {
         lastfm,
         """
         interactions: {path: user_taggedartists-timestamps.dat, format: tsv, user: userID,
-                       item: artistID}
+                       item: artistID, where: [[timestamp, ">", 0]]}
         items: {path: artists.dat, format: tsv, quoting: none, item: id, title: name}
         """,
         lastfm_pandas,
-        {},
+        {"left_out_by_where": 1},
         {str(i): f'"Weird {i}' for i in ITEMS},
     ),
     "HetRec LastFM, counts": Layout(
@@ -634,6 +635,15 @@ BROKEN: list[tuple[str, Callable[[Path], None], tuple[str, str], list[str]]] = [
         whole,
         ("columns: [u, i, stars, t],", ""),
         ["column 'u' is missing", "The first row looks like data"],
+    ),
+    (
+        "HetRec LastFM, tags",
+        whole,
+        (', where: [[timestamp, ">", 0]]', ""),
+        [
+            "row 32, user_id '10'",
+            'leave such rows out by `where: [[timestamp, ">", 0]]` in prepare.',
+        ],
     ),
     (
         "HetRec LastFM, tags",
