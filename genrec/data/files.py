@@ -365,7 +365,7 @@ def _log_part(path: Path, spec: LogFile, bad_rows: BadRows) -> pl.DataFrame:
             field=spec.timestamp,
             setting=f"{_LOG}.unit",
             time_format=spec.time_format,
-            format_setting=f"{_LOG}.time_format",
+            section=_LOG,
         )
     return _exploded(log, spec, path, bad_rows) if spec.explode else log
 

@@ -7,6 +7,7 @@ in which some times are off by a thousand splits without an error and trains on 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -67,7 +68,7 @@ def parse(
     field: str = "timestamp",
     setting: str | None = None,
     time_format: str | None = None,
-    format_setting: str | None = None,
+    section: str | None = None,
 ) -> pl.DataFrame:
     """Returns `table` with `timestamp` in whole nanoseconds since 1970 (UTC), rows in their order.
 
@@ -82,7 +83,8 @@ def parse(
         field: the owner's name of the column, for messages.
         setting: where the recipe names the unit, for messages; None where it cannot.
         time_format: how dates are written, in the letters of strptime; None: ISO 8601 or numbers.
-        format_setting: where the recipe names this, for messages; None where it cannot.
+        section: the part of the recipe that has `time_format` and `where`, for messages; None where none
+            has.
 
     Returns:
         `timestamp` is Int64. Where digits are left (below a nanosecond; below one, of plain numbers)
@@ -106,11 +108,7 @@ def parse(
     )
     expected = _expected(unit) if unit != "auto" else "epoch seconds, ms, us or ns, or ISO 8601"
     unit_fix = f", or say what they are by {setting}" if setting else ""
-    format_fix = ""
-    if format_setting and table.schema["timestamp"] == pl.String:
-        format_fix = _format_fix(
-            table["timestamp"], table.filter(unread)["timestamp"], format_setting
-        )
+    fix = _fix(table["timestamp"], table.filter(unread)["timestamp"], field, section)
     table = bad_rows.reject(
         table,
         unread,
@@ -118,7 +116,7 @@ def parse(
         where=where,
         problem=f"time in '{field}' that cannot be read; expected "
         + (f"dates written as {time_format!r}" if time_format else expected),
-        fix="Correct the times" + (format_fix or unit_fix),
+        fix="Correct the times" + (fix or unit_fix),
         show=shown,
     )
     units = (
@@ -134,7 +132,7 @@ def parse(
             f"{where}: the numbers in '{field}' do not tell their unit, such as {some}; expected epochs "
             f"from 100,000,000 on, or ISO 8601. Say what they are by {setting}: s, ms, us or ns "
             "(since 1970), or order (numbers without a unit that are larger the later)."
-            + (f" Of dates name {format_setting}, such as '%Y%m%d'." if format_setting else "")
+            + (f" Of dates name {section}.time_format, such as '%Y%m%d'." if section else "")
         )
     counts = ", ".join(f"{n:,} in {_NAMES[u]}" for u, n in sorted(units.rows()))
     table = bad_rows.reject(
@@ -143,7 +141,7 @@ def parse(
         reason="mixed_timestamp_unit",
         where=where,
         problem=f"times in '{field}' in more than one unit ({counts}); expected one",
-        fix="Bring them to one unit",
+        fix="Bring them to one unit" + _fix_of_small(units["_unit"].to_list(), field, section),
         show=shown,
     )
     decimals = _DECIMALS[main]
@@ -218,6 +216,27 @@ def date_formats(texts: pl.Series) -> list[str]:
         if len(known)
         and (_dates(known, form).dt.year().is_between(1970, 2100).fill_null(False)).all()
     ]
+
+
+def _fix(times: pl.Series, unread: pl.Series, field: str, section: str | None) -> str:
+    """Returns the option that would read some times, or leave them out; "" where there is none."""
+    if section is None or unread.is_empty():
+        return ""
+    if unread.cast(pl.String, strict=False).str.contains(r"^\s*-\d").fill_null(False).all():
+        return f', or leave such rows out by `where: [[{field}, ">", 0]]` in {section}'
+    if times.dtype != pl.String:
+        return ""
+    return _format_fix(times, unread, f"{section}.time_format")
+
+
+def _fix_of_small(units: Sequence[str], field: str, section: str | None) -> str:
+    """Returns the condition that leaves out numbers that are too small for the first of the units."""
+    if section is None or len(units) < 2 or units[0] not in _STARTS:
+        return ""
+    main, order = units[0], ["order", *_STARTS]
+    if any(unit not in order[: order.index(main)] for unit in units[1:]):
+        return ""
+    return f', or leave such rows out by `where: [[{field}, ">=", {_STARTS[main]}]]` in {section}'
 
 
 def _format_fix(texts: pl.Series, unread: pl.Series, setting: str) -> str:

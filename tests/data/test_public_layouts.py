@@ -167,6 +167,7 @@ def movielens_1m_pandas(folder: Path) -> Histories:
 
 def lastfm(folder: Path) -> None:
     lines = [f"{u}\t{i}\t{n}\t{(EPOCH + t) * 1000}\n" for n, (u, i, t) in enumerate(ROWS)]
+    lines.append("10\t3\t1\t-428720400000\n")  # as published: some times are before 1970
     put(
         folder / "user_taggedartists-timestamps.dat",
         "userID\tartistID\ttagID\ttimestamp\n" + "".join(lines),
@@ -177,7 +178,7 @@ def lastfm(folder: Path) -> None:
 
 def lastfm_pandas(folder: Path) -> Histories:
     table = pd.read_csv(folder / "user_taggedartists-timestamps.dat", sep="\t")
-    return histories(table, "userID", "artistID", "timestamp")
+    return histories(table[table["timestamp"] > 0], "userID", "artistID", "timestamp")
 
 
 def lastfm_counts(folder: Path) -> None:
@@ -415,11 +416,11 @@ LAYOUTS = {
         lastfm,
         """
         interactions: {path: user_taggedartists-timestamps.dat, format: tsv, user: userID,
-                       item: artistID}
+                       item: artistID, where: [[timestamp, ">", 0]]}
         items: {path: artists.dat, format: tsv, quoting: none, item: id, title: name}
         """,
         lastfm_pandas,
-        {},
+        {"left_out_by_where": 1},
         {str(i): f'"Weird {i}' for i in ITEMS},
     ),
     "HetRec LastFM, counts": Layout(
@@ -640,6 +641,15 @@ BROKEN: list[tuple[str, Callable[[Path], None], tuple[str, str], list[str]]] = [
     (
         "HetRec LastFM, tags",
         whole,
+        (', where: [[timestamp, ">", 0]]', ""),
+        [
+            "row 32, user_id '10'",
+            'leave such rows out by `where: [[timestamp, ">", 0]]` in prepare.',
+        ],
+    ),
+    (
+        "HetRec LastFM, tags",
+        whole,
         ("quoting: none, ", ""),
         ["artists.dat: line 2 opens a quote", "Set `quoting: none` in prepare.source.items"],
     ),
@@ -812,3 +822,30 @@ def test_init_writes_a_recipe_that_reads_it(
         else:  # the recipe above leaves low ratings out, which is the owner's to decide
             assert sum(map(len, own.values())) == len(ROWS), said
     assert len(recipe.read_text().splitlines()) <= 25
+
+
+def test_sheets_of_excel(tmp_path: Path) -> None:
+    pytest.importorskip("fastexcel")
+    rows = [[7.0, 1, at(0)], [], ["8", 2.5, at(60)]]
+    excel(
+        tmp_path / "a.xlsx", {"one": [["u", "i", "t"], *rows], "two": rows, "other": [["u"], [1]]}
+    )
+    named = "user: u, item: i, timestamp: t"
+    log = read(tmp_path, f"interactions: {{path: a.xlsx, sheet: one, {named}}}").interactions
+    assert log.rows() == [("7", "1", EPOCH * 10**9), ("8", "2.5", (EPOCH + 60) * 10**9)]
+    again = read(
+        tmp_path, f"interactions: {{path: a.xlsx, sheet: two, columns: [u, i, t], {named}}}"
+    )
+    assert again.interactions.equals(log)
+    for options, said in (
+        ("sheet: o*, ", "sheet 'other' has other columns than 'one'"),
+        ("sheet: two, columns: [u, i], ", "`columns` has 2 names, and the sheet 3 columns"),
+        ("sheet: other, ", "column 'i' is missing; found ['u']"),
+    ):
+        with pytest.raises(ValueError, match=r"a\.xlsx: ") as error:
+            read(tmp_path, f"interactions: {{path: a.xlsx, {options}{named}}}")
+        assert said in str(error.value)
+    empty = "interactions: {path: a.xlsx, sheet: one, user: u, item: i, timestamp: null}"
+    excel(tmp_path / "a.xlsx", {"one": [["u", "i"], [None, 1]]})
+    with pytest.raises(ValueError, match=r"interaction without a user_id .*row 2"):
+        read(tmp_path, empty)

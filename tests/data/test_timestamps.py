@@ -477,22 +477,34 @@ def test_the_usual_formats_are_found(texts: list[str | None], ways: list[str]) -
         (
             ["1/13/2011", "2/2/2011"],
             None,
-            "Correct the times, or set F to '%m/%d/%Y' (which reads them)",
+            "Correct the times, or set S.time_format to '%m/%d/%Y' (which",
         ),
-        (["1/2/2011"], None, "set F to '%m/%d/%Y' or '%d/%m/%Y' (which reads them)"),
+        (["1/2/2011"], None, "set S.time_format to '%m/%d/%Y' or '%d/%m/%Y' (which reads"),
         (["1/13/2011"], "%d/%m/%Y", "expected dates written as '%d/%m/%Y'"),
-        (["soon"], None, "or say how dates are written by F, such as '%m/%d/%Y %H:%M'"),
+        (["soon"], None, "or say how dates are written by S.time_format, such as '%m/%d/%Y %H:%M'"),
         (
             ["2011-01-01", "2011-01-02", "soon"],
             None,
             "Correct the times, or say what they are by U",
         ),
-        (["20110102"], None, "Of dates name F, such as '%Y%m%d'"),
+        (
+            ["1300000000000", "-4287204000"],
+            None,
+            'such rows out by `where: [[timestamp, ">", 0]]` in S',
+        ),
+        (
+            ["1300000000", "1300000001", "0"],
+            None,
+            '`where: [[timestamp, ">=", 100000000]]` in S, or',
+        ),
+        (["1300000000", "1300000001", "1300000001000"], None, "to one unit, or set prepare.on_bad"),
+        (["1300000000", "1300000001", "2013-01-01"], None, "to one unit, or set prepare.on_bad"),
+        (["20110102"], None, "Of dates name S.time_format, such as '%Y%m%d'"),
     ],
 )
 def test_the_format_is_proposed(texts: list[str], time_format: str | None, said: str) -> None:
     table = pl.DataFrame({"timestamp": texts})
-    options = {"setting": "U", "format_setting": "F", "time_format": time_format}
+    options = {"setting": "U", "section": "S", "time_format": time_format}
     with pytest.raises(ValueError, match="time") as error:
         parse(table, bad_rows=BadRows(), where="log.csv", **options)  # type: ignore[arg-type]
     assert said in str(error.value)

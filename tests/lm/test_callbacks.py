@@ -126,7 +126,7 @@ def test_an_optimizer_that_cannot_run_here_is_refused(monkeypatch):
     check_optimizer("paged_adamw_8bit", cuda=True)
     monkeypatch.setattr("genrec.lm.train.find_spec", lambda name: None)
     with pytest.raises(
-        ImportError, match=r"adamw_8bit needs bitsandbytes: pip install 'genrec\[qlora\]'"
+        ImportError, match=r"adamw_8bit needs bitsandbytes: pip install .*\[qlora\]"
     ):
         check_optimizer("adamw_8bit", cuda=False)
     check_optimizer("adamw_torch", cuda=False)
