@@ -237,7 +237,7 @@ def _times(table: Table, roles: Roles, names: Mapping[str, str], said: list[str]
     cells = table.column(column)
     numbers = pl.Series(cells).cast(pl.Float64, strict=False)
     if numbers.null_count() == 0:
-        if float(numbers.min() or 0) < 1e8:  # type: ignore[arg-type]
+        if (numbers.median() or 0) < sniff.FIRST_EPOCH:  # type: ignore[operator]
             section["unit"] = "order"
             said.append("  times are numbers without a unit, larger the later (unit: order)")
         return section
@@ -254,7 +254,7 @@ def _times(table: Table, roles: Roles, names: Mapping[str, str], said: list[str]
 
 
 def _left_out(table: Table, roles: Roles, said: list[str]) -> list[list[Any]]:
-    """What a sales table has that is no choice: returns, cancelled bills, nobody's rows."""
+    """Conditions for the rows that are choices: no returns, cancelled bills, or times before 1970."""
     where: list[list[Any]] = []
     for name in table.columns:
         cells = table.column(name)
@@ -263,9 +263,14 @@ def _left_out(table: Table, roles: Roles, said: list[str]) -> list[list[Any]]:
             where.append([name, ">", 0])
         if bare.startswith("invoice") and any(c.startswith("C") and c[1:].isdigit() for c in cells):
             where.append([name, "not starts with", "C"])
+    names = _renamed(table, roles)
+    if (time := roles.of.get("timestamp")) is not None:
+        numbers = pl.Series(table.column(time)).cast(pl.Float64, strict=False)
+        if numbers.null_count() == 0 and (numbers < 0).any():
+            where.append([names.get(time, time), ">", 0])
     user = table.columns.index(roles.of["user"])
     if any(not row[user] for row in table.rows):
-        where.append([roles.of["user"], "!=", None])
+        where.append([names.get(roles.of["user"], roles.of["user"]), "!=", None])
     if where:
         said.append(
             f"  left out: rows but those where {where} (returns, cancelled, without a user)"

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from statistics import median
 from typing import IO, Any, Literal
 
 import polars as pl
@@ -25,6 +26,7 @@ from genrec.extras import require
 
 Form = Literal["csv", "jsonl", "parquet", "xlsx"]
 Cells = Sequence[str]
+FIRST_EPOCH = 1e8  # smaller numbers do not tell their unit, as in `data.timestamps`
 _HEAD = 2**20  # bytes that are looked at
 _ROWS = 500
 _SEPARATORS = ("::", "\t", "|", ";", ",")
@@ -422,7 +424,7 @@ def _by_content(table: Table, roles: Roles) -> None:
 
 def _is_time(cells: Cells) -> bool:
     if all(_NUMBER.match(cell) for cell in cells):
-        return min(map(float, cells)) >= 1e8 and len(set(cells)) > 1
+        return median(map(float, cells)) >= FIRST_EPOCH and len(set(cells)) > 1
     return is_iso(cells) or bool(time_formats(cells))
 
 
