@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib.metadata import PackageNotFoundError, distribution, version
 from urllib.parse import unquote, urlparse
 
 _OWN = "genrec"
+_WIDE = ("all", "test", "dev")  # extras that bring more than one needs
 _EXTRA = re.compile(r"extra\s*==\s*['\"]([\w-]+)['\"]")
 
 
@@ -22,27 +23,30 @@ def require(extra: str, what: str) -> None:
     Raises:
         ImportError: some are not; names them and the command.
     """
-    if absent := [
-        name for name, extras in _optional().items() if extra in extras and not _here(name)
-    ]:
+    if absent := missing(name for name, extras in _optional().items() if extra in extras):
         raise ImportError(f"{what} needs {', '.join(sorted(absent))}; run: {install(extra)}")
 
 
 def missing(packages: Iterable[str]) -> tuple[str, ...]:
-    """Returns for each package that is not installed: its name, and the command that installs it."""
-    absent = [name for name in packages if name not in ("python", _OWN) and not _here(name)]
-    return tuple(f"{name}; run: {_command(name)}" for name in absent)
+    """Returns those of some packages that are not installed."""
+    return tuple(name for name in packages if name not in ("python", _OWN) and not _here(name))
+
+
+def command(packages: Collection[str]) -> str:
+    """Returns what installs some packages: as few of genrec's extras as bring them, and the rest."""
+    brought = {name: _optional().get(name, []) for name in packages}
+    chosen: list[str] = []
+    while left := [name for name in packages if brought[name] and not {*brought[name]} & {*chosen}]:
+        names = [extra for name in left for extra in brought[name] if extra not in _WIDE]
+        chosen.append(max(sorted(set(names)), key=names.count))
+    rest = [name for name in packages if not brought[name]]
+    commands = [install(",".join(sorted(chosen)))] if chosen else []
+    return " && ".join([*commands, *([f"pip install {' '.join(rest)}"] if rest else [])])
 
 
 def install(extra: str) -> str:
     """Returns the command that installs an extra, from where genrec itself came from."""
     return f"pip install {_origin(f'[{extra}]')}"
-
-
-def _command(package: str) -> str:
-    extras = _optional().get(package, [])
-    groups = [extra for extra in extras if extra not in ("all", "test", "dev")]
-    return install(groups[0]) if groups else f"pip install {package}"
 
 
 def _here(package: str) -> bool:

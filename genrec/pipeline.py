@@ -16,7 +16,7 @@ import yaml
 from genrec import recipe as recipes
 from genrec.console import Console
 from genrec.environment import UNKNOWN, age, environment, of_rows, packages
-from genrec.extras import missing
+from genrec.extras import command, missing
 from genrec.graph import STAGES, Graph, Node, ancestors, differences
 from genrec.launch import find_config, launch, launched
 from genrec.processes import Processes
@@ -209,9 +209,11 @@ class Pipeline:
         plans: list[Plan] = []
         anew: set[str] = set()
         for key, node in self.nodes.items():
-            missing = [*self._missing_files(node), *self._missing_packages(key)]
-            if missing:
-                plans.append(Plan(key, self.graph.fingerprint(key), "blocked", tuple(missing)))
+            problems = self._missing_files(node)
+            if absent := self._missing_packages(key):
+                problems.append(f"not installed: {', '.join(absent)}; run: {command(absent)}")
+            if problems:
+                plans.append(Plan(key, self.graph.fingerprint(key), "blocked", tuple(problems)))
                 continue
             try:
                 artifact = self._find(key)
@@ -267,8 +269,7 @@ class Pipeline:
             for key in targets
             for k in ((key, *self.nodes[key].reads) if only else ancestors(self.nodes, key))
         }
-        if absent := [text for key in sorted(wanted) for text in self._missing_packages(key)]:
-            raise ImportError("\n".join(absent))  # now, not after the stages before it
+        self._check_packages(key for key in self.nodes if key in wanted)
         forced, anew = self._forced(force), set[str]()
         self._strict = strict
         for key in [key for key in self.nodes if key in wanted]:
@@ -402,12 +403,21 @@ class Pipeline:
             if not matching(value)
         ]
 
-    def _missing_packages(self, key: str) -> list[str]:
-        """What a stage that is to be built needs and is not installed, with the command."""
+    def _missing_packages(self, key: str) -> tuple[str, ...]:
+        """What a stage that is to be built needs and is not installed."""
         if self._there(key) is not None:
-            return []
-        needed = packages(self.nodes[key].section)
-        return [f"{key} needs {text}" for text in missing(needed)]
+            return ()
+        return missing(packages(self.nodes[key].section))
+
+    def _check_packages(self, keys: Iterable[str]) -> None:
+        """Raises now, not after the stages before it, if a stage cannot run."""
+        users: dict[str, list[str]] = {}
+        for key in keys:
+            for name in self._missing_packages(key):
+                users.setdefault(name, []).append(key)
+        if users:
+            listed = "; ".join(f"{name} (for {', '.join(keys)})" for name, keys in users.items())
+            raise ImportError(f"not installed: {listed}\nrun: {command(list(users))}")
 
     def _find(self, key: str) -> Artifact | None:
         stage = self.nodes[key].stage
