@@ -77,9 +77,11 @@ def test_a_recipe_says_before_it_starts_what_it_needs(
         extras, "_here", lambda name: name != "sentence-transformers" and there(name)
     )
     pipeline = Pipeline(load("demo", [f"runtime.store={tmp_path}"]), words=["demo"])
-    with pytest.raises(
-        ImportError, match=r"embed needs sentence-transformers; run: pip install .*\[embed\]"
-    ):
+    needs = (
+        r"not installed: sentence-transformers \(for embed, probe\)\n"
+        r"run: pip install .*\[embed\]"
+    )
+    with pytest.raises(ImportError, match=needs):
         pipeline.run()
     assert not (tmp_path / "prepare").exists()
     (row,) = [row for row in pipeline.plan() if row.key == "embed"]
@@ -100,3 +102,10 @@ def test_require(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_extra_that_is_named_exists() -> None:
     known = {extra for groups in extras._optional().values() for extra in groups}
     assert {"train", "embed", "retrieve", "serve", "openai", "qlora"} <= known
+
+
+def test_as_few_extras_as_bring_the_packages() -> None:
+    assert "[embed,train]" in extras.command(["accelerate", "datasets", "xgrammar", "peft"])
+    assert "[train]" in extras.command(["accelerate", "datasets"])
+    assert extras.command(["vllm"]) == "pip install vllm"
+    assert extras.command(["peft", "vllm"]).endswith('[train]" && pip install vllm')
