@@ -28,10 +28,13 @@ class BeamResult(RankedLists):
         exact: whether the list is proven to be the best K of all eligible items, and not only of
             those that the beam reached: no pruned prefix scored above the K-th item. bool [B].
         sids: the items' SIDs, -1 where not valid. int64 [B, K, L].
+        bound: the most that an eligible item which is not in the list can score; -inf where all are
+            in it. float32 [B].
     """
 
     exact: torch.Tensor
     sids: torch.Tensor
+    bound: torch.Tensor
 
     @property
     def ranks(self) -> npt.NDArray[np.int32]:
@@ -108,4 +111,5 @@ def collect(
     sids[at] = torch.from_numpy(trie.sids_of_rows(rows.numpy())).long()
     listed = torch.full((users, k), -torch.inf)
     listed[at] = kept_scores
-    return BeamResult(items, listed, listed[:, -1] >= beams.bound.cpu(), sids)
+    pruned, last = beams.bound.cpu(), listed[:, -1]  # -inf where the list has room left
+    return BeamResult(items, listed, last >= pruned, sids, torch.maximum(pruned, last))

@@ -1,0 +1,262 @@
+"""Exact search over several sets of SIDs: an item's score is the weighted mean over its SIDs.
+
+Each set has its own codes, and one model knows them all. What is searched is
+
+    score(i) = sum over sets s of w_s * log p(SID of i in set s | prompt of set s),
+
+with weights that sum to 1. The best items of each set are found by beams; the items that any set found
+are scored under every set; and an item that no set found can have at most the mean of the sets' bounds,
+the threshold of Fagin, Lotem and Naor (Optimal aggregation algorithms for middleware, 2003). So `exact`
+stays a proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from genrec.decode.filters import Allowed, Eligibility, ItemLists
+from genrec.ranking import RankedLists, top_k
+
+Prompts = tuple[torch.Tensor, torch.Tensor]  # input_ids and attention_mask, [B, T] each
+
+
+@dataclass(frozen=True)
+class MixtureResult(RankedLists):
+    """The best items of each user by the mean over the sets, best first, equal ones by number.
+
+    Attributes:
+        items: item numbers, -1 where there is none. int32 [B, K].
+        scores: weighted mean of the log-probabilities of the item's SIDs, in nats. float32 [B, K].
+        exact: whether the list is proven to be the best K of all eligible items. bool [B].
+        by_set: the log-probability of each item's SID in each set. float32 [M, B, K].
+        scored: items that were scored under every set, the union of the sets' lists. int64 [B].
+    """
+
+    exact: npt.NDArray[np.bool_]
+    by_set: npt.NDArray[np.float32]
+    scored: npt.NDArray[np.int64]
+
+
+class MixtureEngine:
+    """Searches several sets of SIDs of one catalogue by one engine each.
+
+    Args:
+        engines: M engines over the same N items, such as `BeamEngine`; of one model or of several.
+        weights: M numbers of 0 or more, not all 0; they are scaled to sum to 1. None: equal ones.
+
+    Raises:
+        ValueError: no engine, catalogues of different sizes, or weights that cannot be.
+    """
+
+    def __init__(self, engines: Sequence[Any], weights: Sequence[float] | None = None) -> None:
+        if not engines:
+            raise ValueError("engines: none is given; expected one per set of SIDs")
+        sizes = {engine.trie.num_items for engine in engines}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"engines: catalogues of {sorted(sizes)} items; expected the same items"
+            )
+        given = np.ones(len(engines)) if weights is None else np.asarray(weights, dtype=np.float64)
+        if given.shape != (len(engines),) or not np.isfinite(given).all() or (given < 0).any():
+            raise ValueError(
+                f"weights: {weights}; expected {len(engines)} numbers of 0 or more, one per set"
+            )
+        if not given.any():
+            raise ValueError(f"weights: {weights}; expected one above 0")
+        self.engines = [engine for engine, weight in zip(engines, given, strict=True) if weight]
+        self._used = np.flatnonzero(given)
+        self._sets = len(engines)
+        self.weights = given / given.sum()
+
+    def search(
+        self,
+        prompts: Sequence[Prompts],
+        *,
+        num_beams: int,
+        k: int | None = None,
+        allowed: Allowed | None = None,
+        exclude: ItemLists | None = None,
+        certify: bool = False,
+        max_beams: int | None = None,
+        keys: Sequence[Hashable] | None = None,
+    ) -> MixtureResult:
+        """Finds the items with the highest mean of log-probabilities.
+
+        Args:
+            prompts: per set, the prompts of the same B users in its codes.
+            num_beams: prefixes kept per level in each set, W.
+            k: items per user, K; at most `num_beams`, which is also the default.
+            allowed: as of `BeamEngine.search`.
+            exclude: as of `BeamEngine.search`.
+            certify: search again with twice the beams for users whose list is not proven.
+            max_beams: where `certify` stops; 8 times `num_beams` by default.
+            keys: as of `BeamEngine.search`; each set keeps its own prompts.
+
+        Raises:
+            ValueError: the wrong number of prompts; else as the engines.
+        """
+        if len(prompts) != self._sets:
+            raise ValueError(f"prompts of {len(prompts)} sets; expected {self._sets}, one per set")
+        k = num_beams if k is None else k
+        users = len(prompts[0][0])
+        limit = (8 * num_beams if max_beams is None else max_beams) if certify else num_beams
+        filters = _Filters(self.engines[0].trie, allowed, exclude, users)
+        rows = np.arange(users)
+        result = self._search(prompts, rows, num_beams, k, filters, keys)
+        while num_beams < min(limit, self.engines[0].trie.num_items) and not result.exact.all():
+            num_beams = min(2 * num_beams, limit, self.engines[0].trie.num_items)
+            rows = np.flatnonzero(~result.exact)
+            result = _replaced(
+                result, rows, self._search(prompts, rows, num_beams, k, filters, keys)
+            )
+        return result
+
+    def _search(
+        self,
+        prompts: Sequence[Prompts],
+        rows: npt.NDArray[np.int64],
+        width: int,
+        k: int,
+        filters: _Filters,
+        keys: Sequence[Hashable] | None,
+    ) -> MixtureResult:
+        own = None if keys is None else [keys[row] for row in rows]
+        width = min(width, filters.num_items)
+        searches = [
+            _Search(engine, prompts[at], rows, own)
+            for engine, at in zip(self.engines, self._used, strict=True)
+        ]
+        found = [s.best(width, filters.of(rows)) for s in searches]
+        # Per user, the items that any set found; a set scores those that it did not find itself.
+        union = [
+            np.unique(np.concatenate([lists[user][0] for lists, _ in found]))
+            for user in range(len(rows))
+        ]
+        longest = max(1, max(map(len, union), default=1))
+        items = np.full((len(rows), longest), -1, np.int32)
+        for user, numbers in enumerate(union):
+            items[user, : len(numbers)] = numbers
+        scores = np.stack(
+            [
+                s.scores_of(lists, union, longest)
+                for s, (lists, _) in zip(searches, found, strict=True)
+            ]
+        )
+        weights = self.weights[self._used]
+        bound = (weights[:, None] * np.stack([bounds for _, bounds in found])).sum(0)
+        mean = (weights[:, None, None] * scores).sum(0).astype(np.float32)
+        mean[items < 0] = -np.inf
+        best = top_k(mean, k)
+        place = np.maximum(best.items, 0)
+        missing = best.items < 0
+        numbers = np.where(missing, -1, np.take_along_axis(items, place, 1)).astype(np.int32)
+        by_set = np.full((self._sets, *numbers.shape), -np.inf, np.float32)
+        for at, own_scores in zip(self._used, scores, strict=True):
+            by_set[at] = np.where(missing, -np.inf, np.take_along_axis(own_scores, place, 1))
+        return MixtureResult(
+            *(numbers, np.where(missing, -np.inf, best.scores)),
+            exact=best.scores[:, -1] >= bound,
+            by_set=by_set,
+            scored=np.array([len(numbers) for numbers in union], dtype=np.int64),
+        )
+
+
+class _Filters:
+    """`allowed` and `exclude` of all users, for some of them at a time."""
+
+    def __init__(
+        self, trie: Any, allowed: Allowed | None, exclude: ItemLists | None, users: int
+    ) -> None:
+        self.num_items: int = trie.num_items
+        self._allowed, self._exclude = allowed, exclude
+        if isinstance(allowed, Eligibility):
+            raise ValueError(
+                "allowed: a mask that was counted for one set of SIDs; give the mask itself"
+            )
+        shape = getattr(allowed, "shape", None)
+        self._by_user = allowed is not None and not (shape is not None and len(shape) == 1)
+        for name, given in (("allowed", allowed if self._by_user else None), ("exclude", exclude)):
+            if given is not None and len(given) != users:  # type: ignore[arg-type]
+                raise ValueError(f"{name}: {len(given)} users; expected {users}")  # type: ignore[arg-type]
+
+    def of(self, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
+        allowed: Any = self._allowed
+        if self._by_user:
+            whole = hasattr(allowed, "shape")
+            allowed = allowed[rows] if whole else [allowed[row] for row in rows]
+        exclude = None if self._exclude is None else [self._exclude[row] for row in rows]
+        return {"allowed": allowed, "exclude": exclude}
+
+
+_Lists = list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]  # per user: items, scores
+
+
+class _Search:
+    """One set's searches for some of the users; their prompts are computed once where that works."""
+
+    def __init__(
+        self,
+        engine: Any,
+        prompts: Prompts,
+        rows: npt.NDArray[np.int64],
+        keys: Sequence[Hashable] | None,
+    ) -> None:
+        self.engine, self.users = engine, len(rows)
+        self.ids, self.mask = (part[torch.from_numpy(rows)] for part in prompts)
+        self.keys = keys
+
+    def best(self, width: int, filters: dict[str, Any]) -> tuple[_Lists, npt.NDArray[np.float64]]:
+        """The set's own best items, and the most that any other one can score. [B]."""
+        options = {} if self.keys is None else {"keys": self.keys}
+        out = self.engine.search(
+            self.ids, self.mask, num_beams=width, k=width, **filters, **options
+        )
+        items, scores = out.items.numpy(), out.scores.numpy()
+        lists = [(own[own >= 0], score[own >= 0]) for own, score in zip(items, scores, strict=True)]
+        return lists, out.bound.numpy().astype(np.float64)
+
+    def scores_of(
+        self, lists: _Lists, union: Sequence[npt.NDArray[np.int64]], width: int
+    ) -> npt.NDArray[np.float64]:
+        """The scores of every user's union in this set, [B, width]; those not listed are computed."""
+        scores = np.full((self.users, width), -np.inf)
+        missing = [
+            np.setdiff1d(wanted, items, assume_unique=True)
+            for wanted, (items, _) in zip(union, lists, strict=True)
+        ]
+        for user, (items, own) in enumerate(lists):
+            scores[user, np.searchsorted(union[user], items)] = own
+        rows = np.array([user for user in range(self.users) if len(missing[user])], dtype=np.int64)
+        if not len(rows):
+            return scores
+        most = max(len(missing[row]) for row in rows)
+        some = torch.from_numpy(rows)
+        options = {} if self.keys is None else {"keys": [self.keys[row] for row in rows]}
+        out = self.engine.search(
+            *(self.ids[some], self.mask[some]),
+            num_beams=most,
+            k=most,
+            allowed=[missing[row] for row in rows],
+            **options,
+        )
+        for row, items, own in zip(rows, out.items.numpy(), out.scores.numpy(), strict=True):
+            there = items >= 0
+            scores[row, np.searchsorted(union[row], items[there])] = own[there]
+        return scores
+
+
+def _replaced(
+    result: MixtureResult, rows: npt.NDArray[np.int64], other: MixtureResult
+) -> MixtureResult:
+    """Puts some users' lists in place of others."""
+    items, scores, exact = result.items.copy(), result.scores.copy(), result.exact.copy()
+    by_set, scored = result.by_set.copy(), result.scored.copy()
+    items[rows], scores[rows], exact[rows] = other.items, other.scores, other.exact
+    by_set[:, rows], scored[rows] = other.by_set, other.scored
+    return MixtureResult(items, scores, exact=exact, by_set=by_set, scored=scored)
