@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from genrec.recommender import Recommender
     from genrec.retrieve import Retriever
     from genrec.retrieve.fusion import Fusion
-    from genrec.sid import SIDTrie
+    from genrec.sid import SIDSets, SIDTrie
 
 Floats = npt.NDArray[np.float32]
 Artifacts = Mapping[str, Artifact]
@@ -197,6 +197,13 @@ class Bundle:
         return sids
 
     @cached_property
+    def sets(self) -> SIDSets | None:
+        """All sets of SIDs, of which `sids` is the first; None without an LLM."""
+        from genrec.sid import SIDSets
+
+        return SIDSets.load(self.artifacts["quantize"].path) if "train" in self.artifacts else None
+
+    @cached_property
     def trie(self) -> SIDTrie | None:
         """All SIDs as a tree of codes; None without an LLM."""
         from genrec.sid import SIDTrie
@@ -209,8 +216,10 @@ class Bundle:
         if self.sids is None:
             return None
         llm = self.load_llm(device=self.recipe.runtime.torch_device())
-        if hasattr(llm.engine, "prompts"):
-            llm.engine.prompts.budget = PROMPTS
+        engines = getattr(llm.engine, "engines", [llm.engine])
+        for engine in engines:
+            if hasattr(engine, "prompts"):
+                engine.prompts.budget = PROMPTS // len(engines)
         return llm
 
     def load_llm(self, *, device: str) -> Recommender:
@@ -220,6 +229,7 @@ class Bundle:
             device: where the `hf` engine runs.
         """
         from genrec.recommender import Recommender
+        from genrec.sid import SIDSets
 
         decoder, trained, options = self.decoder, self.artifacts["train"], dict[str, Any]()
         if decoder.kind == "hf":
@@ -235,7 +245,7 @@ class Bundle:
             del options["kind"]
         return Recommender.load(
             trained / "merged",
-            self.artifacts["quantize"].load(),
+            SIDSets.load(self.artifacts["quantize"].path),
             max_length=self.recipe.train.max_length,
             batch_size=self.recipe.runtime.batch_size,
             engine=decoder.kind,
@@ -254,16 +264,17 @@ class Bundle:
 
     @cached_property
     def prompt(self) -> Callable[[Sequence[int]], Any]:
-        """A history's item numbers to the model's prompt."""
+        """A history's item numbers to the model's prompt; with several sets of SIDs one in each."""
         from genrec.lm.compose import prompt_for
 
-        compose, sids = self.recipe.compose, self.sids
+        compose, sets = self.recipe.compose, None if self.sets is None else [*self.sets]
+        wording: dict[str, Any] = {"style": compose.style, "max_history": compose.max_history}
 
         def prompt(history: Sequence[int]) -> Any:
-            if sids is None:
+            if sets is None:
                 raise ValueError("this recipe has no LLM, so there is no prompt")
-            codes = sids[list(history)]
-            return prompt_for(codes, style=compose.style, max_history=compose.max_history)
+            prompts = tuple(prompt_for(sids[list(history)], **wording) for sids in sets)
+            return prompts if len(prompts) > 1 else prompts[0]
 
         return prompt
 
@@ -279,7 +290,10 @@ class Bundle:
         to_prompt = partial(
             words_prompt, tasks=tasks, style=compose.style, max_text=compose.max_text
         )
-        return None if to_prompt("") is None else to_prompt
+        if to_prompt("") is None:
+            return None
+        sets = 1 if self.sets is None else len(self.sets)
+        return to_prompt if sets == 1 else lambda text: (to_prompt(text),) * sets
 
 
 def _decoder(recipe: Recipe, kind: str | None, options: Mapping[str, Any]) -> DecoderSettings:

@@ -20,6 +20,8 @@ from genrec.lm.compose import prompt_for
 from genrec.lm.meaning import SIDS_FILE, write_sids
 from genrec.pipeline import Pipeline
 from genrec.recommender import Recommender
+from genrec.sid import SIDSets
+from genrec.sid.sets import file_of
 
 log = logging.getLogger(__name__)
 SETTINGS_FILE = "genrec.json"
@@ -63,7 +65,8 @@ def publish(
     out.mkdir(parents=True, exist_ok=True)
     _copy_model(pipeline, out, what)
     item_ids = pipeline["prepare"].load("items.parquet")["item_id"].to_list()
-    write_sids(out, item_ids, pipeline["quantize"].load())
+    for number, sids in enumerate(SIDSets.load(pipeline["quantize"].path)):
+        write_sids(out / file_of(number, suffix="json"), item_ids, sids)
     _write_json(out / SETTINGS_FILE, _settings(pipeline))
     card = model_card(_facts(pipeline, what), place=push_to or str(out))
     (out / "README.md").write_text(card, encoding="utf-8")

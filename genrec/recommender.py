@@ -13,17 +13,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from genrec.decode import BeamEngine, VLLMServerEngine
+from genrec.decode import BeamEngine, MixtureEngine, VLLMServerEngine
 from genrec.lm.batch import code_token_ids, encode_prompts
 from genrec.processes import ALONE, Processes
 from genrec.progress import Progress, quiet, silent
 from genrec.ranking import RankedLists, tied_ranks
 from genrec.schema import Segment
-from genrec.sid import SIDTrie
+from genrec.sid import SIDSets, SIDTrie
 
-Prompts = Sequence[tuple[Segment, ...]]
+Prompt = tuple[Segment, ...]
+# With several sets of SIDs a user has a prompt in each.
+Prompts = Sequence[Prompt] | Sequence[tuple[Prompt, ...]]
 Histories = Sequence[Sequence[int]]
 
 
@@ -51,9 +54,10 @@ class Recommender:
     """Recommends by exact constrained beam search.
 
     Args:
-        engine: what searches, such as `decode.BeamEngine`; it was made for the same SIDs.
+        engine: what searches, such as `decode.BeamEngine`; it was made for the same SIDs. With
+            several sets of them a `decode.MixtureEngine`.
         tokenizer: the one that the engine's model was trained with.
-        sids: int [N, L]; row i is the SID of item i.
+        sids: int [N, L], row i is the SID of item i; or several sets of them.
         max_length: longest prompt, tokens; longer ones lose their oldest items.
         batch_size: users decoded at once.
     """
@@ -62,26 +66,65 @@ class Recommender:
         self,
         engine: Any,
         tokenizer: Any,
-        sids: np.ndarray,
+        sids: np.ndarray | SIDSets,
         *,
         max_length: int,
         batch_size: int = 64,
     ) -> None:
-        self.engine, self.tokenizer, self.sids = engine, tokenizer, np.asarray(sids)
+        self.sets = sids if isinstance(sids, SIDSets) else SIDSets([sids])
+        self.engine, self.tokenizer = engine, tokenizer
         self.max_length, self.batch_size = max_length, batch_size
-        self.code_tokens = code_token_ids(tokenizer, (self.sids.max(axis=0) + 1).tolist())
-        _, counts = np.unique(self.sids, axis=0, return_counts=True)
+        self.code_tokens = code_token_ids(tokenizer, self.sets.codes_per_level)
+        self._whole = np.concatenate([*self.sets], axis=1)  # items tie that are alike in every set
+        _, counts = np.unique(self._whole, axis=0, return_counts=True)
         self._largest_tie = int(counts.max())
+
+    @property
+    def sids(self) -> np.ndarray:
+        """The SIDs of the first set, int32 [N, L]."""
+        return self.sets[0]
+
+    @classmethod
+    def of_model(
+        cls,
+        model: Any,
+        tokenizer: Any,
+        sids: np.ndarray | SIDSets,
+        *,
+        max_length: int,
+        batch_size: int = 64,
+        weights: Sequence[float] | None = None,
+        **options: Any,
+    ) -> Recommender:
+        """Decodes a model of transformers.
+
+        Args:
+            model: the model.
+            tokenizer: as above.
+            sids: as above.
+            max_length: as above.
+            batch_size: as above.
+            weights: of the sets, M numbers; None: equal ones.
+            options: those of `BeamEngine`.
+        """
+        sets = sids if isinstance(sids, SIDSets) else SIDSets([sids])
+        tokens = code_token_ids(tokenizer, sets.codes_per_level)
+        engines = [
+            BeamEngine(model, SIDTrie(own), tokens[: own.shape[1]], **options) for own in sets
+        ]
+        engine = engines[0] if len(engines) == 1 else MixtureEngine(engines, weights)
+        return cls(engine, tokenizer, sets, max_length=max_length, batch_size=batch_size)
 
     @classmethod
     def load(
         cls,
         folder: str | Path,
-        sids: np.ndarray,
+        sids: np.ndarray | SIDSets,
         *,
         max_length: int,
         batch_size: int = 64,
         engine: str = "hf",
+        weights: Sequence[float] | None = None,
         **options: Any,
     ) -> Recommender:
         """Loads the `merged/` folder that the train stage wrote.
@@ -92,17 +135,29 @@ class Recommender:
             max_length: as above.
             batch_size: as above.
             engine: `hf`, `vllm` or `vllm-serve`.
-            options: those of `load_hf`, `load_vllm` or `load_vllm_server`.
+            weights: of the sets of SIDs, M numbers; None: equal ones.
+            options: those of `load_model`, `load_vllm` or `load_vllm_server`.
 
         Raises:
-            ValueError: the model, its tokens and the SIDs do not fit each other.
+            ValueError: the model, its tokens and the SIDs do not fit each other, or vLLM and several
+                sets of SIDs.
             ImportError: the engine's library is not installed; names the command.
         """
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder)
-        trie = SIDTrie(sids)
+        sets = sids if isinstance(sids, SIDSets) else SIDSets([sids])
+        shared: dict[str, Any] = {"max_length": max_length, "batch_size": batch_size}
+        if engine == "hf":
+            model, options = load_model(folder, **options)
+            return cls.of_model(model, tokenizer, sets, weights=weights, **shared, **options)
+        if len(sets) > 1:
+            raise ValueError(
+                f"recommend.engine.kind={engine}: vLLM holds one set of SIDs, and this recipe has "
+                f"{len(sets)} (quantize.sets); use kind=hf"
+            )
+        trie = SIDTrie(sets[0])
         loaded = ENGINES[engine](folder, trie, code_token_ids(tokenizer, trie.num_codes), **options)
-        return cls(loaded, tokenizer, sids, max_length=max_length, batch_size=batch_size)
+        return cls(loaded, tokenizer, sets, **shared)
 
     def recommend(
         self,
@@ -121,7 +176,8 @@ class Recommender:
         """Returns the k best items of each user, and with them all that tie with the last one.
 
         Args:
-            prompts: U prompts, as `lm.compose.prompt_for` makes them.
+            prompts: U prompts, as `lm.compose.prompt_for` makes them; with several sets of SIDs U
+                tuples of one in each.
             k: items for each user.
             num_beams: W, prefixes kept at each level; at least as many as items come back.
             exclude: per user, items not to recommend (those of the history).
@@ -138,7 +194,7 @@ class Recommender:
         Returns:
             Lists of width k or, where SIDs are shared, a little more; places beyond rank k are -1.
         """
-        width = min(k + self._largest_tie - 1, len(self.sids))
+        width = min(k + self._largest_tie - 1, self.sets.num_items)
         num_beams = max(num_beams, width)
         options: dict[str, Any] = {"num_beams": num_beams, "k": width}
         if certify:
@@ -158,43 +214,39 @@ class Recommender:
             parts = processes.merge(parts)
             progress("decode users", len(prompts), len(prompts))
         items, scores, exact = (np.concatenate(part) for part in zip(*parts, strict=True))
-        tied = (self.sids[items[:, 1:]] == self.sids[items[:, :-1]]).all(axis=-1)
+        tied = (self._whole[items[:, 1:]] == self._whole[items[:, :-1]]).all(axis=-1)
         beyond = tied_ranks(items, tied) > k
         items[beyond], scores[beyond] = -1, -np.inf
         return RecommendedLists(items, scores.astype(np.float32), tied, exact)
 
     def _search(
-        self, prompts: Prompts, filters: Mapping[str, Any], options: Mapping[str, Any]
+        self, prompts: Sequence[Any], filters: Mapping[str, Any], options: Mapping[str, Any]
     ) -> list[np.ndarray]:
-        input_ids, mask = encode_prompts(
-            self.tokenizer, self.code_tokens, prompts, max_length=self.max_length
-        )
-        out = self.engine.search(input_ids, mask, **filters, **options)
+        def encoded(part: Sequence[Prompt]) -> tuple[torch.Tensor, torch.Tensor]:
+            tokens = self.code_tokens
+            return encode_prompts(self.tokenizer, tokens, part, max_length=self.max_length)
+
+        if len(self.sets) > 1:
+            by_set = [encoded(part) for part in zip(*prompts, strict=True)]
+            out = self.engine.search(by_set, **filters, **options)
+            return [out.items.astype(np.int64), out.scores, out.exact]
+        out = self.engine.search(*encoded(prompts), **filters, **options)
         return [t.cpu().numpy() for t in (out.items, out.scores, out.exact)]
 
 
-def load_hf(
-    folder: str | Path,
-    trie: SIDTrie,
-    code_tokens: Sequence[np.ndarray],
-    *,
-    device: str = "cpu",
-    dtype: str = "float32",
-    **options: Any,
-) -> BeamEngine:
-    """Returns a `BeamEngine` with the model of a folder.
+def load_model(
+    folder: str | Path, *, device: str = "cpu", dtype: str = "float32", **options: Any
+) -> tuple[Any, dict[str, Any]]:
+    """Returns the model of a folder, and the options that are left for `BeamEngine`.
 
     Args:
         folder: with the model.
-        trie: the catalogue.
-        code_tokens: per level, the token id of each code. L int64 arrays [C_l].
         device: where to decode.
         dtype: of the weights.
         options: those of `BeamEngine`.
     """
     with quiet():
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device)
-    return BeamEngine(model, trie, code_tokens, **options)
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device), options
 
 
 def load_vllm(
@@ -216,7 +268,6 @@ def load_vllm_server(
 
 
 ENGINES: Mapping[str, Callable[..., Any]] = {
-    "hf": load_hf,
     "vllm": load_vllm,
     "vllm-serve": load_vllm_server,
 }

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 
 class ContentPath:
@@ -25,10 +32,19 @@ class Section(BaseModel):
 
     Attributes:
         former: names that fields had until the last release, and the ones that they have now.
+        later: fields that were added when recipes were in use. A fingerprint has them only where they
+            are set, so that the artifacts of those recipes stay valid.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     former: ClassVar[Mapping[str, str]] = {}
+    later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        unset = {n for n in self.later if n in fields and getattr(self, n) == fields[n].default}
+        return {name: value for name, value in handler(self).items() if name not in unset}
 
     @classmethod
     def from_options(cls, settings: Self | None = None, **options: Any) -> Self:

@@ -13,8 +13,6 @@ from pydantic import (
     Field,
     PlainSerializer,
     SecretStr,
-    SerializerFunctionWrapHandler,
-    model_serializer,
     model_validator,
 )
 
@@ -119,12 +117,7 @@ Condition = tuple[str, Operator, Value | tuple[Value, ...]]
 
 
 class TableFile(Section):
-    """A table in a file, a glob of files or a folder of parts, and how its rows and cells are read.
-
-    Attributes:
-        later: fields that were added when recipes were in use. A fingerprint has them only where they
-            are set, so that the artifacts of those recipes stay valid.
-    """
+    """A table in a file, a glob of files or a folder of parts, and how its rows and cells are read."""
 
     later: ClassVar[tuple[str, ...]] = (
         *("format", "columns", "quoting", "encoding", "sheet", "where", "whole_ids"),
@@ -174,16 +167,6 @@ class TableFile(Section):
         """Returns fastexcel where the file is one of Excel."""
         form = self.format or SUFFIXES.get(PurePath(self.path or "").suffix.lower())
         return super().made_with() | ({"fastexcel"} if form == "xlsx" else set())
-
-    @model_serializer(mode="wrap")
-    def _without_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields = type(self).model_fields
-        unset = {n for n in self.later if n in fields and getattr(self, n) == fields[n].default}
-        if (
-            self.path is None
-        ):  # the title of a file of items is there by default, of the log's is not
-            unset |= {"item", "title"} - self.model_fields_set
-        return {name: value for name, value in handler(self).items() if name not in unset}
 
     @model_validator(mode="after")
     def _readable(self) -> TableFile:

@@ -70,9 +70,15 @@ class MixtureEngine:
         if not given.any():
             raise ValueError(f"weights: {weights}; expected one above 0")
         self.engines = [engine for engine, weight in zip(engines, given, strict=True) if weight]
-        self._used = np.flatnonzero(given)
+        self._used = np.flatnonzero(given).tolist()
         self._sets = len(engines)
         self.weights = given / given.sum()
+
+    @property
+    def strategy(self) -> str | None:
+        """That of the engines, if they have the same."""
+        strategies = {getattr(engine, "strategy", None) for engine in self.engines}
+        return strategies.pop() if len(strategies) == 1 else None
 
     def search(
         self,
@@ -182,8 +188,8 @@ class _Filters:
         shape = getattr(allowed, "shape", None)
         self._by_user = allowed is not None and not (shape is not None and len(shape) == 1)
         for name, given in (("allowed", allowed if self._by_user else None), ("exclude", exclude)):
-            if given is not None and len(given) != users:  # type: ignore[arg-type]
-                raise ValueError(f"{name}: {len(given)} users; expected {users}")  # type: ignore[arg-type]
+            if given is not None and len(given) != users:
+                raise ValueError(f"{name}: {len(given)} users; expected {users}")
 
     def of(self, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
         allowed: Any = self._allowed

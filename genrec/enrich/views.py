@@ -108,11 +108,27 @@ def load_views(folder: Path) -> dict[str, Floats]:
     return views
 
 
-def load_fused(folder: Path) -> tuple[Floats, dict[str, int]]:
-    """Returns what is quantized, float32 [N, D], and the widths of the views in it, in order."""
-    index = {name: view for name, view in sorted(_index(folder).items()) if view["weight"]}
-    views = {name: _load(folder, name) for name in index}
-    fused = late_fusion(views, {name: view["weight"] for name, view in index.items()})
+def load_fused(
+    folder: Path, weights: Mapping[str, float] | None = None
+) -> tuple[Floats, dict[str, int]]:
+    """Returns what is quantized, float32 [N, D], and the widths of the views in it, in order.
+
+    Args:
+        folder: of the embed stage's artifact.
+        weights: of the views to take; None takes all, as the stage weighs them.
+
+    Raises:
+        ValueError: a view that the embedding does not have.
+    """
+    index = _index(folder)
+    if weights is None:
+        weights = {name: view["weight"] for name, view in index.items() if view["weight"]}
+    if unknown := sorted(weights.keys() - index.keys()):
+        raise ValueError(
+            f"quantize.sets: the embedding has no view {unknown}; expected some of {sorted(index)}"
+        )
+    views = {name: _load(folder, name) for name in sorted(weights)}
+    fused = late_fusion(views, dict(weights))
     return fused, {name: view.shape[1] for name, view in views.items()}
 
 

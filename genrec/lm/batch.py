@@ -243,7 +243,7 @@ class _Encoder:
     def _piece(self, segment: Segment, target: bool) -> _Piece:
         if segment.sid is None:
             return _Piece(self.texts[segment.text or ""], target=target, entry=segment.entry)
-        codes = zip(self.code_tokens, segment.sid, strict=True)
+        codes = zip(self.code_tokens[: len(segment.sid)], segment.sid, strict=True)
         return _Piece([int(ids[code]) for ids, code in codes], sid=True, target=target, entry=True)
 
 

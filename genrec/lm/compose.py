@@ -6,7 +6,7 @@ import difflib
 import logging
 import math
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from typing import Any
 
@@ -112,12 +112,28 @@ def train_examples(
 
 def valid_examples(corpus: Corpus, *, style: Style, max_history: int = 50) -> Iterator[Example]:
     """Yields the examples to validate on, one by one; see `compose`."""
-    for history, target in corpus.valid.select("history", "target").iter_rows():
-        yield Example(
-            "history_to_sid",
-            prompt_for(corpus.sids[history], style=style, max_history=max_history),
-            sid_segments(corpus.sids[[target]]),
-        )
+    pairs = corpus.valid.select("history", "target").iter_rows()
+    return examples_of(corpus.sids, pairs, style=style, max_history=max_history)
+
+
+def examples_of(
+    sids: np.ndarray,
+    pairs: Iterable[tuple[list[int], int]],
+    *,
+    style: Style,
+    max_history: int = 50,
+) -> Iterator[Example]:
+    """Yields users' histories and targets as the task that recommends: what is decoded later.
+
+    Args:
+        sids: int [N, L].
+        pairs: item numbers of each user, oldest first, and the one that came next.
+        style: which variants; always the first one.
+        max_history: items of history in a prompt.
+    """
+    for history, target in pairs:
+        prompt = prompt_for(sids[history], style=style, max_history=max_history)
+        yield Example("history_to_sid", prompt, sid_segments(sids[[target]]))
 
 
 def _nothing(task: Task) -> str:

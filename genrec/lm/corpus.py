@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerBase
 
 from genrec import schema
 from genrec.lm.batch import FEATURES, Encoded, encode_examples, encode_texts, encoded_rows
+from genrec.lm.tasks import set_of
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +106,14 @@ def texts_of(path: Path) -> Iterator[str]:
 def lengths_of(data: datasets.Dataset) -> np.ndarray:
     """Returns the tokens of each example, int64 [n]."""
     return np.asarray(data.with_format("numpy", columns=["length"])[:]["length"], dtype=np.int64)
+
+
+def sets_of(data: datasets.Dataset) -> np.ndarray:
+    """Returns the set of SIDs of each example, int64 [n], by the name of its task."""
+    tasks = data.data.column("task").combine_chunks().dictionary_encode()
+    return np.array([set_of(task) for task in tasks.dictionary.to_pylist()])[
+        tasks.indices.to_numpy(zero_copy_only=False)
+    ]
 
 
 def tasks_of(data: datasets.Dataset) -> list[str]:

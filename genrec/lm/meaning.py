@@ -28,17 +28,17 @@ _ANEW = "set train.model.sid_init=random to draw the rows of its SID tokens anew
 Sids = Mapping[str, Sequence[int]]  # item id -> its codes
 
 
-def write_sids(folder: Path, item_ids: Iterable[str], sids: NDArray[np.integer]) -> None:
+def write_sids(file: Path, item_ids: Iterable[str], sids: NDArray[np.integer]) -> None:
     """Writes `sids.json`, in the form of LC-Rec's index files: `{"i7": ["<a_1>", "<b_2>"], ..}`.
 
     Args:
-        folder: of the model.
+        file: in the folder of the model, `sids.json` for its first or only set.
         item_ids: N names, as the owner calls the items.
         sids: int [N, L].
     """
     index = dict(zip(item_ids, map(sid_tokens, sids), strict=True))
     text = json.dumps(index, indent=1, ensure_ascii=False)
-    (folder / SIDS_FILE).write_text(text + "\n", encoding="utf-8")
+    file.write_text(text + "\n", encoding="utf-8")
 
 
 def sid_tokens_in(vocabulary: Iterable[str]) -> frozenset[str]:

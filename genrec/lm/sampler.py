@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel
@@ -76,6 +77,7 @@ class TokenBudgetSampler(Sampler[list[int]]):
         processes: how many there are; a batch of fewer rows repeats all of them equally often.
         packing: batches will be packed.
         multiple: width of a length class, tokens.
+        groups: int [n]; examples of different groups are never in one batch. None: all are of one.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class TokenBudgetSampler(Sampler[list[int]]):
         lengths: Sequence[int] | np.ndarray,
         tokens_per_batch: int,
         *,
+        groups: npt.ArrayLike | None = None,
         seed: int = 0,
         shuffle: bool = True,
         rank: int = 0,
@@ -94,9 +97,13 @@ class TokenBudgetSampler(Sampler[list[int]]):
         self.seed, self.shuffle = seed, shuffle
         self.rank, self.processes = rank, processes
         self.epoch = 0
-        ascending = np.sort(self.classes) * multiple
+        self._groups = np.zeros_like(self.classes) if groups is None else np.asarray(groups)
         plan = spread if packing else _like_length
-        owner = plan(ascending, tokens_per_batch)  # the batch of the i-th shortest example
+        owner = np.empty(0, dtype=np.int64)  # the batch of the i-th shortest example, by group
+        for group in np.unique(self._groups):
+            ascending = np.sort(self.classes[self._groups == group]) * multiple
+            first = owner.max(initial=-1) + 1
+            owner = np.concatenate([owner, first + plan(ascending, tokens_per_batch)])
         self._slots = np.argsort(owner, kind="stable")
         self._ends = np.cumsum(np.bincount(owner))[:-1]
 
@@ -112,7 +119,7 @@ class TokenBudgetSampler(Sampler[list[int]]):
         """Yields the rows of each batch."""
         rng = np.random.default_rng([self.seed, self.epoch])
         noise = rng.random(len(self.classes)) if self.shuffle else np.arange(len(self.classes))
-        ascending = np.lexsort((noise, self.classes))
+        ascending = np.lexsort((noise, self.classes, self._groups))
         batches = np.split(ascending[self._slots], self._ends)
         for index in rng.permutation(len(batches)) if self.shuffle else range(len(batches)):
             batch = batches[index]

@@ -28,7 +28,7 @@ from genrec.lm.balance import CURVES_FILE, BalanceWatch, draw_curves, unbalanced
 from genrec.lm.callbacks import Average, Flow, LogFile, read_log, trackers
 from genrec.lm.checkpoints import check_kind, is_finished, last_complete_checkpoint, room_for
 from genrec.lm.conditions import conditions, warn_of_differences
-from genrec.lm.corpus import lengths_of, tasks_of
+from genrec.lm.corpus import lengths_of, sets_of, tasks_of
 from genrec.lm.loss import MAX_LOGITS
 from genrec.lm.sampler import Collator, PackingCollator, TokenBudgetSampler, check_packing, row_for
 from genrec.lm.trainer import SidTrainer, Validate
@@ -162,6 +162,7 @@ def train(
     sampler = TokenBudgetSampler(
         lengths_of(train_data),
         tokens_per_batch,
+        groups=sets_of(train_data),
         packing=packing,
         seed=seed,
         rank=arguments.process_index,

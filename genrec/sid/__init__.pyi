@@ -15,5 +15,6 @@ from .quantizer import (
 )
 from .rkmeans import RKMeans as RKMeans
 from .rqvae import RQVAE as RQVAE
+from .sets import SIDSets as SIDSets
 from .stats import sid_stats as sid_stats
 from .trie import SIDTrie as SIDTrie

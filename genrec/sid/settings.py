@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from genrec.settings import PartSettings
+from genrec.settings import PartSettings, Section
 
 
 class SIDSettings(PartSettings):
@@ -22,13 +22,42 @@ class SIDSettings(PartSettings):
     resolve: bool
 
 
+class SetSettings(Section):
+    """One of several sets of SIDs; what is null is as for the first set."""
+
+    views: dict[str, float] | None = Field(
+        None, description="weight of each view in it; null: as `embed` weighs them"
+    )
+    levels: int | None = Field(None, ge=1, le=8, description="codes of a SID")
+    codes: int | None = Field(None, ge=2, description="of each level")
+    seed: int | None = Field(None, description="null: that of the recipe, plus the set's place")
+
+    @field_validator("views")
+    @classmethod
+    def _weights(cls, views: dict[str, float] | None) -> dict[str, float] | None:
+        if views is not None and not (views and all(weight > 0 for weight in views.values())):
+            raise ValueError("expected one view or more, each with a weight above 0")
+        return views
+
+
 class QuantizerSettings(SIDSettings):
     """What every quantizer has."""
 
     learns: ClassVar[bool] = True
+    later: ClassVar[tuple[str, ...]] = ("sets",)
+    sets: Annotated[int, Field(ge=1, le=8)] | tuple[SetSettings, ...] = Field(
+        1,
+        description="sets of SIDs, each with its own codes: how many, alike but for the seed; or a list "
+        "of what each is made of",
+    )
     levels: int = Field(4, ge=1, le=8, description="codes of a SID, L")
     codes: int = Field(256, ge=2, description="of each level, K")
     resolve: bool = Field(True, description="items that share a SID move to free codes nearby")
+
+    @property
+    def each_set(self) -> tuple[SetSettings, ...]:
+        """What each set is made of."""
+        return (SetSettings(),) * self.sets if isinstance(self.sets, int) else self.sets
 
 
 class RQVAESettings(QuantizerSettings):

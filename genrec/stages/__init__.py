@@ -6,7 +6,7 @@ A stage imports only what it needs: `prepare` loads no torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import polars as pl
 from genrec import schema
 from genrec.progress import Progress
 from genrec.recipe import Recipe
+from genrec.sid.sets import file_of
 from genrec.store import Artifact, RowCache
 
 EVALUATED = ("valid", "test")  # the splits that get recommendations and metrics
@@ -55,6 +56,26 @@ class Context:
         """Writes one JSON file, the same bytes for the same value."""
         text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
         (self.out / name).write_text(text + "\n", encoding="utf-8")
+
+
+def read_prompts(
+    composed: Path, split: str, sets: int, *, rows: Sequence[int] | None = None
+) -> list[Any]:
+    """Returns the users' prompts; with several sets of SIDs a tuple of one in each.
+
+    Args:
+        composed: the folder of the stage compose.
+        split: `valid` or `test`.
+        sets: M.
+        rows: of which users; None takes all.
+    """
+    files = [composed / file_of(number, split, "parquet") for number in range(sets)]
+    examples = [
+        schema.read_examples(file) if rows is None else schema.pick_examples(file, rows)
+        for file in files
+    ]
+    prompts = [[example.prompt for example in part] for part in examples]
+    return prompts[0] if sets == 1 else list(zip(*prompts, strict=True))
 
 
 def lists_of(artifact: Artifact, split: str) -> pl.DataFrame:

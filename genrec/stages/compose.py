@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
 from genrec import schema
 from genrec.bundle import read_items
 from genrec.lm import compose
-from genrec.lm.tasks import Corpus
+from genrec.lm.tasks import Corpus, in_set
+from genrec.sid import SIDSets
+from genrec.sid.sets import file_of
 from genrec.stages import Context
 
 
 def run(context: Context) -> None:
     """Tables and SIDs to training examples, and the prompts of validation and test users."""
     section, prepared = context.section, context.inputs["prepare"]
-    sids = context.inputs["quantize"].load()
     items = read_items(context.inputs)
-    corpus = Corpus(
+    first = Corpus(
         items=items,
-        sids=sids,
+        sids=(sets := SIDSets.load(context.inputs["quantize"].path))[0],
         train=prepared.load("train.parquet"),
         valid=prepared.load("valid.parquet"),
         captions=items["caption"].to_list() if "caption" in context.inputs else None,
@@ -24,23 +29,35 @@ def run(context: Context) -> None:
         if "mine" in context.inputs
         else None,
     )
+    corpora = [replace(first, sids=sids) for sids in sets]
     wording = {"style": section.style, "max_history": section.max_history}
-    train = compose.train_examples(
-        corpus,
-        section.active(context.inputs),
-        seed=context.recipe.seed,
-        max_text=section.max_text,
-        **wording,
-    )
-    valid = compose.valid_examples(corpus, **wording)
-    test = (
-        schema.Example(
-            "history_to_sid",
-            compose.prompt_for(sids[history], style=section.style, max_history=section.max_history),
-            (schema.Segment(sid=tuple(map(int, sids[target]))),),
-        )
-        for history, target in prepared.load("test.parquet").select("history", "target").rows()
-    )
     # One by one to disk: together they may be more than memory holds.
-    for split, examples in (("train", train), ("valid", valid), ("test", test)):
-        schema.write_examples(context.out / f"{split}.parquet", examples)
+    schema.write_examples(context.out / "train.parquet", _train(context, corpora, wording))
+    test = prepared.load("test.parquet").select("history", "target").rows()
+    for number, corpus in enumerate(corpora):
+        splits = {
+            "valid": compose.valid_examples(corpus, **wording),
+            "test": compose.examples_of(corpus.sids, test, **wording),
+        }
+        for split, examples in splits.items():
+            schema.write_examples(context.out / file_of(number, split, "parquet"), examples)
+
+
+def _train(
+    context: Context, corpora: Sequence[Corpus], wording: dict[str, Any]
+) -> Iterator[schema.Example]:
+    """Every task in every set of SIDs; one without SIDs once."""
+    section = context.section
+    for number, corpus in enumerate(corpora):
+        examples = compose.train_examples(
+            corpus,
+            section.active(context.inputs),
+            seed=context.recipe.seed,
+            max_text=section.max_text,
+            **wording,
+        )
+        for example in examples:
+            if number == 0:
+                yield example
+            elif any(part.sid is not None for part in (*example.prompt, *example.completion)):
+                yield replace(example, task=in_set(example.task, number))

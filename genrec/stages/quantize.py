@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 
-import numpy as np
-
 from genrec import registry
 from genrec.enrich import load_fused
+from genrec.sid import MadeSIDs, SIDSets
+from genrec.sid.sets import file_of
+from genrec.sid.settings import SetSettings
 from genrec.stages import Context
 
 logger = logging.getLogger(__name__)
@@ -15,16 +16,30 @@ logger = logging.getLogger(__name__)
 
 def run(context: Context) -> None:
     """Vectors to SIDs, every item its own if asked; or the SIDs that were published."""
-    section, inputs = context.section, context.inputs
+    section = context.section
     if section.learns:
-        given, device = load_fused(inputs["embed"].path)[0], context.device
+        made = [_made(context, own, number) for number, own in enumerate(section.each_set)]
     else:
-        given, device = inputs["prepare"].load("published_sids.npy"), "cpu"
-    maker = registry.implementation(section)(section, seed=context.recipe.seed, device=device)
-    made = maker.make_sids(given, progress=context.progress)
-    np.save(context.out / "sids.npy", made.sids)
-    if made.quantizer is not None:
-        made.quantizer.save(context.out / "quantizer.safetensors")
-    for finding in made.stats.get("findings", ()):
-        logger.warning("quantize: %s", finding)
-    context.write_json("stats.json", made.stats)
+        given = context.inputs["prepare"].load("published_sids.npy")
+        made = [registry.implementation(section)(section, device="cpu").make_sids(given)]
+    SIDSets([part.sids for part in made]).save(context.out)
+    for number, part in enumerate(made):
+        if part.quantizer is not None:
+            part.quantizer.save(context.out / file_of(number, "quantizer", "safetensors"))
+        of = f" (set {number})" if len(made) > 1 else ""
+        for finding in part.stats.get("findings", ()):
+            logger.warning("quantize%s: %s", of, finding)
+    further = {"sets": [part.stats for part in made]} if len(made) > 1 else {}
+    context.write_json("stats.json", made[0].stats | further)
+
+
+def _made(context: Context, own: SetSettings, number: int) -> MadeSIDs:
+    """One set of SIDs, of its own views, sizes and seed."""
+    sizes = own.model_dump(include={"levels", "codes"}, exclude_none=True)
+    section = context.section.model_copy(update={"sets": 1, **sizes})
+    embeddings = load_fused(context.inputs["embed"].path, own.views)[0]
+    seed = context.recipe.seed + number if own.seed is None else own.seed
+    maker = registry.implementation(section)(section, seed=seed, device=context.device)
+    progress = context.progress if number == 0 else context.progress_of(f"set {number}")
+    made: MadeSIDs = maker.make_sids(embeddings, progress=progress)
+    return made

@@ -10,7 +10,7 @@ from genrec.bundle import Bundle
 from genrec.processes import Processes
 from genrec.recommender import RecommendedLists, Recommender
 from genrec.retrieve.fusion import pooled
-from genrec.stages import EVALUATED, Context, lists_of
+from genrec.stages import EVALUATED, Context, lists_of, read_prompts
 
 
 def run(context: Context) -> None:
@@ -48,9 +48,8 @@ def _lists(
     processes: Processes,
 ) -> RecommendedLists:
     section = context.section
-    examples = schema.read_examples(context.inputs["compose"] / f"{split}.parquet")
     return recommender.recommend(
-        [example.prompt for example in examples],
+        read_prompts(context.inputs["compose"].path, split, len(recommender.sets)),
         k=section.k,
         num_beams=section.num_beams,
         exclude=targets["history"].to_list() if context.recipe.mask_seen else None,

@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from genrec import schema
-from genrec.decode import BeamEngine
 from genrec.decode.rope import LengthRope
 from genrec.evaluate import per_user
 from genrec.lm import batch
@@ -32,9 +30,10 @@ from genrec.lm.sampler import masked_attention
 from genrec.lm.train import train
 from genrec.processes import Processes
 from genrec.recommender import Recommender
-from genrec.sid import SIDTrie
+from genrec.sid import SIDSets
 from genrec.sid.quantizer import load_codebooks
-from genrec.stages import Context
+from genrec.sid.sets import file_of
+from genrec.stages import Context, read_prompts
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +44,12 @@ _NOT_TRAINERS = {"model", "max_length", "eval_users"}  # of the section; what `t
 def run(context: Context) -> None:
     """Examples to a model, validated by the decoder that will be used."""
     section, composed = context.section, context.inputs["compose"]
-    sids = context.inputs["quantize"].load()
+    sids = SIDSets.load(context.inputs["quantize"].path)
     files = {split: composed / f"{split}.parquet" for split in ("train", "valid")}
     model, tokenizer = _model(context, files["train"], sids)
     if context.recipe.runtime.attention:
         model.set_attn_implementation(context.recipe.runtime.attention)
-    code_tokens = batch.code_token_ids(tokenizer, _codes_per_level(sids))
+    code_tokens = batch.code_token_ids(tokenizer, sids.codes_per_level)
     encoded = {
         split: encode_file(
             *(path, tokenizer, code_tokens),
@@ -74,7 +73,7 @@ def run(context: Context) -> None:
         device=context.device,
         track=context.recipe.runtime.trackers,
         track_in=_tracks(context),
-        validate=_validation(context, tokenizer, files["valid"], sids),
+        validate=_validation(context, tokenizer, sids),
         metric=METRIC,
         noted={"runtime.batch_size": context.recipe.runtime.batch_size},
         progress=context.progress,
@@ -90,7 +89,9 @@ def run(context: Context) -> None:
         if section.model.tune != "full":
             save_adapter(model, context.out / "adapter")
         save_merged(model, tokenizer, context.out / "merged")
-        write_sids(context.out / "merged", _item_ids(context), sids)
+        for number, own in enumerate(sids):
+            name = file_of(number, suffix="json")
+            write_sids(context.out / "merged" / name, _item_ids(context), own)
     for checkpoint in context.out.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     context.write_json("summary.json", summary)
@@ -116,13 +117,13 @@ def warn_of_lengths(model: Any, lengths: np.ndarray, *, split: str) -> None:
         )
 
 
-def _reopened(context: Context, sids: np.ndarray, folder: Path) -> Any:
+def _reopened(context: Context, sids: SIDSets, folder: Path) -> Any:
     """Loads the weights of a checkpoint into a whole model, where training left each process a part."""
     unset_hf_deepspeed_config()  # or ZeRO-3 would share out this one too, with processes that left
     model = context.section.model
     if model.tune == "full":
         return load_whole(folder)
-    shape = {"levels": sids.shape[1], "codes": int(sids.max()) + 1}
+    shape = {"levels": sids.levels, "codes": max(sids.codes_per_level)}
     dtype = getattr(torch, model.dtype)
     return load_adapter(model.name, folder, tune=model.tune, dtype=dtype, device="cpu", **shape)[0]
 
@@ -133,16 +134,22 @@ def _tracks(context: Context) -> Path:
     return Path(context.recipe.runtime.store) / "trackers" / name
 
 
-def _model(context: Context, examples: Path, sids: np.ndarray) -> Any:
+def _model(context: Context, examples: Path, sids: SIDSets) -> Any:
     options = context.section.model.model_dump(exclude={"kind", "sid_init"})
-    shape = {"levels": sids.shape[1], "codes": int(sids.max()) + 1, "seed": context.recipe.seed}
+    shape = {"levels": sids.levels, "codes": max(sids.codes_per_level)}
+    shape["seed"] = context.recipe.seed
     if context.section.model.sid_init == "codebook":
+        if len(sids) > 1:
+            raise ValueError(
+                "train.model.sid_init=codebook: the codebooks of several sets of SIDs have no common "
+                "width; take random, or quantize.sets=1"
+            )
         books = load_codebooks(context.inputs["quantize"] / "quantizer.safetensors")
         options["sid_init"] = [book[: shape["codes"]] for book in books]
     if context.section.model.kind == "scratch":
         return build_scratch(texts=texts_of(examples), **options, **shape)
     if context.section.model.sid_init == "keep":
-        options["sids"] = dict(zip(_item_ids(context), sids, strict=True))
+        options["sids"] = dict(zip(_item_ids(context), sids[0], strict=True))
     options["dtype"] = getattr(torch, options["dtype"])
     return load_pretrained(**options, **shape, device=context.device)
 
@@ -152,21 +159,19 @@ def _item_ids(context: Context) -> list[str]:
 
 
 def _validation(
-    context: Context, tokenizer: Any, examples: Path, sids: np.ndarray
+    context: Context, tokenizer: Any, sids: SIDSets
 ) -> Callable[[Any], dict[str, float]]:
     """Returns the function that decodes a sample of validation users and measures the lists."""
     targets = context.inputs["prepare"].load("valid.parquet")
     chosen = np.random.default_rng(context.recipe.seed).permutation(len(targets))
     rows = sorted(int(row) for row in chosen[: context.section.eval_users])
     sample = targets[rows]
-    prompts = [example.prompt for example in schema.pick_examples(examples, rows)]
-    trie = SIDTrie(sids)
-    code_tokens = batch.code_token_ids(tokenizer, trie.num_codes)
+    prompts = read_prompts(context.inputs["compose"].path, "valid", len(sids), rows=rows)
 
     def validate(model: Any) -> dict[str, float]:
         # Each process decodes all: parts of a sharded model must take every step together.
-        recommender = Recommender(
-            BeamEngine(model, trie, code_tokens),
+        recommender = Recommender.of_model(
+            model,
             tokenizer,
             sids,
             max_length=context.section.max_length,
@@ -180,11 +185,7 @@ def _validation(
                 exclude=sample["history"].to_list(),  # one way to select, whatever `mask_seen` says
             )
         table = lists.to_table(sample["user"])
-        measured = per_user(table, sample, ks=(10,), num_items=len(sids), where="valid")
+        measured = per_user(table, sample, ks=(10,), num_items=sids.num_items, where="valid")
         return {name: float(measured[name].to_numpy().mean()) for name in ("recall@10", METRIC)}
 
     return validate
-
-
-def _codes_per_level(sids: np.ndarray) -> list[int]:
-    return (sids.max(axis=0) + 1).tolist()

@@ -37,7 +37,7 @@ def trained(request, tmp_path_factory):
         model.lm_head = head
     folder = tmp_path_factory.mktemp("merged")
     save_merged(model, tokenizer, folder)
-    write_sids(folder, IDS, SIDS)
+    write_sids(folder / "sids.json", IDS, SIDS)
     assert is_tied(AutoModelForCausalLM.from_pretrained(folder)) == request.param
     return folder
 

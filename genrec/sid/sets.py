@@ -1,0 +1,80 @@
+"""Several SIDs for each item: sets of SIDs that one model writes, told apart by their codes.
+
+On each level the codes of a set follow those of the sets before it, so that `<a_5>` belongs to one set
+only and a SID says of which set it is. With one set nothing changes: its codes are as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.integer]
+
+
+class SIDSets:
+    """M sets of SIDs of N items.
+
+    Args:
+        sets: int [N, L_m] each, codes from 0 as a quantizer makes them.
+
+    Raises:
+        ValueError: no set, or sets of different numbers of items.
+    """
+
+    def __init__(self, sets: Sequence[Ints]) -> None:
+        self._own = [np.asarray(own) for own in sets]
+        if len({own.shape[0] for own in self._own}) != 1 or any(own.ndim != 2 for own in self._own):
+            shapes = [own.shape for own in self._own]
+            raise ValueError(
+                f"sets of SIDs of shapes {shapes}; expected [N, L] each, of the same N"
+            )
+        self.levels = max(own.shape[1] for own in self._own)
+        sizes = np.zeros((len(self._own), self.levels), dtype=np.int64)
+        for row, own in zip(sizes, self._own, strict=True):
+            row[: own.shape[1]] = own.max(axis=0) + 1
+        self._first = np.cumsum(sizes, axis=0) - sizes
+        self.codes_per_level: list[int] = sizes.sum(axis=0).tolist()
+
+    def __len__(self) -> int:
+        """M."""
+        return len(self._own)
+
+    def __getitem__(self, number: int) -> npt.NDArray[np.int32]:
+        """The SIDs of set `number` in the codes of the model. int32 [N, L_m]."""
+        own = self._own[number]
+        return (own + self._first[number, : own.shape[1]]).astype(np.int32)
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.int32]]:
+        """Yields the SIDs of each set in the codes of the model."""
+        return (self[number] for number in range(len(self)))
+
+    @property
+    def num_items(self) -> int:
+        """N."""
+        return len(self._own[0])
+
+    def save(self, folder: str | Path) -> None:
+        """Writes `sids.npy`, and `sids-1.npy` and so on for further sets, in codes from 0."""
+        for number, own in enumerate(self._own):
+            np.save(Path(folder) / file_of(number), own)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> SIDSets:
+        """Reads what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no `sids.npy`.
+        """
+        sets = [np.load(Path(folder) / file_of(0), allow_pickle=False)]
+        while (file := Path(folder) / file_of(len(sets))).is_file():
+            sets.append(np.load(file, allow_pickle=False))
+        return cls(sets)
+
+
+def file_of(number: int, name: str = "sids", suffix: str = "npy") -> str:
+    """Returns the file of a set: `sids.npy` of the first, `sids-1.npy` of the next."""
+    return f"{name}{f'-{number}' if number else ''}.{suffix}"
