@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 Artifacts = Mapping[str, Artifact]
 LLM = "generative"  # the name of the LLM among the systems
+SET_WEIGHTS = "set_weights.json"  # of the stage recommend, where there are several sets of SIDs
 PROMPTS = 2**28  # bytes of prompts that are kept computed, for histories that come again
 
 
@@ -113,7 +114,17 @@ class Bundle:
     @cached_property
     def version(self) -> str:
         """Changes with the files of the artifacts: a stage that was built anew counts if they do."""
-        opened = ("prepare", "caption", "mine", "embed", "fuse", "quantize", "train")
+        opened: tuple[str, ...] = (
+            "prepare",
+            "caption",
+            "mine",
+            "embed",
+            "fuse",
+            "quantize",
+            "train",
+        )
+        if len(self.recipe.quantize.each_set) > 1:
+            opened = (*opened, "recommend")  # has the weights of the sets
         keys = [key for key in self.artifacts if key in opened or key.startswith("retrieve.")]
         return fingerprint(
             {key.removeprefix("retrieve."): self.artifacts[key].manifest["files"] for key in keys}
@@ -215,18 +226,22 @@ class Bundle:
         """The trained model with its decoder; None in a recipe without one."""
         if self.sids is None:
             return None
-        llm = self.load_llm(device=self.recipe.runtime.torch_device())
+        weights = (
+            self.artifacts["recommend"].load(SET_WEIGHTS) if len(self.sets or ()) > 1 else None
+        )
+        llm = self.load_llm(device=self.recipe.runtime.torch_device(), weights=weights)
         engines = getattr(llm.engine, "engines", [llm.engine])
         for engine in engines:
             if hasattr(engine, "prompts"):
                 engine.prompts.budget = PROMPTS // len(engines)
         return llm
 
-    def load_llm(self, *, device: str) -> Recommender:
+    def load_llm(self, *, device: str, weights: Sequence[float] | None = None) -> Recommender:
         """Opens the trained model with its decoder.
 
         Args:
             device: where the `hf` engine runs.
+            weights: of several sets of SIDs; None: equal ones.
         """
         from genrec.recommender import Recommender
         from genrec.sid import SIDSets
@@ -249,6 +264,7 @@ class Bundle:
             max_length=self.recipe.train.max_length,
             batch_size=self.recipe.runtime.batch_size,
             engine=decoder.kind,
+            weights=weights,
             **options,
         )
 

@@ -79,7 +79,13 @@ class Recommend(Section):
     """Exact constrained beam search for every user of the split."""
 
     enabled: bool = Field(True, description="false: retrievers alone, no LLM is trained")
+    later: ClassVar[tuple[str, ...]] = ("set_weights",)
     num_beams: int = Field(50, ge=1, description="prefixes kept at each level")
+    set_weights: Literal["fit", "equal"] | tuple[float, ...] = Field(
+        "fit",
+        description="of several sets of SIDs (quantize.sets) in an item's score: fitted on validation "
+        "users, equal, or these numbers",
+    )
     k: int = Field(20, ge=1, description="length of each list")
     engine: DecoderSettings = HFDecoder()
     candidates: CandidateSettings = CandidateSettings()

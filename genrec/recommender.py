@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from genrec.decode import BeamEngine, MixtureEngine, VLLMServerEngine
+from genrec.decode import BeamEngine, MixtureEngine, VLLMServerEngine, fit_weights
 from genrec.lm.batch import code_token_ids, encode_prompts
 from genrec.processes import ALONE, Processes
 from genrec.progress import Progress, quiet, silent
@@ -219,19 +219,58 @@ class Recommender:
         items[beyond], scores[beyond] = -1, -np.inf
         return RecommendedLists(items, scores.astype(np.float32), tied, exact)
 
+    def fit_weights(
+        self,
+        prompts: Prompts,
+        targets: npt.ArrayLike,
+        *,
+        num_beams: int,
+        exclude: Histories | None = None,
+        progress: Progress = silent,
+    ) -> dict[str, Any]:
+        """Fits the weights of several sets of SIDs, and decodes with them from now on.
+
+        Args:
+            prompts: of U validation users.
+            targets: int [U], what each chose next.
+            num_beams: W; the lists are as long.
+            exclude: per user, items not to recommend.
+            progress: told how many users are done.
+
+        Returns:
+            `weights`, and the mean NDCG@10 with `equal` and with `fitted` ones.
+        """
+        self.engine = MixtureEngine(self.engine.all_engines)
+        items, by_set = [], []
+        for start in range(0, len(prompts), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            filters = {"exclude": None if exclude is None else exclude[rows]}
+            out = self.engine.search(self._encoded(prompts[rows]), num_beams=num_beams, **filters)
+            items.append(out.items)
+            by_set.append(out.by_set)
+            progress("fit the weights", min(rows.stop, len(prompts)), len(prompts))
+        lists, scores = np.concatenate(items), np.concatenate(by_set, axis=1)
+        weights, fitted = fit_weights(lists, scores, np.asarray(targets))
+        equal = fit_weights(lists, scores, np.asarray(targets), least=len(lists) + 1)[1]
+        self.engine = MixtureEngine(self.engine.all_engines, weights)
+        return {"weights": weights, "equal": equal, "fitted": fitted}
+
     def _search(
         self, prompts: Sequence[Any], filters: Mapping[str, Any], options: Mapping[str, Any]
     ) -> list[np.ndarray]:
-        def encoded(part: Sequence[Prompt]) -> tuple[torch.Tensor, torch.Tensor]:
-            tokens = self.code_tokens
-            return encode_prompts(self.tokenizer, tokens, part, max_length=self.max_length)
-
         if len(self.sets) > 1:
-            by_set = [encoded(part) for part in zip(*prompts, strict=True)]
-            out = self.engine.search(by_set, **filters, **options)
+            out = self.engine.search(self._encoded(prompts), **filters, **options)
             return [out.items.astype(np.int64), out.scores, out.exact]
-        out = self.engine.search(*encoded(prompts), **filters, **options)
+        out = self.engine.search(*self._encode(prompts), **filters, **options)
         return [t.cpu().numpy() for t in (out.items, out.scores, out.exact)]
+
+    def _encoded(self, prompts: Sequence[Any]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The prompts of the users in each set."""
+        return [self._encode(part) for part in zip(*prompts, strict=True)]
+
+    def _encode(self, prompts: Sequence[Prompt]) -> tuple[torch.Tensor, torch.Tensor]:
+        tokens = self.code_tokens
+        return encode_prompts(self.tokenizer, tokens, prompts, max_length=self.max_length)
 
 
 def load_model(

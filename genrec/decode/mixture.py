@@ -46,6 +46,11 @@ class MixtureResult(RankedLists):
 class MixtureEngine:
     """Searches several sets of SIDs of one catalogue by one engine each.
 
+    Attributes:
+        engines: those whose weight is above 0.
+        all_engines: all that were given.
+        weights: float64 [M], they sum to 1.
+
     Args:
         engines: M engines over the same N items, such as `BeamEngine`; of one model or of several.
         weights: M numbers of 0 or more, not all 0; they are scaled to sum to 1. None: equal ones.
@@ -70,6 +75,7 @@ class MixtureEngine:
         if not given.any():
             raise ValueError(f"weights: {weights}; expected one above 0")
         self.engines = [engine for engine, weight in zip(engines, given, strict=True) if weight]
+        self.all_engines = list(engines)
         self._used = np.flatnonzero(given).tolist()
         self._sets = len(engines)
         self.weights = given / given.sum()
@@ -171,6 +177,61 @@ class MixtureEngine:
             by_set=by_set,
             scored=np.array([len(numbers) for numbers in union], dtype=np.int64),
         )
+
+
+def fit_weights(
+    items: npt.NDArray[np.integer],
+    by_set: npt.NDArray[np.floating],
+    targets: npt.NDArray[np.integer],
+    *,
+    k: int = 10,
+    steps: int = 20,
+    least: int = 100,
+) -> tuple[list[float], float]:
+    """Returns the weights under which validation users' targets rank highest, by NDCG@k.
+
+    One set's weight after the other goes over a grid, starting from equal weights, until none improves
+    the mean; few numbers, chosen on many users. They stay equal where too few targets are in the lists.
+
+    Args:
+        items: int [B, K], the lists of an engine with equal weights; -1 where there is none.
+        by_set: float [M, B, K], their log-probabilities in each set; -inf where there is none.
+        targets: int [B], what each user chose.
+        k: rank up to which a target counts.
+        steps: of the grid, from 0 to 1.
+        least: users whose target must be in their list.
+
+    Returns:
+        M weights that sum to 1, and their mean NDCG@k.
+    """
+    sets, hit = len(by_set), items == np.asarray(targets)[:, None]
+    rows = hit.any(axis=1)
+    equal = np.full(sets, 1 / sets)
+    place = hit[rows].argmax(axis=1)
+    listed = items[rows] >= 0
+    scores = np.where(listed, by_set[:, rows], 0.0).astype(np.float64)
+
+    def gain(weights: npt.NDArray[np.float64]) -> float:
+        mean = np.where(listed, np.tensordot(weights, scores, 1), -np.inf)
+        own = np.take_along_axis(mean, place[:, None], 1)
+        better = (mean > own).sum(axis=1) + ((mean == own).sum(axis=1) - 1) / 2
+        gains = np.where(better < k, 1 / np.log2(better + 2), 0.0)
+        return float(gains.sum() / max(1, len(items)))
+
+    best, chosen = gain(equal), equal
+    if rows.sum() < least:
+        return equal.tolist(), best
+    improved = True
+    while improved:
+        improved = False
+        for number in range(sets):
+            rest = np.delete(chosen, number)
+            rest = rest / rest.sum() if rest.sum() else np.full(sets - 1, 1 / max(1, sets - 1))
+            for share in np.linspace(0, 1, steps + 1):
+                weights = np.insert((1 - share) * rest, number, share)
+                if (measured := gain(weights)) > best + 1e-9:
+                    best, chosen, improved = measured, weights, True
+    return chosen.tolist(), best
 
 
 class _Filters:

@@ -9,19 +9,6 @@ from pydantic import Field, field_validator
 from genrec.settings import PartSettings, Section
 
 
-class SIDSettings(PartSettings):
-    """What every part that makes SIDs has.
-
-    Attributes:
-        learns: codebooks are fitted to embeddings; False where the SIDs came with the data.
-        resolve: no two items keep one SID.
-    """
-
-    packages: ClassVar[tuple[str, ...]] = ("scipy",)
-    learns: ClassVar[bool]
-    resolve: bool
-
-
 class SetSettings(Section):
     """One of several sets of SIDs; what is null is as for the first set."""
 
@@ -38,6 +25,24 @@ class SetSettings(Section):
         if views is not None and not (views and all(weight > 0 for weight in views.values())):
             raise ValueError("expected one view or more, each with a weight above 0")
         return views
+
+
+class SIDSettings(PartSettings):
+    """What every part that makes SIDs has.
+
+    Attributes:
+        learns: codebooks are fitted to embeddings; False where the SIDs came with the data.
+        resolve: no two items keep one SID.
+    """
+
+    packages: ClassVar[tuple[str, ...]] = ("scipy",)
+    learns: ClassVar[bool]
+    resolve: bool
+
+    @property
+    def each_set(self) -> tuple[SetSettings, ...]:
+        """What each set of SIDs is made of; one unless there are more."""
+        return (SetSettings(),)
 
 
 class QuantizerSettings(SIDSettings):

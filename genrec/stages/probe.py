@@ -65,7 +65,8 @@ class _Probe:
             return _absent("the SIDs were published, not made from embeddings")
         quantize, embed = self.context.inputs["quantize"], self.context.inputs["embed"]
         quantizer = load_quantizer(quantize / "quantizer.safetensors")
-        embeddings, widths = enrich.load_fused(embed.path)
+        views = self.context.recipe.quantize.each_set[0].views  # what is probed is the first set
+        embeddings, widths = enrich.load_fused(embed.path, views)
         return content.content_kept(
             embeddings,
             quantizer.decode(self.sids[:, : quantizer.levels]),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 
 from genrec import schema
-from genrec.bundle import Bundle
+from genrec.bundle import SET_WEIGHTS, Bundle
+from genrec.decode import MixtureEngine
 from genrec.processes import Processes
 from genrec.recommender import RecommendedLists, Recommender
 from genrec.retrieve.fusion import pooled
@@ -25,6 +28,11 @@ def run(context: Context) -> None:
         )
     bundle = Bundle(context.recipe, context.inputs)
     recommender = bundle.load_llm(device=processes.join(context.device))
+    stats: dict[str, Any] = {}
+    if len(recommender.sets) > 1:
+        stats["sets"] = _weigh(context, recommender)
+        if processes.first:
+            context.write_json(SET_WEIGHTS, stats["sets"]["weights"])
     exact = {}
     for split in EVALUATED:
         targets = context.inputs["prepare"].load(f"{split}.parquet")
@@ -37,7 +45,24 @@ def run(context: Context) -> None:
         )
         exact[split] = float(lists.exact.mean())
     if processes.first:
-        context.write_json("stats.json", {"proven_exact": exact})
+        context.write_json("stats.json", {"proven_exact": exact, **stats})
+
+
+def _weigh(context: Context, recommender: Recommender) -> dict[str, Any]:
+    """Settles how much each set of SIDs counts; the recommender decodes with it from then on."""
+    wanted, targets = context.section.set_weights, context.inputs["prepare"].load("valid.parquet")
+    if wanted == "fit":
+        composed = context.inputs["compose"].path
+        return recommender.fit_weights(
+            read_prompts(composed, "valid", len(recommender.sets)),
+            targets["target"].to_numpy(),
+            num_beams=context.section.num_beams,
+            exclude=targets["history"].to_list() if context.recipe.mask_seen else None,
+            progress=context.progress,
+        )
+    given = [1.0] * len(recommender.sets) if wanted == "equal" else list(wanted)
+    recommender.engine = MixtureEngine(recommender.engine.all_engines, given)
+    return {"weights": recommender.engine.weights.tolist()}
 
 
 def _lists(

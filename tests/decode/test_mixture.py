@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from genrec.decode import BeamEngine, Eligibility, MixtureEngine
+from genrec.decode import BeamEngine, Eligibility, MixtureEngine, fit_weights
 from genrec.sid.trie import SIDTrie
 
 ITEMS, SIZES, SETS = 40, (5, 6), 3
@@ -192,3 +192,41 @@ def test_the_bound_of_a_search_is_what_no_other_item_exceeds(sets):
             if len(others):
                 assert sets.by_set[1, user][others].max() <= out.bound[user] + 1e-4
     assert isinstance(out.bound, torch.Tensor)
+
+
+def lists(rng, users: int, right: np.ndarray):
+    """Lists of 20 items under three sets; set 1 alone knows what the user chose."""
+    items = np.tile(np.arange(20), (users, 1))
+    by_set = rng.normal(size=(3, users, 20))
+    by_set[1, np.arange(users), right] += 4
+    return items, by_set
+
+
+def test_weights_go_to_the_set_that_knows():
+    rng = np.random.default_rng(0)
+    right = rng.integers(0, 20, 400)
+    items, by_set = lists(rng, 400, right)
+    weights, fitted = fit_weights(items, by_set, right)
+    equal = fit_weights(items, by_set, right, least=401)
+    assert equal[0] == pytest.approx([1 / 3] * 3)
+    assert fitted > equal[1]
+    assert weights[1] > 0.7
+    assert sum(weights) == pytest.approx(1)
+    assert min(weights) >= 0
+
+
+def test_too_few_users_leave_the_weights_equal():
+    rng = np.random.default_rng(0)
+    right = rng.integers(0, 20, 99)
+    items, by_set = lists(rng, 99, right)
+    assert fit_weights(items, by_set, right)[0] == pytest.approx([1 / 3] * 3)
+    absent = np.full(400, 99)  # nobody's target is in a list
+    items, by_set = lists(rng, 400, rng.integers(0, 20, 400))
+    assert fit_weights(items, by_set, absent) == (pytest.approx([1 / 3] * 3), 0.0)
+
+
+def test_the_gain_is_ndcg_of_the_whole_user_group():
+    items = np.array([[4, 7, -1], [1, 2, 3]])
+    by_set = np.array([[[-1.0, -2.0, -np.inf], [-3.0, -1.0, -2.0]]])
+    _, gain = fit_weights(items, by_set, np.array([7, 9]))
+    assert gain == pytest.approx((1 / np.log2(3) + 0) / 2)

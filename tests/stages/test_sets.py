@@ -1,0 +1,144 @@
+"""Several sets of SIDs through a recipe: one model, one score, the same lists as brute force."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from genrec import Dataset, Pipeline, schema
+from genrec.lm.batch import code_token_ids, encode_prompts
+from genrec.lm.corpus import encode_file, lengths_of, sets_of
+from genrec.lm.sampler import TokenBudgetSampler
+from genrec.recommendations import SEARCH, ListRequest, influence, recommend
+from genrec.sid import SIDSets
+from genrec.stages import read_prompts
+
+SECTIONS: dict[str, Any] = {
+    "embed": {"behaviour": {"dim": 8}},
+    "quantize": {
+        "kind": "rkmeans",
+        "levels": 2,
+        "codes": 8,
+        "code_dim": None,
+        "sets": [{"views": {"text": 1}}, {"views": {"behaviour": 1}, "levels": 3, "codes": 4}],
+    },
+    "compose": {"tasks": {"history_to_title": {"rate": 0}, "titles_to_sid": {"rate": 0}}},
+    "train": {"model": {"kind": "scratch", "hidden": 16, "layers": 1, "heads": 2}, "epochs": 2},
+    "recommend": {"num_beams": 40, "k": 40},
+}
+
+
+@pytest.fixture(scope="session")
+def pipeline(shared_folder: Callable[[str], AbstractContextManager[Path]]) -> Pipeline:
+    with shared_folder("sets") as folder:
+        data = Dataset.demo(items=40, users=150)
+        made = Pipeline.from_settings(data, store=folder / "store", quick=True, **SECTIONS)
+        made.fit()
+    return made
+
+
+def test_every_task_with_sids_is_composed_in_every_set(pipeline: Pipeline) -> None:
+    examples = schema.read_examples(pipeline["compose"] / "train.parquet")
+    count = {task: sum(e.task == task for e in examples) for task in {e.task for e in examples}}
+    for task in ("history_to_sid", "title_to_sid", "sid_to_title"):
+        assert count[f"{task}@2"] == count[task] > 0
+    assert "titles_to_title@2" not in count  # has no SID
+    sets = SIDSets.load(pipeline["quantize"].path)
+    known = [{tuple(sid) for sid in own.tolist()} for own in sets]
+    for example in examples:
+        number = example.task.endswith("@2")
+        for part in (*example.prompt, *example.completion):
+            assert part.sid is None or part.sid in known[number]
+
+
+def test_no_batch_mixes_sets(pipeline: Pipeline, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(pipeline["train"] / "merged")
+    sets = SIDSets.load(pipeline["quantize"].path)
+    tokens = code_token_ids(tokenizer, sets.codes_per_level)
+    file = pipeline["compose"] / "train.parquet"
+    data = encode_file(file, tokenizer, tokens, max_length=128, folder=tmp_path).data
+    groups = sets_of(data)
+    assert set(groups.tolist()) == {0, 1}
+    batches = list(TokenBudgetSampler(lengths_of(data), 256, groups=groups))
+    assert sorted(row for batch in batches for row in batch) == list(range(len(data)))
+    assert all(len(set(groups[batch].tolist())) == 1 for batch in batches)
+
+
+def test_lists_are_those_of_brute_force(pipeline: Pipeline) -> None:
+    """The model's log-probability of every item's SID in each set, and their weighted mean."""
+    folder = pipeline["train"] / "merged"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    sets = SIDSets.load(pipeline["quantize"].path)
+    tokens = code_token_ids(tokenizer, sets.codes_per_level)
+    weights = pipeline["recommend"].load("set_weights.json")
+    assert sum(weights) == pytest.approx(1)
+    assert pipeline["recommend"].load("stats.json")["sets"]["weights"] == weights
+    users = pipeline["prepare"].load("test.parquet").head(3)
+    prompts = read_prompts(pipeline["compose"].path, "test", 2, rows=[0, 1, 2])
+    lists = pipeline["recommend"].load()
+    for prompt, (user, history) in zip(
+        prompts, users.select("user", "history").iter_rows(), strict=True
+    ):
+        mean = np.zeros(sets.num_items)
+        for own, part, weight in zip(sets, prompt, weights, strict=True):
+            ids, _ = encode_prompts(tokenizer, tokens, [part], max_length=512)
+            for item, sid in enumerate(own):
+                names = [int(tokens[level][code]) for level, code in enumerate(sid)]
+                whole = ids.new_tensor([*ids[0].tolist(), *names])[None]
+                logs = model(whole).logits.log_softmax(-1)[0, ids.shape[1] - 1 : -1]
+                mean[item] += weight * logs[range(len(names)), names].sum().item()
+        mean[history] = -np.inf
+        own_list = lists.filter(pl.col("user") == user)
+        np.testing.assert_allclose(
+            own_list["score"][:10], np.sort(mean)[::-1][:10], rtol=1e-4, atol=1e-4
+        )
+        np.testing.assert_allclose(mean[own_list["item"][:10]], own_list["score"][:10], atol=1e-4)
+
+
+def test_a_bundle_recommends_explains_and_searches(pipeline: Pipeline) -> None:
+    bundle = pipeline.bundle()
+    history = (3, 5, 8)
+    (listed,) = recommend(bundle, [ListRequest(history, 5, system="generative")])
+    assert len(listed) == 5
+    assert not {entry.item for entry in listed} & set(history)
+    allowed = np.arange(len(bundle)) < 10
+    (few,) = recommend(bundle, [ListRequest(history, 20, allowed=allowed)])
+    assert {entry.item for entry in few} <= set(range(10))
+    ratios = influence(bundle, history, [entry.item for entry in listed])
+    assert ratios is not None
+    assert all(set(each) == set(history) for each in ratios)
+    assert bundle.text_prompt is not None
+    (found,) = recommend(
+        bundle, [ListRequest((), 5, text="a warm jacket", system="generative-search")]
+    )
+    assert len(found) == 5
+    assert SEARCH
+
+
+def test_vllm_is_refused_by_name(pipeline: Pipeline) -> None:
+    with pytest.raises(ValueError, match=r"vllm.*this recipe has 2 \(quantize.sets\)"):
+        pipeline.bundle(engine="vllm").load_llm(device="cpu")
+
+
+def test_weights_may_be_given_or_equal(pipeline: Pipeline) -> None:
+    words = str(next((pipeline.store.root / "recipes").glob("*.yaml")))
+    for wanted, expected in (("equal", [0.5, 0.5]), ("[3, 1]", [0.75, 0.25])):
+        other = Pipeline.load(words, f"recommend.set_weights={wanted}")
+        other.run("recommend")
+        assert other["recommend"].load("set_weights.json") == expected
+        assert other.graph.fingerprint("train") == pipeline.graph.fingerprint("train")
+
+
+def test_an_unknown_view_is_named(pipeline: Pipeline) -> None:
+    words = str(next((pipeline.store.root / "recipes").glob("*.yaml")))
+    other = Pipeline.load(words, "quantize.sets=[{views: {sound: 1}}]")
+    with pytest.raises(
+        ValueError, match=r"no view \['sound'\]; expected some of \['behaviour', 'text'\]"
+    ):
+        other.run("quantize")
