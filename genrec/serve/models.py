@@ -113,7 +113,8 @@ class ModelRegistry:
     def prompt_bytes(self) -> int:
         """Bytes of prompts that the LLM's engine keeps computed."""
         engine: Any = getattr(self.bundle.llm, "engine", None)
-        return int(engine.prompts.num_bytes) if hasattr(engine, "prompts") else 0
+        engines = getattr(engine, "engines", [engine])  # one for each set of SIDs
+        return sum(int(e.prompts.num_bytes) for e in engines if hasattr(e, "prompts"))
 
     @asynccontextmanager
     async def current(self) -> AsyncIterator[ModelVersion]:
