@@ -186,15 +186,20 @@ def _embed(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact, ro
 
 
 def _quantize(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact, rows: int) -> None:
-    from genrec.sid.codes import format_sid
+    from genrec.sid import SIDSets, format_sid
 
-    stats = artifact.load("stats.json")
-    findings = stats.pop("findings", [])
-    _tree(out, stats)
-    _tell(out, findings)
+    whole = artifact.load("stats.json")
+    sets = SIDSets.load(artifact.path)
+    for number, stats in enumerate(whole.get("sets", [whole])):
+        if len(sets) > 1:
+            out.print(f"set {number + 1}", style="bold", highlight=False)
+        findings = stats.pop("findings", [])
+        _tree(out, stats)
+        _tell(out, findings)
     titles = pipeline["prepare"].load()["title"]
-    for sid, title in list(zip(artifact.load(), titles, strict=True))[:rows]:
-        out.print(Text.assemble("  ", (format_sid(sid), "cyan"), "  ", _short(title)))
+    for item, title in enumerate(titles[:rows]):
+        sids = " ".join(format_sid(own[item]) for own in sets)
+        out.print(Text.assemble("  ", (sids, "cyan"), "  ", _short(title)))
 
 
 def _compose(out: rich.console.Console, _: Pipeline, artifact: Artifact, rows: int) -> None:

@@ -15,7 +15,8 @@ from genrec.lm.batch import code_token_ids, encode_prompts
 from genrec.lm.corpus import encode_file, lengths_of, sets_of
 from genrec.lm.sampler import TokenBudgetSampler
 from genrec.recommendations import SEARCH, ListRequest, influence, recommend
-from genrec.sid import SIDSets
+from genrec.show import show
+from genrec.sid import SIDSets, format_sid
 from genrec.stages import read_prompts
 
 SECTIONS: dict[str, Any] = {
@@ -142,3 +143,12 @@ def test_an_unknown_view_is_named(pipeline: Pipeline) -> None:
         ValueError, match=r"no view \['sound'\]; expected some of \['behaviour', 'text'\]"
     ):
         other.run("quantize")
+
+
+def test_what_is_shown(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    show(pipeline, "quantize", rows=1)
+    printed = capsys.readouterr().out
+    assert "set 1" in printed
+    assert "set 2" in printed
+    sets = SIDSets.load(pipeline["quantize"].path)
+    assert f"{format_sid(sets[0][0])} {format_sid(sets[1][0])}" in printed
