@@ -295,7 +295,7 @@ def recommend(
     The stage ranks for the users of the split, for evaluation. Users get what the fused systems
     recommend after all that they chose; run the recipe first.
     """
-    given = {name: value for name, value in options.items() if value}
+    given = {n: value for n, value in options.items() if value is not None and value is not False}
     if not (named or users or history):
         if given:
             raise ValueError("give --user, --users or --history: whom to recommend to")

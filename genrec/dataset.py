@@ -31,7 +31,7 @@ _TIME = "genrec time"  # a column of our own in the owner's table
 _RANKED = 2**24  # cells of the lists that are ranked at once where items are filtered
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """A catalogue and its interactions.
 
@@ -176,6 +176,10 @@ class Dataset:
         log.write_parquet(folder / "interactions.parquet")
         self.items.write_parquet(folder / "items.parquet")
 
+    def __repr__(self) -> str:
+        count = sum(map(len, self.sequences))
+        return f"Dataset({len(self.user_ids)} users, {self.num_items} items, {count} interactions)"
+
     @property
     def num_items(self) -> int:
         """N."""
@@ -314,8 +318,7 @@ class DatasetRetriever:
         """
         if self.dataset is None:
             raise ValueError(f"this {self.retriever.kind} is not fitted; call fit(dataset) first")
-        if users is not None and histories is not None:
-            raise ValueError("users and histories are two ways to ask; give one of them")
+        check_request(users, histories, k)
         if histories is not None:
             names = list(histories)
             sequences = [self.dataset.numbered(items) for items in histories.values()]
@@ -381,7 +384,10 @@ def _table(frame: Any, what: str) -> pl.DataFrame:
 def _need(table: pl.DataFrame, columns: Sequence[str], what: str) -> None:
     for name in columns:
         if name not in table.columns:
-            raise ValueError(f"{what}: no column '{name}'; found {table.columns}")
+            raise ValueError(
+                f"{what}: no column '{name}'; found {table.columns}. Name yours by user=, item= or "
+                "timestamp=; timestamp=None where rows stand in the order of time"
+            )
         if gaps := table[name].null_count():
             raise ValueError(f"{what}: {gaps} rows without '{name}'; expected a value in each")
     if not len(table):
@@ -399,6 +405,33 @@ def _in_order_of_time(log: pl.DataFrame, timestamp: str | None, unit: Unit) -> p
     times = settle(times, where=where, times=times_of(timestamp, unit))
     log = log.with_columns(times["timestamp"].alias(_TIME))
     return log.sort(_TIME, maintain_order=True)
+
+
+def check_request(users: Any, histories: Any, k: Any) -> None:
+    """Checks whom to recommend to, and how much.
+
+    Raises:
+        TypeError: histories are no mapping of lists, users are a text, or k is no whole number.
+        ValueError: users and histories are both given, or k is below 1.
+    """
+    if users is not None and histories is not None:
+        raise ValueError("users and histories are two ways to ask; give one of them")
+    if isinstance(users, str):
+        raise TypeError(f"users is the text {users!r}; expected a list of ids, such as [{users!r}]")
+    if histories is not None and not isinstance(histories, Mapping):
+        kind = type(histories).__name__
+        raise TypeError(
+            f"histories is a {kind}; expected a mapping, such as {{'me': [item, item]}}"
+        )
+    for name, items in (histories or {}).items():
+        if isinstance(items, str):
+            raise TypeError(
+                f"histories[{name!r}] is the text {items!r}; expected a list of item ids"
+            )
+    if not isinstance(k, Integral) or isinstance(k, bool):
+        raise TypeError(f"k is {k!r}; expected a whole number")
+    if k < 1:
+        raise ValueError(f"k is {k}; expected 1 or more")
 
 
 def by_id(entries: Mapping[Any, T], key: Id, what: str) -> T:

@@ -94,7 +94,15 @@ def init(
         said.append(
             "  images: the column is there; --images FOLDER, or `images: download` for URLs"
         )
-    prepare, size = _counted(source, table.path, said, progress)
+    try:
+        prepare, size = _counted(source, table.path, said, progress)
+    except ValueError as error:
+        told = "\n".join(said)
+        raise ValueError(
+            f"{told}\nRead so, there is a problem: {error}\nIf a guess above is wrong, name columns by "
+            "--user, --item, --timestamp, --title; else change the files, or write the recipe by hand "
+            "(recipes/README.md, Your own data)"
+        ) from error
     pictured = images is not None
     for file, small in ((recipe, False), (quick, True)):
         sized = sizes.sections(**size, text=text, images=pictured, quick=small)
@@ -196,7 +204,7 @@ def _log_section(table: Table, roles: Roles, said: list[str]) -> dict[str, Any]:
     cells = table.column(roles.of["item"])
     if (separator := sniff.lists(cells)) is not None:
         section["explode"] = separator
-        said.append(f"  a cell holds several items, as explode: {separator!r} says")
+        said.append(f"  ? a cell holds several items, {separator!r} between them (explode)")
         if (clicked := sniff.ending(cells)) is not None:
             section["clicked"] = clicked
             said.append(f"  items that end in {clicked!r} were clicked, the others only shown")
@@ -268,13 +276,12 @@ def _left_out(table: Table, roles: Roles, said: list[str]) -> list[list[Any]]:
         numbers = pl.Series(table.column(time)).cast(pl.Float64, strict=False)
         if numbers.null_count() == 0 and (numbers < 0).any():
             where.append([names.get(time, time), ">", 0])
-    user = table.columns.index(roles.of["user"])
-    if any(not row[user] for row in table.rows):
-        where.append([names.get(roles.of["user"], roles.of["user"]), "!=", None])
+    for role in ("user", "item", "timestamp"):
+        column = roles.of.get(role)
+        if column is not None and len(table.column(column)) < len(table.rows):
+            where.append([names.get(column, column), "!=", None])
     if where:
-        said.append(
-            f"  left out: rows but those where {where} (returns, cancelled, without a user)"
-        )
+        said.append(f"  left out: rows but those where {where} (returns, cancelled, empty cells)")
     return where
 
 
@@ -367,11 +374,11 @@ def _counted(
         return prepare, {"items": 100_000, "interactions": 10_000_000}
     raw = _settled(source, said, progress)
     log = raw.interactions.select(user="user_id", item="item_id").unique(maintain_order=True)
-    core, items, interactions = sizes.core(log)
+    core, users, items, interactions = sizes.core(log)
     said.append(
         f"read: {log['user'].n_unique():,} users, {log['item'].n_unique():,} items, {len(log):,} "
-        f"interactions; {items:,} items and {interactions:,} interactions are left where each user and "
-        f"item has at least {core or 1}"
+        f"interactions; where each user and item has at least {core or 1}, {users:,} users, {items:,} "
+        f"items and {interactions:,} interactions are left"
     )
     return prepare | {"core": core}, {"items": items, "interactions": interactions}
 

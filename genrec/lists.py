@@ -86,6 +86,8 @@ def recommend(
 def _ids_of(file: str | None) -> list[str]:
     if file is None:
         return []
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"--users {file}: expected `all`, or a file with an id per line")
     lines = Path(file).read_text("utf-8").splitlines()
     ids = [line.strip() for line in lines if line.strip()]
     if not ids:

@@ -73,7 +73,7 @@ def _sized(data: Dataset, store: Path, *, quick: bool) -> dict[str, Any]:
     source: dict[str, Any] = {"kind": "files", "items": items, "interactions": log}
     if data.images is not None:
         source["images"] = str(data.images)
-    core, count, interactions = sizes.core(data.interactions)
+    core, _, count, interactions = sizes.core(data.interactions)
     prepare: dict[str, Any] = {"source": source, "core": core}
     return {"prepare": prepare} | sizes.sections(
         items=count,

@@ -15,7 +15,7 @@ import polars as pl
 
 from genrec import schema
 from genrec.bundle import LLM, Bundle
-from genrec.dataset import Id, by_id
+from genrec.dataset import Id, by_id, check_request
 from genrec.progress import Progress, silent
 from genrec.ranking import top_k
 from genrec.retrieve.fusion import reciprocal_rank
@@ -149,10 +149,7 @@ def recommend_users(
         KeyError: an unknown user or item.
         ValueError: users and histories both given, k below 1, or an unknown system.
     """
-    if users is not None and histories is not None:
-        raise ValueError("users and histories are two ways to ask; give one of them")
-    if k < 1:
-        raise ValueError(f"k is {k}; expected 1 or more")
+    check_request(users, histories, k)
     if histories is not None:
         names: list[Id] = list(histories)
         sequences = [

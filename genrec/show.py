@@ -59,7 +59,10 @@ def show_next(pipeline: Pipeline, words: Sequence[str]) -> None:
         pipeline: finished.
         words: how the recipe was named on the command line: itself, then overrides.
     """
-    genrec = "genrec" if shutil.which("genrec") else os.path.relpath(sys.argv[0])
+    started = os.path.relpath(sys.argv[0])
+    genrec = "genrec" if shutil.which("genrec") else started
+    if Path(started).name == "__main__.py":
+        genrec = "python -m genrec"
     recipe = shlex.join(words)
     user = pipeline["prepare"].load("users.parquet")["user_id"][0]
     print(f"made:      {len(pipeline.nodes)} artifacts in {pipeline.store.root}")

@@ -19,20 +19,20 @@ _DENSE = 20_000  # items; up to it EASE's N x N numbers are few
 _LARGE = 1_000_000  # interactions that a wider model can learn from
 
 
-def core(log: pl.DataFrame) -> tuple[int, int, int]:
+def core(log: pl.DataFrame) -> tuple[int, int, int, int]:
     """Returns the largest of the usual k-cores that keeps much of a log; 0 where none does.
 
     Args:
         log: `user` and `item`, a row per interaction.
 
     Returns:
-        k, and the items and interactions that it keeps.
+        k, and the users, items and interactions that it keeps.
     """
     for k in _CORES:
         kept = k_core(log, k, min_user=3)
         if len(kept) >= _KEPT * len(log):
-            return k, kept["item"].n_unique(), len(kept)
-    return 0, log["item"].n_unique(), len(log)
+            return k, kept["user"].n_unique(), kept["item"].n_unique(), len(kept)
+    return 0, log["user"].n_unique(), log["item"].n_unique(), len(log)
 
 
 def sections(

@@ -22,20 +22,25 @@ from typing import IO, Any, Literal
 
 import polars as pl
 
+from genrec.data.timestamps import date_formats
 from genrec.extras import require
 
 Form = Literal["csv", "jsonl", "parquet", "xlsx"]
 Cells = Sequence[str]
+_UNITS = (1, 1e3, 1e6, 1e9)  # of epochs, to a second
+_YEARS = (8e8, 2.2e9)  # 1995 to 2039, in seconds: where times without a name are
 FIRST_EPOCH = 1e8  # smaller numbers do not tell their unit, as in `data.timestamps`
 _HEAD = 2**20  # bytes that are looked at
 _ROWS = 500
+_WIDEST = 1000  # columns of a table
 _SEPARATORS = ("::", "\t", "|", ";", ",")
 # By letters and digits alone: "User-ID" and "user_id" are one name. Best names first.
 _NAMES: dict[str, tuple[str, ...]] = {
     "user": (
         *("userid", "user", "uid", "customerid", "customer", "reviewerid", "reviewer", "visitorid"),
         *("visitor", "memberid", "member", "accountid", "clientid", "personid", "profileid"),
-        *("authorid", "sessionid", "session", "u"),
+        *("authorid", "sessionid", "session", "u", "kundennummer", "kundennr"),
+        *("kunde", "kundenid", "nutzer", "nutzerid", "client", "usuario", "utilisateur"),
     ),
     "item": (
         *(
@@ -51,18 +56,20 @@ _NAMES: dict[str, tuple[str, ...]] = {
         ),
         *("product", "artistid", "isbn", "bookid", "businessid", "trackid", "songid", "newsid"),
         *("articleid", "gameid", "appid", "animeid", "recipeid", "videoid", "contentid"),
-        *("items", "itemids", "i"),
+        *("items", "itemids", "i", "artikelnummer", "artikelnr", "artikel", "artikelid", "produkt"),
+        *("produktnummer", "articleno", "producto", "articulo", "produit", "reference"),
     ),
     "timestamp": (
         *("timestamp", "time", "ts", "unixreviewtime", "datetime", "date", "eventtime", "at"),
         *("createdat", "when", "invoicedate", "orderdate", "purchasedate", "reviewtime"),
-        "t",
+        *("t", "dateadded", "dateupdated", "datum", "bestelldatum", "kaufdatum", "zeit", "fecha"),
     ),
     "rating": ("rating", "ratings", "stars", "overall", "bookrating", "score"),
     "type": ("eventtype", "event", "behavior", "behaviour", "action", "type"),
     "title": (
         *("title", "name", "itemname", "productname", "producttitle", "movietitle", "booktitle"),
-        *("itemtitle", "headline", "description"),
+        *("itemtitle", "headline", "bezeichnung", "artikelbezeichnung", "titel", "titre", "titulo"),
+        "description",
     ),
     "description": (
         *("description", "overview", "summary", "abstract", "plot", "text", "longdescription"),
@@ -73,18 +80,6 @@ _NAMES: dict[str, tuple[str, ...]] = {
         *("thumbnail", "imageurll", "imageurlm", "imageurls"),
     ),
 }
-_TIMES = (
-    *(
-        "%m/%d/%Y %H:%M",
-        "%m/%d/%Y %H:%M:%S",
-        "%m/%d/%Y %I:%M:%S %p",
-        "%m/%d/%Y %I:%M %p",
-        "%m/%d/%Y",
-    ),
-    *("%m/%d/%y %H:%M", "%m/%d/%y", "%d/%m/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%d/%m/%Y"),
-    *("%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y", "%d-%m-%Y %H:%M", "%d-%m-%Y"),
-    *("%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%Y/%m/%d", "%Y%m%d", "%m %d, %Y", "%b %d, %Y"),
-)
 _ISO = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?\s*(Z|UTC|[+-]\d\d:?\d\d)?$")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?$")
 
@@ -165,6 +160,12 @@ def look(path: str | Path) -> Table:
     notes = () if encoding == "utf-8" else (f"not UTF-8, read as {encoding}",)
     if lines[0].lstrip().startswith("{"):
         return _of_json(path, lines)
+    if re.match(r"\s*\[\s*(\{|$)", lines[0]):
+        raise ValueError(
+            f"{path}: one JSON array; expected an object per line. Write it so by "
+            f"`jq -c '.[]' {path.name} > {path.stem}.jsonl`, or with pandas by "
+            "to_json(..., orient='records', lines=True)"
+        )
     return _of_text(path, lines, encoding, notes)
 
 
@@ -278,12 +279,13 @@ def _of_text(path: Path, lines: Sequence[str], encoding: str, notes: Sequence[st
                 continue
             width, often = Counter(map(len, rows)).most_common(1)[0]
             # Of separators that fit alike the first: a comma stands within cells more often.
-            if width > 1 and (best is None or often / len(rows) > best[0]):
+            if 1 < width <= _WIDEST and (best is None or often / len(rows) > best[0]):
                 best = (often / len(rows), width, separator, quoted, rows)
     if best is None:
         raise ValueError(
             f"{path}: no separator splits its lines into the same number of cells; the first is "
-            f"{lines[0][:120]!r}. Expected a comma, tab, ';', '|' or '::' between cells"
+            f"{lines[0][:120]!r}. Expected a comma, tab, ';', '|' or '::' between cells. Where a line "
+            "is a user and their items, put a tab after the user: the items may stay in one cell"
         )
     share, width, separator, quoted, rows = best
     if share < 1:
@@ -291,6 +293,8 @@ def _of_text(path: Path, lines: Sequence[str], encoding: str, notes: Sequence[st
         notes.append(f"{odd} of the first {len(rows)} rows do not have {width} cells")
     whole = [tuple(cell.strip() for cell in row) for row in rows if len(row) == width]
     header = _has_header(whole)
+    if header and len(whole) == 1:
+        raise ValueError(f"{path}: a header and no rows; expected a row per interaction or item")
     if header:
         names, whole = whole[0], whole[1:]
         names = tuple(name or f"column_{place}" for place, name in enumerate(names, 1))
@@ -408,9 +412,13 @@ def _by_content(table: Table, roles: Roles) -> None:
     for role, name in zip(("item", "history"), several, strict=False):
         roles.of.setdefault(role, name)
     ids = [name for name in left if name not in several]
+    for name in ids:
+        if "type" not in roles.of and len(ids) > 2 and _is_type(table.column(name)):
+            roles.of["type"] = name
+    ids = [name for name in ids if name != roles.of.get("type")]
     missing = {"user", "item"} - roles.of.keys()
-    for name in reversed(ids):
-        if "rating" not in roles.of and len(ids) > len(missing) and _is_rating(table, name):
+    for name in reversed(ids[len(missing) :]):  # ids stand before what is said of them
+        if "rating" not in roles.of and _is_rating(table, name):
             roles.of["rating"] = name
             ids.remove(name)
     needed = [role for role in ("user", "item") if role not in roles.of]
@@ -424,7 +432,10 @@ def _by_content(table: Table, roles: Roles) -> None:
 
 def _is_time(cells: Cells) -> bool:
     if all(_NUMBER.match(cell) for cell in cells):
-        return median(map(float, cells)) >= FIRST_EPOCH and len(set(cells)) > 1
+        middle = median(map(float, cells))
+        return len(set(cells)) > 1 and any(
+            _YEARS[0] <= middle / unit < _YEARS[1] for unit in _UNITS
+        )
     return is_iso(cells) or bool(time_formats(cells))
 
 
@@ -433,7 +444,13 @@ def _is_rating(table: Table, name: str) -> bool:
     if not all(_NUMBER.match(cell) for cell in cells):
         return False
     values = set(map(float, cells))
-    return len(values) <= 21 and min(values) >= 0 and max(values) <= 100 and len(table.rows) > 3
+    return 3 <= len(values) <= 21 and 0 <= min(values) <= 1 and max(values) <= 100
+
+
+def _is_type(cells: Cells) -> bool:
+    """Whether they say what kind of interaction it was: few words that come again and again."""
+    kinds = set(cells)
+    return 1 < len(kinds) <= 10 < len(cells) and all(re.match(r"[^\W\d]\w*$", k) for k in kinds)
 
 
 def _texts(table: Table, taken: set[str]) -> list[str]:
@@ -446,25 +463,18 @@ def _texts(table: Table, taken: set[str]) -> list[str]:
         and len(set(cells)) > len(cells) / 2
         and sum(bool(re.search(r"[^\W\d]{3}", cell)) for cell in cells) > len(cells) / 2
         and not any("://" in cell for cell in cells[:20])
+        and not re.search(r"date|time|datum|url", _bare(name))
     ]
 
 
 def time_formats(cells: Cells) -> list[str]:
     """Returns the `strptime` formats, of the usual ones, that read all of some times."""
-    return [form for form in _TIMES if all(_reads(form, cell) for cell in cells)]
+    return date_formats(pl.Series(cells, dtype=pl.String))
 
 
 def is_iso(cells: Cells) -> bool:
     """Whether all are dates or times of ISO 8601."""
     return all(_ISO.match(cell) for cell in cells)
-
-
-def _reads(form: str, cell: str) -> bool:
-    try:
-        datetime.strptime(cell, form)
-    except ValueError:
-        return False
-    return True
 
 
 def is_whole_as_float(cells: Cells) -> bool:
@@ -479,6 +489,8 @@ def lists(cells: Cells) -> str | None:
     """
     if cells and all(cell.startswith("[") and cell.endswith("]") for cell in cells):
         return "list"
+    if all(re.match(r"-?[\d.]*\d,\d{1,3}$", cell) for cell in cells):
+        return None  # decimals with a comma
     for separator in (" ", ",", "|"):
         parts = [[part.strip() for part in cell.split(separator)] for cell in cells]
         if sum(len(part) > 1 for part in parts) > len(parts) / 2 and all(

@@ -122,3 +122,27 @@ def test_misuse_of_a_retriever_is_refused() -> None:
         DatasetRetriever("popular").fit(data).recommend(["u1"], histories={"x": ["a"]})
     with pytest.raises(KeyError, match="no item has the id 'z'"):
         DatasetRetriever("popular").fit(data).recommend(histories={"x": ["z"]})
+
+
+def test_a_dataset_is_one_line() -> None:
+    assert repr(Dataset.from_frames(LOG, ITEMS)) == "Dataset(2 users, 4 items, 5 interactions)"
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"histories": {"g": "12"}}, r"histories\['g'\] is the text '12'; expected a list"),
+        ({"histories": [[1, 2]]}, "histories is a list; expected a mapping"),
+        ({"users": "u1"}, r"users is the text 'u1'; expected a list of ids, such as \['u1'\]"),
+        ({"users": ["u1"], "k": 2.5}, "k is 2.5; expected a whole number"),
+    ],
+)
+def test_requests_of_another_type(options: dict[str, Any], problem: str) -> None:
+    model = DatasetRetriever("popular").fit(Dataset.from_frames(LOG, ITEMS))
+    with pytest.raises(TypeError, match=problem):
+        model.recommend(**options)
+
+
+def test_a_missing_column_says_how_to_name_another() -> None:
+    with pytest.raises(ValueError, match="timestamp=None where rows stand in the order of time"):
+        Dataset.from_frames(LOG.drop("timestamp"), ITEMS)

@@ -1,6 +1,9 @@
 """`genrec init`: what it says, writes and refuses. tests/data/test_public_layouts.py has the layouts."""
 
+import json
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -8,6 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from genrec.cli import cli
+from genrec.data import read_source
 from genrec.recipe import load
 
 ROWS = [(u, (u * k) % 13, k) for u in range(1, 9) for k in range(1, 9)]
@@ -120,3 +124,82 @@ def test_dates_are_told_by_the_whole_file(folder: Path) -> None:
     done = genrec("log.csv")
     assert "times are read by %d/%m/%Y" in done.output
     assert "could also be" not in done.output
+
+
+def made(name: str, text: str, encoding: str = "utf-8") -> dict[str, Any]:
+    """Writes a file, inits it, and returns the section `interactions` of the recipe."""
+    Path(name).write_bytes(text.encode(encoding))
+    done = genrec(name, "--out", "made.yaml", "--force")
+    assert done.exit_code == 0, done.exception
+    section = yaml.safe_load(Path("made.yaml").read_text())["prepare"]["source"]
+    return {**section["interactions"], "items": section.get("items"), "said": done.output}
+
+
+def test_a_german_export(folder: Path) -> None:
+    lines = [f"{u};A{i};T\xfcr {i};{k:02}.01.2024 10:30;1;{i},{k}0" for u, i, k in ROWS]
+    head = "Kundennummer;Artikelnummer;Bezeichnung;Bestelldatum;Menge;Preis"
+    log = made("bestellungen.csv", "\r\n".join([head, *lines]), "cp1252")
+    assert (log["user"], log["item"], log["timestamp"]) == (
+        *("Kundennummer", "Artikelnummer", "Bestelldatum"),
+    )
+    assert log["time_format"] == "%d.%m.%Y %H:%M"
+    assert "explode" not in log
+    assert log["items"] == {"title": "Bezeichnung"}
+
+
+def test_large_user_numbers_are_no_times_and_words_that_come_again_are_kinds(folder: Path) -> None:
+    rows = [
+        f'{151603712 + u},"Game, {i}",{("purchase", "play")[k % 2]},{u * k / 10},0'
+        for u, i, k in ROWS
+    ]
+    log = made("steam-200k.csv", "\n".join(rows))
+    assert (log["user"], log["item"], log["timestamp"]) == ("user", "item", None)
+    assert log["columns"] == ["user", "item", "type", "column_4", "column_5"]
+    assert "kinds of events ['play', 'purchase']: all count alike" in log["said"]
+    rows = [f"{u},{i},{4 + i % 2},{('pv', 'buy')[k % 2]},{1511544070 + k}" for u, i, k in ROWS]
+    log = made("UserBehavior.csv", "\n".join(rows))
+    assert log["columns"] == ["user", "item", "column_3", "type", "timestamp"]
+    assert "ratings" not in log["said"]
+
+
+def test_dates_of_other_programs(folder: Path) -> None:
+    objects = [
+        {
+            "user_id": f"u{u}",
+            "book_id": str(i),
+            "date_added": f"{datetime(2017, 6, k):%a %b %d} 06:18:27 -0700 2017",
+        }
+        for u, i, k in ROWS
+    ]
+    log = made("goodreads.json", "".join(f"{json.dumps(each)}\n" for each in objects))
+    assert log["timestamp"] == "date_added"
+    assert log["items"] is None  # a date is no title
+    raw = read_source(load("made.yaml").prepare.source, folder=folder)
+    assert raw.interactions["timestamp"].min() == 1496323107 * 10**9
+
+
+def test_rows_with_empty_cells_are_left_out_and_said(folder: Path) -> None:
+    lines = [f"{'' if k == 3 else u},{'' if k == 4 else i},{k}" for u, i, k in ROWS]
+    log = made("gaps.csv", "\n".join(["user,item,ts", *lines]))
+    assert log["where"] == [["user", "!=", None], ["item", "!=", None]]
+    assert "left out: rows but those where" in log["said"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 2000])
+def test_a_json_array_is_named(folder: Path, count: int) -> None:
+    Path("array.json").write_text(json.dumps([{"user": n, "item": n} for n in range(count)]))
+    error = str(genrec("array.json").exception)
+    assert "one JSON array; expected an object per line" in error
+    assert "jq -c '.[]' array.json > array.jsonl" in error
+
+
+def test_a_problem_of_the_files_comes_with_what_was_guessed(folder: Path) -> None:
+    lines = [f"{u},{i},{1700000000 + n}" for n, (u, i, _) in enumerate(ROWS * 10)] + ["1,2,soon"]
+    Path("odd.csv").write_text("\n".join(["user,item,time", *lines]))
+    error = str(genrec("odd.csv").exception)
+    assert "user        user" in error
+    assert "time in 'time' that cannot be read" in error
+    assert "name columns by --user" in error
+    assert not Path("odd.yaml").exists()
+    Path("head.csv").write_text("user,item\n")
+    assert "a header and no rows" in str(genrec("head.csv").exception)

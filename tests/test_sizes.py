@@ -25,6 +25,6 @@ def test_the_core_keeps_much_of_the_log() -> None:
     def log(pairs: list[tuple[int, int]]) -> pl.DataFrame:
         return pl.DataFrame(pairs, ["user", "item"], orient="row")
 
-    assert sizes.core(log([(u, i) for u in range(10) for i in range(10)])) == (5, 10, 100)
+    assert sizes.core(log([(u, i) for u in range(10) for i in range(10)])) == (5, 10, 10, 100)
     single = log([(u, 7 * u + k) for u in range(10) for k in range(4)])
-    assert sizes.core(single) == (0, single["item"].n_unique(), 40)
+    assert sizes.core(single) == (0, 10, single["item"].n_unique(), 40)

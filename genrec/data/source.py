@@ -312,7 +312,7 @@ def _clean_interactions(
             empty,
             reason=reason,
             where=where,
-            problem=f"interaction without a {column}",
+            problem=f"interaction without {column}",
             fix=_fix(f"Fill in the {column}", reason, fixes),
             show=tuple(RAW_INTERACTIONS),
         )

@@ -189,7 +189,7 @@ def test_several_files_name_the_one_that_is_wrong(tmp_path: Path) -> None:
     for name, row in (("log-1", "u,1,100000000\n"), ("log-2", "u,2,100000001\n,1,100000002\n")):
         (tmp_path / f"{name}.csv").write_text("user_id,item_id,timestamp\n" + row)
     files = ItemFile(path=str(tmp_path / "items.csv")), LogFile(path=str(tmp_path / "log-*.csv"))
-    with pytest.raises(ValueError, match=r"without a user_id .*log-2\.csv', row 3"):
+    with pytest.raises(ValueError, match=r"without user_id .*log-2\.csv', row 3"):
         read_files(*files)
     raw = read_files(*files, on_bad="drop")
     assert raw.interactions["item_id"].to_list() == ["1", "2"]

@@ -675,7 +675,7 @@ BROKEN: list[tuple[str, Callable[[Path], None], tuple[str, str], list[str]]] = [
         "Online Retail, CSV",
         whole,
         ('[CustomerID, "!=", null]', '[CustomerID, "!=", x]'),
-        ["interaction without a user_id", "row 11", 'by `where: [[CustomerID, "!=", null]]`'],
+        ["interaction without user_id", "row 11", 'by `where: [[CustomerID, "!=", null]]`'],
     ),
     (
         "Online Retail, CSV",
@@ -847,5 +847,5 @@ def test_sheets_of_excel(tmp_path: Path) -> None:
         assert said in str(error.value)
     empty = "interactions: {path: a.xlsx, sheet: one, user: u, item: i, timestamp: null}"
     excel(tmp_path / "a.xlsx", {"one": [["u", "i"], [None, 1]]})
-    with pytest.raises(ValueError, match=r"interaction without a user_id .*row 2"):
+    with pytest.raises(ValueError, match=r"interaction without user_id .*row 2"):
         read(tmp_path, empty)

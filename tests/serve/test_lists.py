@@ -67,9 +67,10 @@ def test_users_of_a_file_and_a_history(pipeline: Pipeline, tmp_path: Path) -> No
         (["-k", "3"], "whom to recommend to"),
         (["--user", "u1", "--users", "all"], "one of --user, --users and --history"),
         (["--user", "nobody"], "no user has the id 'nobody'"),
+        (["--user", "u1", "-k", "0"], "k is 0; expected 1 or more"),
         (["--users", "all", "--to", "lists.json"], r"\.parquet or \.csv"),
         (["--users", "all", "--to", "no/such/lists.csv"], "there is no folder"),
-        (["--users", "none.txt"], "none.txt"),
+        (["--users", "none.txt"], "expected `all`, or a file with an id per line"),
         (["--user", "u1", "--force"], "leave it out"),
     ],
 )
