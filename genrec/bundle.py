@@ -264,7 +264,7 @@ class Bundle:
             max_length=self.recipe.train.max_length,
             batch_size=self.recipe.runtime.batch_size,
             engine=decoder.kind,
-            weights=weights,
+            **({} if weights is None else {"weights": weights}),
             **options,
         )
 

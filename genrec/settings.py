@@ -42,9 +42,13 @@ class Section(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields = type(self).model_fields
-        unset = {n for n in self.later if n in fields and getattr(self, n) == fields[n].default}
+        unset = self.unset()
         return {name: value for name, value in handler(self).items() if name not in unset}
+
+    def unset(self) -> set[str]:
+        """Returns the fields that a fingerprint lacks: those of `later` with their default."""
+        fields = type(self).model_fields
+        return {n for n in self.later if n in fields and getattr(self, n) == fields[n].default}
 
     @classmethod
     def from_options(cls, settings: Self | None = None, **options: Any) -> Self:

@@ -168,6 +168,12 @@ class TableFile(Section):
         form = self.format or SUFFIXES.get(PurePath(self.path or "").suffix.lower())
         return super().made_with() | ({"fastexcel"} if form == "xlsx" else set())
 
+    def unset(self) -> set[str]:
+        """Adds the item and the title that a file of items has by default, and the log's has not."""
+        if self.path is not None:
+            return super().unset()
+        return super().unset() | ({"item", "title"} - self.model_fields_set)
+
     @model_validator(mode="after")
     def _readable(self) -> TableFile:
         if self.separator and len(self.separator) > 1 and self.quoting == "backslash":

@@ -110,10 +110,10 @@ def lengths_of(data: datasets.Dataset) -> np.ndarray:
 
 def sets_of(data: datasets.Dataset) -> np.ndarray:
     """Returns the set of SIDs of each example, int64 [n], by the name of its task."""
-    tasks = data.data.column("task").combine_chunks().dictionary_encode()
-    return np.array([set_of(task) for task in tasks.dictionary.to_pylist()])[
-        tasks.indices.to_numpy(zero_copy_only=False)
-    ]
+    column = data.with_format("arrow", columns=["task"])[:]["task"]
+    tasks = column.combine_chunks().dictionary_encode()
+    numbers = np.array([set_of(task) for task in tasks.dictionary.to_pylist()], dtype=np.int64)
+    return numbers[tasks.indices.to_numpy(zero_copy_only=False)]
 
 
 def tasks_of(data: datasets.Dataset) -> list[str]:

@@ -483,5 +483,7 @@ def test_without_the_package_that_reads_excel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "fastexcel", None)
-    with pytest.raises(ModuleNotFoundError, match=r"a\.xlsx: reading Excel needs fastexcel: `pip "):
+    with pytest.raises(
+        ModuleNotFoundError, match=r"a\.xlsx: reading Excel needs fastexcel; run: pip .*\[excel\]"
+    ):
         read(put(tmp_path / "a.xlsx", "x"))

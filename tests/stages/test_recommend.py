@@ -30,7 +30,7 @@ def trained(sha: str = "0") -> Artifact:
 
 
 @pytest.fixture
-def loaded(monkeypatch: pytest.MonkeyPatch) -> Any:
+def loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Returns what `Recommender.load` is given for a recipe's engine."""
 
     def given(*overrides: str) -> dict[str, Any]:
@@ -40,7 +40,8 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> Any:
         )
         settings = [f"recommend.engine{override}" for override in overrides]
         settings += ["train.max_length=77", "runtime.batch_size=5"]
-        artifacts = {"train": trained(), "quantize": mock.Mock(load=lambda: SIDS)}
+        np.save(tmp_path / "sids.npy", SIDS)
+        artifacts = {"train": trained(), "quantize": mock.Mock(path=tmp_path)}
         Bundle(recipe.load("demo", settings), artifacts).load_llm(device="meta")
         assert (found.pop("max_length"), found.pop("batch_size")) == (77, 5)
         return found

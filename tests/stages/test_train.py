@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from genrec import Pipeline, publish
 from genrec.recipe import load
+from genrec.sid import SIDSets
 
 stage = importlib.import_module("genrec.stages.train")
 SIDS = np.array([[0, 1], [3, 2]], dtype=np.int32)
@@ -22,7 +23,7 @@ def built(*overrides: str) -> torch.nn.Module:
     recipe = load("demo", overrides)
     inputs = {"prepare": ITEMS}
     context = SimpleNamespace(recipe=recipe, section=recipe.train, inputs=inputs, device="cpu")
-    return stage._model(context, None, SIDS)[0]
+    return stage._model(context, None, SIDSets([SIDS]))[0]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
