@@ -127,6 +127,7 @@ SHIPPED = {
     "views": "demo",
     "anchorrec": "demo",
     "scientific": "scientific",
+    "sets": "scientific",
     "movielens": "movielens-posters",
 }
 
