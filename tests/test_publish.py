@@ -16,6 +16,7 @@ from genrec import Pipeline, environment, publish
 from genrec.lm.batch import code_token_ids
 from genrec.lm.card import Facts, model_card
 from genrec.lm.model import stack
+from genrec.sid import SIDSets
 from genrec.sid.quantizer import load_codebooks
 from genrec.weights import find_weights
 
@@ -161,7 +162,7 @@ def test_sid_rows_start_like_the_codebook(trained: Pipeline) -> None:
     import importlib
 
     stage = importlib.import_module("genrec.stages.train")
-    sids = trained["quantize"].load()
+    sids = SIDSets.load(trained["quantize"].path)
     section = trained.recipe.train
 
     class Context:
