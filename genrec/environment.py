@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from genrec.extras import version_of
 from genrec.settings import Section
 
 UNKNOWN = "made before genrec recorded versions, so with unknown ones"
@@ -32,10 +32,7 @@ def installed(package: str) -> str | None:
         from genrec import __version__
 
         return __version__
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    return version_of(package)
 
 
 def packages(section: Section) -> tuple[str, ...]:

