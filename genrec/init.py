@@ -55,11 +55,21 @@ def init(
     """
     if images is not None and not Path(images).is_dir():
         raise FileNotFoundError(f"--images {images}: no such folder")
+    if Path(log).resolve() == Path.cwd():
+        raise ValueError(
+            f"{log} is this folder, into which the recipe and its store go; name a file, another folder "
+            "of parts, or a glob in quotes"
+        )
     given = dict(columns or {})
     table = sniff.look(log)
     roles = sniff.roles_of_log(table)
     if items is not None and not {"user", "item"} & given.keys():
         other = sniff.look(items)
+        if other.columns == table.columns:
+            raise ValueError(
+                f"{log} and {items} have the same columns {list(table.columns)}: where they are parts "
+                "of one log, give their folder, or a glob in quotes"
+            )
         others = sniff.roles_of_log(other)
         if (others.named, len(others.of)) > (roles.named, len(roles.of)):  # in the other order
             log, items, table, roles = items, log, other, others
@@ -317,11 +327,12 @@ def _one_table(
     found = sniff.roles_of_items(table, [])
     _take(found, given, table, ("title",))
     title = found.of.get("title")
-    if title is None or title in roles.of.values() or not table.header:
+    named = "title" in given
+    if title is None or not (named or (table.header and title not in roles.of.values())):
         said.append("  no file of items: they are made from the interactions")
         return False
     said.append(f"  no file of items: they are made from the interactions, titles from '{title}'")
-    source["items"] = {"title": title}
+    source["items"] = {"title": _renamed(table, roles).get(title, title)}
     return True
 
 
@@ -351,6 +362,7 @@ def _settled(source: dict[str, Any], said: list[str], progress: Progress) -> Raw
                 read[form] = data.read_source(settings, folder=folder, progress=progress)
             except ValueError:
                 if form == several[-1] and not read:
+                    log |= {} if forms is None else {"time_format": forms}
                     raise
     best = next(iter(read))
     if best is not None:
@@ -359,6 +371,34 @@ def _settled(source: dict[str, Any], said: list[str], progress: Progress) -> Raw
     if len(read) > 1:
         said.append(f"  ? these dates could also be {list(read)[1:]}; check time_format")
     return read[best]
+
+
+def _without_quotes(source: dict[str, Any], said: list[str], progress: Progress) -> RawData:
+    """Reads the files again with quotes as ordinary characters, in one file of text or in both.
+
+    Raises:
+        ValueError: as before, if that does not help.
+    """
+    texts = [
+        source[name]
+        for name in ("interactions", "items")
+        if "path" in source.get(name, {}) and "quoting" not in source[name]
+    ]
+    whole = {id(section): dict(section) for section in texts}
+    for chosen in (*([section] for section in texts), texts):
+        for section in chosen:
+            section["quoting"] = "none"
+        try:
+            raw = _settled(source, said, progress)
+        except ValueError:
+            for section in chosen:
+                section.clear()
+                section.update(whole[id(section)])
+            continue
+        names = " and ".join(str(section["path"]) for section in chosen)
+        said.append(f"  ? quotes in {names} are ordinary characters (quoting: none)")
+        return raw
+    return _settled(source, said, progress)
 
 
 def _counted(
@@ -372,7 +412,10 @@ def _counted(
             source["interactions"]["time_format"] = forms[0]
             said.append(f"  ? dates are read by {forms[0]}; they could also be {forms[1:]}")
         return prepare, {"items": 100_000, "interactions": 10_000_000}
-    raw = _settled(source, said, progress)
+    try:
+        raw = _settled(source, said, progress)
+    except ValueError:
+        raw = _without_quotes(source, said, progress)
     log = raw.interactions.select(user="user_id", item="item_id").unique(maintain_order=True)
     core, users, items, interactions = sizes.core(log)
     said.append(

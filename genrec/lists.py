@@ -88,7 +88,12 @@ def _ids_of(file: str | None) -> list[str]:
         return []
     if not Path(file).is_file():
         raise FileNotFoundError(f"--users {file}: expected `all`, or a file with an id per line")
-    lines = Path(file).read_text("utf-8").splitlines()
+    try:
+        lines = Path(file).read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"--users {file}: not UTF-8; expected a text with an id per line"
+        ) from error
     ids = [line.strip() for line in lines if line.strip()]
     if not ids:
         raise ValueError(f"--users {file}: no ids; expected one per line")

@@ -156,8 +156,9 @@ def recommend_users(
             [by_id(bundle.rows, item, "item") for item in items] for items in histories.values()
         ]
     else:
-        names = list(bundle.histories if users is None else users)
-        sequences = [by_id(bundle.histories, user, "user") for user in names]
+        # 12 and "12" are one user, who gets one list.
+        names = list(bundle.histories) if users is None else list(dict.fromkeys(map(str, users)))
+        sequences = [_history(bundle, user) for user in names]
     mask = None
     if allowed is not None:
         mask = np.zeros(len(bundle), dtype=bool)
@@ -174,6 +175,16 @@ def recommend_users(
             table = table.with_columns(*_reasons(bundle, requests, lists))
         yield table
         progress("users", min(part.stop, len(names)), len(names))
+
+
+def _history(bundle: Bundle, user: Id) -> list[int]:
+    try:
+        return by_id(bundle.histories, user, "user")
+    except KeyError as error:
+        raise KeyError(
+            f"{error.args[0]}. Users with too few interactions (prepare.core) are not known; recommend "
+            "to them by their history"
+        ) from None
 
 
 def _owned(

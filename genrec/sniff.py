@@ -12,6 +12,7 @@ import gzip
 import json
 import re
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ import polars as pl
 
 from genrec.data.timestamps import date_formats
 from genrec.extras import require
+from genrec.resources import matching
 
 Form = Literal["csv", "jsonl", "parquet", "xlsx"]
 Cells = Sequence[str]
@@ -143,6 +145,16 @@ def look(path: str | Path) -> Table:
     """
     path = Path(path)
     part = _first_part(path)
+    try:
+        return _look(path, part)
+    except (EOFError, zlib.error, OSError, zipfile.BadZipFile, pl.exceptions.PolarsError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"{part}: cannot be read, it may be damaged or cut short ({reason}); copy it again"
+        ) from error
+
+
+def _look(path: Path, part: Path) -> Table:
     with _opened(part) as stream:
         head = stream.read(_HEAD)
     if not head.strip():
@@ -175,9 +187,9 @@ def _first_part(path: Path) -> Path:
         if not parts:
             raise FileNotFoundError(f"{path}: the folder has no files")
         return parts[0]
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file or folder")
-    return path
+    if parts := matching(path):
+        return parts[0]
+    raise FileNotFoundError(f"{path}: no such file or folder, nor files that it matches")
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -227,7 +239,12 @@ def _of_frame(path: Path, form: Form, frame: pl.DataFrame) -> Table:
 
 def _of_sheets(path: Path, part: Path) -> Table:
     require("excel", str(path))
-    sheets = pl.read_excel(part, sheet_id=0, infer_schema_length=0, raise_if_empty=False)
+    import fastexcel
+
+    try:
+        sheets = pl.read_excel(part, sheet_id=0, infer_schema_length=0, raise_if_empty=False)
+    except fastexcel.FastExcelError as error:
+        raise OSError(str(error)) from error
     sheets = {name: frame for name, frame in sheets.items() if len(frame)}
     if not sheets:
         raise ValueError(f"{path}: no sheet has rows; expected a table with its columns on top")
@@ -373,6 +390,8 @@ def roles_of_items(table: Table, item_ids: Sequence[str]) -> Roles:
     best = max(overlap, key=lambda name: overlap[name], default=None)
     if best is not None and overlap[best] > overlap.get(roles.of.get("item", ""), 0):
         roles.of["item"] = best
+    if best is not None and overlap[best]:  # which of several ids it is, is settled
+        roles.doubts = [doubt for doubt in roles.doubts if not doubt.startswith("item:")]
     if "title" not in roles.of and (texts := _texts(table, set(roles.of.values()))):
         roles.of["title"] = texts[0]
         roles.doubts.append(f"title: '{texts[0]}', the first column of words")

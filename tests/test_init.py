@@ -1,10 +1,12 @@
 """`genrec init`: what it says, writes and refuses. tests/data/test_public_layouts.py has the layouts."""
 
+import gzip
 import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -203,3 +205,67 @@ def test_a_problem_of_the_files_comes_with_what_was_guessed(folder: Path) -> Non
     assert not Path("odd.yaml").exists()
     Path("head.csv").write_text("user,item\n")
     assert "a header and no rows" in str(genrec("head.csv").exception)
+
+
+def test_parts_by_a_glob_and_parts_that_are_taken_for_two_files(folder: Path) -> None:
+    frame = pl.DataFrame(ROWS, ["user", "item", "time"], orient="row").with_columns(
+        pl.col("time") + 1_700_000_000
+    )
+    for n in range(2):
+        frame[n::2].write_parquet(f"part-{n}.parquet")
+    done = genrec("part-*.parquet", "--out", "parts.yaml")
+    assert done.exit_code == 0, done.exception
+    assert "read: 8 users, 12 items, 64 interactions" in done.output
+    error = str(genrec("part-0.parquet", "part-1.parquet").exception)
+    assert "have the same columns ['user', 'item', 'time']" in error
+    assert "a glob in quotes" in error
+    assert "is this folder" in str(genrec(".").exception)
+    assert "nor files that it matches" in str(genrec("none-*.csv").exception)
+
+
+def test_a_title_may_be_named_without_a_header(folder: Path) -> None:
+    rows = [f"{u}\t{i}\t2024-01-{k:02}\tSong no. {i}" for u, i, k in ROWS]
+    Path("log.tsv").write_text("\n".join(rows))
+    assert genrec("log.tsv", "--title", "4").exit_code == 0
+    source = load("log.yaml").prepare.source
+    assert source.items.title == "column_4"
+    titles = read_source(source, folder=folder).items["title"].to_list()
+    assert set(titles) == {f"Song no. {i}" for _, i, _ in ROWS}
+
+
+def test_quotes_that_close_nowhere_are_characters(folder: Path) -> None:
+    rows = [f'{u}\t{i}\t{k}\tthe {12 + i}" mix' for u, i, k in ROWS * 12]
+    rows[700] = '1\t2\t3\t"Weird'  # after the rows that are looked at
+    Path("log.tsv").write_text("\n".join(["user\titem\tt\tname", *rows]))
+    done = genrec("log.tsv")
+    assert done.exit_code == 0, done.exception
+    assert load("log.yaml").prepare.source.interactions.quoting == "none"
+
+
+@pytest.mark.parametrize("name", ["log.csv.gz", "log.parquet", "log.xlsx", "log.zip"])
+def test_damaged_files_are_named(folder: Path, name: str) -> None:
+    if name.endswith("xlsx"):
+        pytest.importorskip("fastexcel")
+    frame = pl.DataFrame(ROWS * 50, ["user", "item", "time"], orient="row")
+    frame.write_parquet("whole.parquet")
+    whole = {
+        "log.csv.gz": gzip.compress(frame.write_csv().encode()),
+        "log.parquet": Path("whole.parquet").read_bytes(),
+        "log.xlsx": b"PK\x03\x04" + bytes(500),
+        "log.zip": b"PK\x03\x04" + bytes(500),
+    }[name]
+    Path(name).write_bytes(whole[:-40])
+    error = genrec(name).exception
+    assert isinstance(error, ValueError)
+    assert f"{name}: cannot be read, it may be damaged or cut short" in str(error)
+
+
+def test_which_id_it_is_is_no_doubt_once_it_is_settled(folder: Path) -> None:
+    lines = [f"{978000 + i},{i},Book {i}" for i in range(13)]
+    Path("books.csv").write_text("\n".join(["isbn,book_id,title", *lines]))
+    Path("reads.csv").write_text(
+        "\n".join(["user_id,book_id,ts", *(f"{u},{i},{k}" for u, i, k in ROWS)])
+    )
+    done = genrec("reads.csv", "books.csv")
+    assert "item        book_id" in done.output
+    assert "isbn'; it could" not in done.output

@@ -81,6 +81,19 @@ def test_misuse(pipeline: Pipeline, words: list[str], problem: str) -> None:
     assert any(part in str(done.exception) for part in [problem.replace("\\", "")])
 
 
+def test_files_of_users_of_other_programs(pipeline: Pipeline, tmp_path: Path) -> None:
+    users = pipeline["prepare"].load("users.parquet")["user_id"][:2].to_list()
+    file = tmp_path / "ids.txt"
+    file.write_bytes("\r\n".join([users[0], users[1], users[0]]).encode("utf-8-sig"))
+    to = tmp_path / "lists.csv"
+    assert genrec(pipeline, "--users", str(file), "-k", "2", "--to", str(to)).exit_code == 0
+    assert pl.read_csv(to)["user_id"].to_list() == [users[0]] * 2 + [users[1]] * 2
+    file.write_bytes("u1".encode("utf-16"))
+    assert "not UTF-8" in str(genrec(pipeline, "--users", str(file)).exception)
+    error = str(genrec(pipeline, "--user", "nobody").exception)
+    assert "too few interactions (prepare.core) are not known" in error
+
+
 def test_a_recipe_that_is_not_finished(pipeline: Pipeline, tmp_path: Path) -> None:
     done = genrec(pipeline, f"runtime.store={tmp_path}", "--user", "u1")
     assert "not finished: prepare, embed" in str(done.exception)
