@@ -81,7 +81,7 @@ class SplitProtocol(ABC, Generic[S]):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        for base in getattr(cls, "__orig_bases__", ()):
+        for base in vars(cls).get("__orig_bases__", ()):
             for part in get_args(base):
                 if isinstance(part, type) and issubclass(part, SplitSettings):
                     cls.settings_class = part

@@ -70,7 +70,7 @@ class Quantizer(ABC, Generic[S]):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        for base in getattr(cls, "__orig_bases__", ()):
+        for base in vars(cls).get("__orig_bases__", ()):
             for part in get_args(base):
                 if isinstance(part, type) and issubclass(part, QuantizerSettings):
                     cls.settings_class = part

@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from typing import Literal
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from genrec.sid import RQVAE, RKMeans, load_quantizer
+from genrec.sid.settings import RKMeansSettings
 
 
 def test_damaged_and_foreign_files_are_refused(tmp_path):
@@ -45,3 +47,17 @@ def test_unknown_names_of_the_package_are_attribute_errors():
     assert all(getattr(genrec.sid, name) for name in genrec.sid.__all__)
     with pytest.raises(AttributeError, match="SidTrie"):
         genrec.sid.SidTrie  # noqa: B018
+
+
+def test_a_quantizer_made_of_another_keeps_its_own_settings() -> None:
+    class MineSettings(RKMeansSettings):
+        """Of a part in another package."""
+
+        kind: Literal["mine"] = "mine"  # type: ignore[assignment]
+
+    class Mine(RKMeans):
+        settings_class, kind = MineSettings, "mine"
+
+    assert isinstance(Mine(levels=2, codes=4).settings, MineSettings)
+    assert Mine.kind == "mine"
+    assert RKMeans.settings_class is RKMeansSettings
