@@ -15,6 +15,7 @@ import yaml
 from genrec import data, sizes, sniff
 from genrec.data.settings import FilesSettings
 from genrec.data.source import RawData
+from genrec.data.tables import format_of
 from genrec.progress import Progress, silent
 from genrec.sniff import Roles, Table
 
@@ -87,13 +88,14 @@ def init(
                 f"row is {list(table.rows[0])}. Name it by --{role} COLUMN"
             )
     said = [*_described(table, roles)]
+    table, roles = sniff.named(table, roles)
     source: dict[str, Any] = {"kind": "files", "interactions": _log_section(table, roles, said)}
     if items is not None:
         catalogue = sniff.look(items)
         found = sniff.roles_of_items(catalogue, _ids_of(table, roles))
         _take(found, given, catalogue, ("title", "description", "image"))
         said += _described(catalogue, found)
-        source["items"] = _items_section(catalogue, found)
+        source["items"] = _items_section(*sniff.named(catalogue, found))
         text, pictured = "title" in found.of, "image" in found.of
     else:
         text = _one_table(table, roles, given, source, said)
@@ -189,24 +191,16 @@ def _file_section(table: Table) -> dict[str, Any]:
 
 
 def _told_by_name(path: Path, form: str) -> bool:
-    known = {
-        "csv": (".csv",),
-        "tsv": (".tsv",),
-        "jsonl": (".jsonl", ".ndjson", ".json"),
-        "parquet": (".parquet", ".pq"),
-        "xlsx": (".xlsx", ".xls"),
-    }
-    names = [s.lower() for s in path.suffixes if s.lower() not in (".gz", ".zst", ".zip")]
-    return bool(names) and names[-1] in known[form]
+    try:
+        return format_of(path) == form
+    except (ValueError, OSError):
+        return False
 
 
 def _log_section(table: Table, roles: Roles, said: list[str]) -> dict[str, Any]:
-    names = _renamed(table, roles)
     section = _file_section(table)
-    if "columns" in section:
-        section["columns"] = [names.get(name, name) for name in section["columns"]]
-    section |= {role: names.get(c, c) for role, c in roles.of.items() if role in ("user", "item")}
-    section |= _times(table, roles, names, said)
+    section |= {role: roles.of[role] for role in ("user", "item")}
+    section |= _times(table, roles, said)
     ids = [table.column(roles.of[role]) for role in ("user", "item")]
     if any(map(sniff.is_whole_as_float, ids)):
         section["whole_ids"] = True
@@ -219,13 +213,13 @@ def _log_section(table: Table, roles: Roles, said: list[str]) -> dict[str, Any]:
             section["clicked"] = clicked
             said.append(f"  items that end in {clicked!r} were clicked, the others only shown")
         if "history" in roles.of:
-            section["history"] = names.get(roles.of["history"], roles.of["history"])
+            section["history"] = roles.of["history"]
     if where := _left_out(table, roles, said):
         section["where"] = where
     if "rating" in roles.of:
         ratings = list(map(float, table.column(roles.of["rating"])))
         low, high = min(ratings), max(ratings)
-        rating = names.get(roles.of["rating"], roles.of["rating"])
+        rating = roles.of["rating"]
         said.append(
             f"  ratings {low:g} to {high:g}: all count; `rating: {rating}, min_rating: "
             f"{(low + high) / 2:g}` keeps those from there on"
@@ -239,19 +233,14 @@ def _log_section(table: Table, roles: Roles, said: list[str]) -> dict[str, Any]:
     return section
 
 
-def _renamed(table: Table, roles: Roles) -> dict[str, str]:
-    """Columns without a name are called by what they are."""
-    return {} if table.header else {column: role for role, column in roles.of.items()}
-
-
-def _times(table: Table, roles: Roles, names: Mapping[str, str], said: list[str]) -> dict[str, Any]:
+def _times(table: Table, roles: Roles, said: list[str]) -> dict[str, Any]:
     column = roles.of.get("timestamp")
     if column is None:
         said.append(
             "  no times: rows of a user stand in their order, or set prepare.split: {kind: random}"
         )
         return {"timestamp": None}
-    section: dict[str, Any] = {"timestamp": names.get(column, column)}
+    section: dict[str, Any] = {"timestamp": column}
     cells = table.column(column)
     numbers = pl.Series(cells).cast(pl.Float64, strict=False)
     if numbers.null_count() == 0:
@@ -281,37 +270,33 @@ def _left_out(table: Table, roles: Roles, said: list[str]) -> list[list[Any]]:
             where.append([name, ">", 0])
         if bare.startswith("invoice") and any(c.startswith("C") and c[1:].isdigit() for c in cells):
             where.append([name, "not starts with", "C"])
-    names = _renamed(table, roles)
     if (time := roles.of.get("timestamp")) is not None:
         numbers = pl.Series(table.column(time)).cast(pl.Float64, strict=False)
         if numbers.null_count() == 0 and (numbers < 0).any():
-            where.append([names.get(time, time), ">", 0])
+            where.append([time, ">", 0])
     for role in ("user", "item", "timestamp"):
         column = roles.of.get(role)
         if column is not None and len(table.column(column)) < len(table.rows):
-            where.append([names.get(column, column), "!=", None])
+            where.append([column, "!=", None])
     if where:
         said.append(f"  left out: rows but those where {where} (returns, cancelled, empty cells)")
     return where
 
 
 def _items_section(table: Table, roles: Roles) -> dict[str, Any]:
-    names = _renamed(table, roles)
     section = _file_section(table)
-    if "columns" in section:
-        section["columns"] = [names.get(name, name) for name in section["columns"]]
     if "item" not in roles.of:
         raise ValueError(
             f"{table.path}: no column holds the item ids of the interactions; its columns are "
             f"{list(table.columns)}"
         )
-    section["item"] = names.get(roles.of["item"], roles.of["item"])
+    section["item"] = roles.of["item"]
     title = roles.of.get("title")
-    section["title"] = None if title is None else names.get(title, title)
+    section["title"] = None if title is None else title
     if "description" in roles.of:
-        section["description"] = [names.get(roles.of["description"], roles.of["description"])]
+        section["description"] = [roles.of["description"]]
     if "image" in roles.of:
-        section["image"] = names.get(roles.of["image"], roles.of["image"])
+        section["image"] = roles.of["image"]
     ids = table.column(roles.of["item"])
     if sniff.is_whole_as_float(ids):
         section["whole_ids"] = True
@@ -332,7 +317,7 @@ def _one_table(
         said.append("  no file of items: they are made from the interactions")
         return False
     said.append(f"  no file of items: they are made from the interactions, titles from '{title}'")
-    source["items"] = {"title": _renamed(table, roles).get(title, title)}
+    source["items"] = {"title": title}
     return True
 
 

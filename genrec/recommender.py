@@ -71,7 +71,7 @@ class Recommender:
         max_length: int,
         batch_size: int = 64,
     ) -> None:
-        self.sets = sids if isinstance(sids, SIDSets) else SIDSets([sids])
+        self.sets = SIDSets.of(sids)
         self.engine, self.tokenizer = engine, tokenizer
         self.max_length, self.batch_size = max_length, batch_size
         self.code_tokens = code_token_ids(tokenizer, self.sets.codes_per_level)
@@ -107,7 +107,7 @@ class Recommender:
             weights: of the sets, M numbers; None: equal ones.
             options: those of `BeamEngine`.
         """
-        sets = sids if isinstance(sids, SIDSets) else SIDSets([sids])
+        sets = SIDSets.of(sids)
         tokens = code_token_ids(tokenizer, sets.codes_per_level)
         engines = [
             BeamEngine(model, SIDTrie(own), tokens[: own.shape[1]], **options) for own in sets
@@ -145,7 +145,7 @@ class Recommender:
         """
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder)
-        sets = sids if isinstance(sids, SIDSets) else SIDSets([sids])
+        sets = SIDSets.of(sids)
         shared: dict[str, Any] = {"max_length": max_length, "batch_size": batch_size}
         if engine == "hf":
             model, options = load_model(folder, **options)

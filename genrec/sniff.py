@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import codecs
 import csv
-import gzip
 import json
 import re
-import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,10 +17,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from statistics import median
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import polars as pl
 
+from genrec.data.text import DamagedFile, open_bytes
 from genrec.data.timestamps import date_formats
 from genrec.extras import require
 from genrec.resources import matching
@@ -147,7 +146,7 @@ def look(path: str | Path) -> Table:
     part = _first_part(path)
     try:
         return _look(path, part)
-    except (EOFError, zlib.error, OSError, zipfile.BadZipFile, pl.exceptions.PolarsError) as error:
+    except (DamagedFile, EOFError, zlib.error, OSError, pl.exceptions.PolarsError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"{part}: cannot be read, it may be damaged or cut short ({reason}); copy it again"
@@ -155,7 +154,7 @@ def look(path: str | Path) -> Table:
 
 
 def _look(path: Path, part: Path) -> Table:
-    with _opened(part) as stream:
+    with open_bytes(part) as stream:
         head = stream.read(_HEAD)
     if not head.strip():
         raise ValueError(f"{part}: the file is empty; expected a table with a row per line")
@@ -192,24 +191,6 @@ def _first_part(path: Path) -> Path:
     raise FileNotFoundError(f"{path}: no such file or folder, nor files that it matches")
 
 
-def _opened(path: Path) -> IO[bytes]:
-    if path.suffix == ".gz":
-        return gzip.open(path)  # type: ignore[return-value]
-    if path.suffix == ".zst":
-        import pyarrow as pa
-
-        return pa.CompressedInputStream(path.open("rb"), "zstd")
-    if path.suffix == ".zip":
-        archive = zipfile.ZipFile(path)
-        members = [m for m in archive.namelist() if not re.search(r"/$|(^|/)(\.|__MACOSX/)", m)]
-        if len(members) != 1:
-            raise ValueError(
-                f"{path}: holds {len(members)} files {members[:5]}; unpack the one you need"
-            )
-        return archive.open(members[0])
-    return path.open("rb")
-
-
 def _encoding(part: Path, head: bytes) -> str:
     """The encoding that reads all of a file: its mark's, UTF-8, or a western one of one byte."""
     for mark, name in (
@@ -222,7 +203,7 @@ def _encoding(part: Path, head: bytes) -> str:
     for name in ("utf-8", "cp1252"):
         decoder = codecs.getincrementaldecoder(name)()
         try:
-            with _opened(part) as stream:
+            with open_bytes(part) as stream:
                 while chunk := stream.read(2**22):
                     decoder.decode(chunk)
                 decoder.decode(b"", final=True)
@@ -398,6 +379,15 @@ def roles_of_items(table: Table, item_ids: Sequence[str]) -> Roles:
     if roles.of.get("description") == roles.of.get("title"):
         roles.of.pop("description", None)
     return roles
+
+
+def named(table: Table, roles: Roles) -> tuple[Table, Roles]:
+    """Returns both with the columns of a file without a header called by what they are."""
+    if table.header:
+        return table, roles
+    names = {column: role for role, column in roles.of.items()}
+    columns = tuple(names.get(name, name) for name in table.columns)
+    return replace(table, columns=columns), replace(roles, of={role: role for role in roles.of})
 
 
 def _by_name(table: Table, wanted: Sequence[str]) -> Roles:

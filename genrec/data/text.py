@@ -380,8 +380,12 @@ def head(path: Path, size: int) -> bytes:
         return b""
 
 
-def _cut_off(path: Path, problem: str) -> ValueError:
-    return ValueError(
+class DamagedFile(ValueError):
+    """A compressed file that is cut off or damaged."""
+
+
+def _cut_off(path: Path, problem: str) -> DamagedFile:
+    return DamagedFile(
         f"{path}: the compressed file is cut off or damaged ({problem}). Download or copy it again."
     )
 

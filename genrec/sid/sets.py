@@ -39,6 +39,11 @@ class SIDSets:
         self._first = np.cumsum(sizes, axis=0) - sizes
         self.codes_per_level: list[int] = sizes.sum(axis=0).tolist()
 
+    @classmethod
+    def of(cls, sids: npt.ArrayLike | SIDSets) -> SIDSets:
+        """Returns several sets as they are, and one array of SIDs as the only set."""
+        return sids if isinstance(sids, SIDSets) else cls([np.asarray(sids)])
+
     def __len__(self) -> int:
         """M."""
         return len(self._own)
