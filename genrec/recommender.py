@@ -108,9 +108,10 @@ class Recommender:
             options: those of `BeamEngine`.
         """
         sets = SIDSets.of(sids)
-        tokens = code_token_ids(tokenizer, sets.codes_per_level)
+        tokens = sets.tokens(code_token_ids(tokenizer, sets.codes_per_level))
         engines = [
-            BeamEngine(model, SIDTrie(own), tokens[: own.shape[1]], **options) for own in sets
+            BeamEngine(model, SIDTrie(sets.own(number)), tokens[number], **options)
+            for number in range(len(sets))
         ]
         engine = engines[0] if len(engines) == 1 else MixtureEngine(engines, weights)
         return cls(engine, tokenizer, sets, max_length=max_length, batch_size=batch_size)

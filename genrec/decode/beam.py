@@ -1,7 +1,8 @@
 """Exact constrained beam search with any causal LM of transformers.
 
-Every score is the model's log-probability of the item's SID over the full vocabulary, every beam is
-a prefix of an eligible item, and each prompt is computed once, whatever the number of beams.
+Every score is the model's log-probability of the item's SID (over the full vocabulary, unless the model
+was trained otherwise), every beam is a prefix of an eligible item, and each prompt is computed once,
+whatever the number of beams.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from genrec.decode.checks import NOT_FINITE, check_model, check_tokens, checked_prompts, evaluating
 from genrec.decode.filters import Allowed, Eligibility, ItemLists
-from genrec.decode.head import FullHead, Head, SIDHead
+from genrec.decode.head import FullHead, Head, SIDHead, trained_among_codes
 from genrec.decode.memory import PromptCache, default_budget, user_bytes
 from genrec.decode.result import BeamResult, collect
 from genrec.decode.rope import LengthRope
@@ -39,7 +40,7 @@ class BeamEngine:
         code_tokens: Sequence[ArrayLike],
         *,
         strategy: Strategy | Literal["auto"] = "auto",
-        head: Literal["full", "sid"] = "full",
+        head: Literal["auto", "full", "sid"] = "auto",
         memory_budget: int | None = None,
         prompt_budget: int = 2**30,
     ) -> None:
@@ -54,7 +55,7 @@ class BeamEngine:
                 `auto` takes `tree` where it works and warns where it does not.
             head: `full` scores over the whole vocabulary. `sid` computes the output matrix' rows of
                 a level's codes only: cheaper, but a score is then the log-probability of the SID
-                given that one follows, and lists may differ.
+                given that one follows, and lists may differ. `auto` is what the model was trained for.
             memory_budget: bytes that a search may take in addition to the weights and
                 `prompt_budget`; users beyond it wait for their turn. None: a fixed part of what the
                 device has.
@@ -279,12 +280,23 @@ class BeamEngine:
         return self.prompts, keys
 
     def _make_head(self, kind: str) -> Head:
-        if kind not in ("full", "sid"):
-            raise ValueError(f"head={kind!r}; expected full or sid")
-        if kind == "full":
+        if kind not in ("auto", "full", "sid"):
+            raise ValueError(f"head={kind!r}; expected auto, full or sid")
+        trained = trained_among_codes(self.model)
+        if kind == "full" and trained:
+            raise ValueError(
+                "head='full': this model was trained among the codes of a level alone "
+                "(train.softmax=codes), so it gives no probability over all tokens; use auto"
+            )
+        if kind == "full" or (kind == "auto" and not trained):
             return FullHead(self.model, self._code_tokens)
-        head = SIDHead(self.model, self._code_tokens)
-        check_head(head, self.model, [torch.from_numpy(t) for t in self._code_tokens])
+        try:
+            head = SIDHead(self.model, self._code_tokens)
+            check_head(head, self.model, [torch.from_numpy(t) for t in self._code_tokens])
+        except ValueError:  # its rows alone will not do: the same probabilities of all its logits
+            if not trained:
+                raise
+            return FullHead(self.model, self._code_tokens, among_codes=True)
         return head
 
     def _trie_on_device(self) -> TrieOnDevice:

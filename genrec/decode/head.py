@@ -2,7 +2,9 @@
 
 `FullHead` normalises over the whole vocabulary: a score is the model's probability of the SID.
 `SIDHead` computes the rows of the level's codes only and normalises over them, which spares most of
-the output matrix but means something else: the probability of the SID *given that one follows*.
+the output matrix but means something else: the probability of the SID *given that one follows*. A
+model may have been trained so (`train.softmax`); its configuration says it, and no other head is right
+for it then.
 """
 
 from __future__ import annotations
@@ -34,12 +36,31 @@ class Head(Protocol):
         """Returns log-probabilities of the codes, float32 [B, Q, C], and if all are numbers, []."""
 
 
-class FullHead:
-    """Scores over the whole vocabulary."""
+SOFTMAX = "sid_softmax"  # of a model's configuration: "codes", or missing
 
-    def __init__(self, model: Any, code_tokens: Sequence[NDArray[np.int64]]) -> None:
+
+def set_softmax(model: Any, among: str) -> None:
+    """Notes in a model's configuration what its codes are trained among: `vocabulary` or `codes`."""
+    config = model.config.get_text_config()
+    if among == "codes":
+        setattr(config, SOFTMAX, among)
+    elif hasattr(config, SOFTMAX):
+        delattr(config, SOFTMAX)
+
+
+def trained_among_codes(model: Any) -> bool:
+    """Says whether the codes of a level are what a model's probabilities of one sum up over."""
+    return getattr(model.config.get_text_config(), SOFTMAX, None) == "codes"
+
+
+class FullHead:
+    """Scores over the whole vocabulary, or of all its logits over the codes of the level."""
+
+    def __init__(
+        self, model: Any, code_tokens: Sequence[NDArray[np.int64]], *, among_codes: bool = False
+    ) -> None:
         """Takes the model and, per level, the token of each code, int64 [C]."""
-        self._model = model
+        self._model, self._among_codes = model, among_codes
         self._columns = [_Columns(tokens) for tokens in code_tokens]
         # Names differ: few models lack the argument, and those compute every position's logits.
         forward = getattr(model, "get_base_model", lambda: model)().forward
@@ -54,6 +75,9 @@ class FullHead:
 
     def log_probs(self, level: int, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Head`."""
+        if self._among_codes:
+            own = self._columns[level](output).float()
+            return own.log_softmax(-1), own.isfinite().all()
         users, queries, vocabulary = output.shape
         rows = output.flatten(0, 1).split(max(1, _SLICE // vocabulary))
         normaliser = torch.cat([part.float().logsumexp(-1) for part in rows])

@@ -19,8 +19,10 @@ class HFDecoder(Section):
     strategy: Literal["auto", "tree", "expand"] = Field(
         "auto", description="tree: one cache per user; expand: one per beam, for any cache"
     )
-    head: Literal["full", "sid"] = Field(
-        "full", description="sid: probabilities among a level's codes only; faster, other scores"
+    head: Literal["auto", "full", "sid"] = Field(
+        "auto",
+        description="probabilities among all tokens (full), or a level's codes only (sid): faster, "
+        "other scores; auto: as the model was trained, see train.softmax",
     )
     certify: bool = Field(False, description="widen the beam of users whose list is not proven")
     max_beams: int | None = Field(None, ge=1, description="the widest that certify may try")

@@ -164,6 +164,7 @@ class Train(Section):
     """Examples to a model, by transformers.Trainer."""
 
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate", "datasets")
+    later: ClassVar[tuple[str, ...]] = ("softmax",)
     model: Annotated[ScratchSettings | PretrainedSettings, Field(discriminator="kind")] = (
         ScratchSettings()
     )
@@ -190,6 +191,11 @@ class Train(Section):
         "cosine", description="how the learning rate goes"
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="of the cross-entropy")
+    softmax: Literal["vocabulary", "codes"] = Field(
+        "vocabulary",
+        description="what a code of a SID is learned among: all tokens, or the codes of its level (and "
+        "set), which is faster with many codes; the decoder then scores so too",
+    )
     ema: float = Field(
         0.0, ge=0, lt=1, description="decay of an average of the weights, which is kept; 0: none"
     )

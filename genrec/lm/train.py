@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import datasets
+import numpy as np
 import torch
 from peft import PeftModel
 from torch import nn
@@ -69,6 +70,7 @@ def train(
     save_every: int = 200,
     log_every: int = 20,
     max_logits: int = MAX_LOGITS,
+    code_groups: Sequence[np.ndarray] | None = None,
     gradient_checkpointing: bool = False,
     seed: int = 0,
     device: str = "auto",
@@ -110,6 +112,8 @@ def train(
         gradient_checkpointing: layers keep their input alone and are computed again for the backward
             pass: a fraction of the memory for a third more work.
         max_logits: targets x vocabulary held at once; beyond it the loss is computed in blocks.
+        code_groups: int [C] each, tokens among which a target that is one of them is learned, see
+            `TargetLoss`; None: among the whole vocabulary.
         seed: of batches and dropout.
         device: `auto`, `cpu`, `cuda` or `mps`.
         track: experiment trackers, see `trackers`; no part of what is learned.
@@ -191,7 +195,9 @@ def train(
         precision=trainer.accelerator.mixed_precision,
         settings={name: arguments_given[name] for name in _DECIDES}
         | {"examples": len(train_data), "validation examples": len(valid_data)}
-        | {"attention": getattr(model.config, "_attn_implementation", None), **(noted or {})},
+        | {"attention": getattr(model.config, "_attn_implementation", None)}
+        | ({} if code_groups is None else {"softmax": "codes"})
+        | dict(noted or {}),
     )
     trainer.equip(
         sampler=sampler,
@@ -202,6 +208,7 @@ def train(
         average=average,
         validate=validate,
         max_logits=max_logits,
+        code_groups=code_groups,
         tokenizer=tokenizer,
         conditions=under,
     )

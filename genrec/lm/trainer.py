@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
 from torch import nn
@@ -47,6 +48,7 @@ class SidTrainer(Trainer):
         average: Average | None,
         validate: Validate | None,
         max_logits: int,
+        code_groups: Sequence[np.ndarray] | None,
         tokenizer: PreTrainedTokenizerBase,
         conditions: Mapping[str, Any],
     ) -> None:
@@ -59,7 +61,12 @@ class SidTrainer(Trainer):
         self._smoothing, self._average, self._validate = label_smoothing, average, validate
         self._tokenizer, self._conditions = tokenizer, conditions
         self._before: dict[str, torch.Tensor] | None = None
-        self._target_losses = TargetLoss(self.model, max_logits=max_logits)
+        self._target_losses = TargetLoss(
+            self.model,
+            max_logits=max_logits,
+            code_groups=code_groups,
+            whole=not (self.is_fsdp_enabled or self.is_deepspeed_enabled),
+        )
         self._tally = Tally(tuple(self.data_collator.task_index), self.args.device)
         self.model_accepts_loss_kwargs = True  # compute_loss divides by all targets of the step
         self.loss_is_scaled_for_ga = True

@@ -53,6 +53,24 @@ class SIDSets:
         own = self._own[number]
         return (own + self._first[number, : own.shape[1]]).astype(np.int32)
 
+    def own(self, number: int) -> npt.NDArray[np.int32]:
+        """The SIDs of set `number` in codes from 0, as its quantizer made them. int32 [N, L_m]."""
+        return self._own[number].astype(np.int32)
+
+    def tokens(self, code_tokens: Sequence[Ints]) -> list[list[Ints]]:
+        """Returns the tokens of each set's own codes, per level int [C].
+
+        Args:
+            code_tokens: per level, the token of each code of the model.
+        """
+        return [
+            [
+                code_tokens[level][self._first[number, level] :][: own[:, level].max() + 1]
+                for level in range(own.shape[1])
+            ]
+            for number, own in enumerate(self._own)
+        ]
+
     def __iter__(self) -> Iterator[npt.NDArray[np.int32]]:
         """Yields the SIDs of each set in the codes of the model."""
         return (self[number] for number in range(len(self)))

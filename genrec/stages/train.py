@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from genrec.decode.head import set_softmax
 from genrec.decode.rope import LengthRope
 from genrec.evaluate import per_user
 from genrec.lm import batch
@@ -38,7 +40,8 @@ from genrec.stages import Context, read_prompts
 logger = logging.getLogger(__name__)
 
 METRIC = "ndcg@10"  # chooses the checkpoint; recall alone is blind to the order
-_NOT_TRAINERS = {"model", "max_length", "eval_users"}  # of the section; what `train` is not told
+# Of the section; what `train` is not told.
+_NOT_TRAINERS = {"model", "max_length", "eval_users", "softmax"}
 
 
 def run(context: Context) -> None:
@@ -49,6 +52,8 @@ def run(context: Context) -> None:
     model, tokenizer = _model(context, files["train"], sids)
     if context.recipe.runtime.attention:
         model.set_attn_implementation(context.recipe.runtime.attention)
+    by_codes = section.softmax == "codes"
+    set_softmax(model, section.softmax)
     code_tokens = batch.code_token_ids(tokenizer, sids.codes_per_level)
     encoded = {
         split: encode_file(
@@ -68,6 +73,7 @@ def run(context: Context) -> None:
         out=context.out,
         **section.model_dump(exclude=_NOT_TRAINERS),
         max_logits=context.recipe.runtime.max_logits,
+        code_groups=[*chain(*sids.tokens(code_tokens))] if by_codes else None,
         save_every=context.recipe.runtime.save_every,
         seed=context.recipe.seed,
         device=context.device,

@@ -7,6 +7,7 @@ import torch
 import transformers as tf
 
 from genrec.decode import BeamEngine
+from genrec.decode.head import set_softmax, trained_among_codes
 from genrec.sid.trie import SIDTrie
 
 SMALL = {
@@ -274,7 +275,7 @@ def test_unknown_choices(make):
     parts = make.model(), SIDTrie(make.codes()), make.tokens()
     with pytest.raises(ValueError, match="strategy='trie'; expected auto"):
         BeamEngine(*parts, strategy="trie")
-    with pytest.raises(ValueError, match="head='half'; expected full or sid"):
+    with pytest.raises(ValueError, match="head='half'; expected auto, full or sid"):
         BeamEngine(*parts, head="half")
 
 
@@ -308,3 +309,42 @@ def test_the_restricted_head_refuses_what_caps_logits(make):
     with pytest.raises(ValueError, match="changes logits behind its output matrix"):
         BeamEngine(capped, SIDTrie(make.codes()), make.tokens(), head="sid")
     BeamEngine(capped, SIDTrie(make.codes()), make.tokens())  # the full head has the model's own
+
+
+def test_a_model_says_what_it_was_trained_among(make, tmp_path):
+    model, parts = make.model(), (SIDTrie(make.codes()), make.tokens())
+    set_softmax(model, "codes")
+    model.save_pretrained(tmp_path)
+    model = tf.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    engine, sid = BeamEngine(model, *parts), BeamEngine(model, *parts, head="sid")
+    ids = torch.tensor([[1, 2, 3]])
+    outs = [one.search(ids, torch.ones_like(ids), num_beams=10) for one in (engine, sid)]
+    torch.testing.assert_close(outs[0].scores, outs[1].scores)
+    with pytest.raises(
+        ValueError, match=r"trained among the codes .*train.softmax=codes.*use auto"
+    ):
+        BeamEngine(model, *parts, head="full")
+    set_softmax(model, "vocabulary")
+    assert not trained_among_codes(model)
+    full = BeamEngine(model, *parts).search(ids, torch.ones_like(ids), num_beams=10)
+    assert (full.scores < outs[0].scores).all()
+
+
+def test_codes_are_scored_among_their_level_where_rows_alone_will_not_do(make):
+    """A cap on the logits: all of them are made, and the probabilities are of the level's."""
+    capped = build("gemma2", **SMALL, final_logit_softcapping=0.5)
+    set_softmax(capped, "codes")
+    trie, tokens = SIDTrie(make.codes()), make.tokens()
+    out = BeamEngine(capped, trie, tokens).search(
+        torch.tensor([[1, 2, 3]]), torch.ones(1, 3, dtype=torch.int64), num_beams=len(make.codes())
+    )
+    item = int(out.items[0, 0])
+    sid = make.codes()[item]
+    names = [int(own[code]) for own, code in zip(tokens, sid, strict=True)]
+    with torch.no_grad():
+        logits = capped(input_ids=torch.tensor([[1, 2, 3, *names]])).logits[0, 2:-1]
+    total = sum(
+        logits[level, torch.from_numpy(own)].log_softmax(-1)[code]
+        for level, (own, code) in enumerate(zip(tokens, sid, strict=True))
+    )
+    torch.testing.assert_close(out.scores[0, 0], total, atol=1e-4, rtol=0)

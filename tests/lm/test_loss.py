@@ -1,5 +1,6 @@
 """The loss in blocks: the values and gradients of the whole, whatever the head, and never more cells."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -14,7 +15,7 @@ from transformers import (
     GraniteForCausalLM,
 )
 
-from genrec.lm.batch import IGNORED
+from genrec.lm.batch import IGNORED, code_token_ids
 from genrec.lm.callbacks import read_log
 from genrec.lm.loss import TargetLoss
 from genrec.lm.model import load_pretrained, save_merged
@@ -104,6 +105,75 @@ def test_what_families_do_after_the_head_is_done_in_blocks(scratch, index):
     _, tokenizer, data, _ = scratch()
     model = list(families(len(tokenizer)))[index].eval()
     assert assert_equal_to_the_plain_loss(model, batch_of(data))._known
+
+
+def among_own_codes(model, batch, groups, smoothing):
+    """Every target by itself, with the logits of all other groups taken away."""
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    losses = []
+    for row, column in (batch["labels"][:, 1:] != IGNORED).nonzero().tolist():
+        wanted, own = int(batch["labels"][row, column + 1]), logits[row, column]
+        for tokens in groups:
+            if wanted in tokens:
+                own, wanted = own[torch.as_tensor(tokens)], list(tokens).index(wanted)
+                break
+        losses.append(F.cross_entropy(own, torch.tensor(wanted), label_smoothing=smoothing))
+    return torch.stack(losses)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("kind", ["whole", "lora", "gemma2", "cohere2", "granite"])
+def test_codes_may_be_learned_among_their_level(scratch, tmp_path, kind, smoothing):
+    model, tokenizer, data, _ = scratch(dropout=0.0)
+    if kind == "lora":
+        save_merged(model, tokenizer, tmp_path)
+        model, _ = load_pretrained(str(tmp_path), levels=2, codes=8, rank=4, dropout=0.0)
+    elif kind != "whole":
+        names = ["gemma2", "cohere2", "granite"]
+        model = list(families(len(tokenizer)))[names.index(kind)].eval()
+    groups, batch = code_token_ids(tokenizer, [8, 8]), batch_of(data)
+    groups[1] = np.concatenate([groups[1][::-1]])  # any order
+    expected = among_own_codes(model, batch, groups, smoothing)
+    assert (expected - among_own_codes(model, batch, [], smoothing)).abs().max() > 0.1
+    wanted = gradients(model, expected.sum())
+    for max_logits in (10**9, 40):
+        loss = TargetLoss(model, max_logits=max_logits, code_groups=groups)
+        losses, _ = loss(model, batch, smoothing=smoothing)
+        torch.testing.assert_close(losses, expected, atol=2e-5, rtol=1e-5)
+        assert loss._known
+        for name, gradient in gradients(model, losses.sum()).items():
+            scale = max(1.0, wanted[name].abs().max().item())
+            torch.testing.assert_close(gradient, wanted[name], atol=2e-5 * scale, rtol=0)
+    assert loss._rows == (kind != "lora")
+
+
+def test_a_model_that_is_not_known_has_groups_too(scratch):
+    model, tokenizer, data, _ = scratch(dropout=0.0)
+    forward = model.forward
+
+    def odd(**inputs):
+        out = forward(**inputs)
+        out.logits = out.logits * 2
+        return out
+
+    model.forward = odd
+    groups, batch = code_token_ids(tokenizer, [8, 8]), batch_of(data)
+    loss = TargetLoss(model, code_groups=groups)
+    expected = among_own_codes(model, batch, groups, 0.0)
+    for _ in range(2):
+        torch.testing.assert_close(loss(model, batch)[0], expected, atol=2e-5, rtol=1e-5)
+    assert loss._known is False
+
+
+def test_among_codes_no_logits_of_the_vocabulary_are_held(scratch):
+    model, tokenizer, data, _ = scratch(dropout=0.0)
+    rows = [i for i, task in enumerate(data["task"]) if task.endswith("to_sid")][:20]
+    batch = Collator(0, TASKS)([data[i] for i in rows])
+    loss = TargetLoss(model, code_groups=code_token_ids(tokenizer, [8, 8]))
+    loss(model, batch)
+    with Largest(len(tokenizer)) as seen:
+        loss(model, batch)[0].sum().backward()
+    assert seen.cells == len(tokenizer)  # of one row, that the model's own forward asks for
 
 
 def test_a_model_that_is_not_known_is_computed_whole_and_says_so(scratch, caplog):
