@@ -92,6 +92,7 @@ class BeamEngine:
         certify: bool = False,
         max_beams: int | None = None,
         keys: Sequence[Hashable] | None = None,
+        prompts: PromptCache | None = None,
     ) -> BeamResult:
         """Finds the items whose SIDs the model finds most probable after each prompt.
 
@@ -110,6 +111,7 @@ class BeamEngine:
             keys: B names of users. What is computed of a prompt is kept under the name, and a prompt
                 that begins like the user's last one pays for the rest only. Call `prompts.clear()`
                 when the weights change.
+            prompts: where it is kept; None: in the engine's own `prompts`.
 
         Returns:
             The lists, with a certificate per user.
@@ -128,7 +130,7 @@ class BeamEngine:
             max_length=self._max_length,
             levels=self.trie.levels,
         )
-        prompts, keys = self._memory_for(keys, len(ids), certify=certify)
+        prompts, keys = self._memory_for(keys, prompts, len(ids), certify=certify)
         trie = self._trie_on_device()
         ids, mask = ids.to(trie.device), mask.to(trie.device)
         eligible = Eligibility.build(
@@ -267,7 +269,12 @@ class BeamEngine:
         return min(limit, max(num_beams, len(self.trie.node_codes[-1])))
 
     def _memory_for(
-        self, keys: Sequence[Hashable] | None, users: int, *, certify: bool
+        self,
+        keys: Sequence[Hashable] | None,
+        prompts: PromptCache | None,
+        users: int,
+        *,
+        certify: bool,
     ) -> tuple[PromptCache, Sequence[Hashable] | None]:
         """Returns where prompts are kept and under what names: for good, or for `certify` only."""
         if keys is None:
@@ -277,7 +284,7 @@ class BeamEngine:
             raise ValueError("keys needs strategy 'tree': other caches cannot be cut and joined")
         if len(keys) != users:
             raise ValueError(f"keys has {len(keys)} names; expected one for each of {users} users")
-        return self.prompts, keys
+        return self.prompts if prompts is None else prompts, keys
 
     def _make_head(self, kind: str) -> Head:
         if kind not in ("auto", "full", "sid"):

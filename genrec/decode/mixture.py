@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 
 from genrec.decode.filters import Allowed, Eligibility, ItemLists
+from genrec.decode.memory import PromptCache
 from genrec.ranking import RankedLists, top_k
 
 Prompts = tuple[torch.Tensor, torch.Tensor]  # input_ids and attention_mask, [B, T] each
@@ -119,32 +120,27 @@ class MixtureEngine:
         users = len(prompts[0][0])
         limit = (8 * num_beams if max_beams is None else max_beams) if certify else num_beams
         filters = _Filters(self.engines[0].trie, allowed, exclude, users)
+        pairs = zip(self.engines, self._used, strict=True)
+        searches = [_Search(engine, prompts[at], keys) for engine, at in pairs]
         rows = np.arange(users)
-        result = self._search(prompts, rows, num_beams, k, filters, keys)
-        while num_beams < min(limit, self.engines[0].trie.num_items) and not result.exact.all():
-            num_beams = min(2 * num_beams, limit, self.engines[0].trie.num_items)
+        result = self._search(searches, rows, num_beams, k, filters)
+        while num_beams < min(limit, filters.num_items) and not result.exact.all():
+            num_beams = min(2 * num_beams, limit, filters.num_items)
             rows = np.flatnonzero(~result.exact)
-            result = _replaced(
-                result, rows, self._search(prompts, rows, num_beams, k, filters, keys)
-            )
+            again = self._search(searches, rows, num_beams, k, filters)
+            result = _replaced(result, rows, again)
         return result
 
     def _search(
         self,
-        prompts: Sequence[Prompts],
+        searches: Sequence[_Search],
         rows: npt.NDArray[np.int64],
         width: int,
         k: int,
         filters: _Filters,
-        keys: Sequence[Hashable] | None,
     ) -> MixtureResult:
-        own = None if keys is None else [keys[row] for row in rows]
         width = min(width, filters.num_items)
-        searches = [
-            _Search(engine, prompts[at], rows, own)
-            for engine, at in zip(self.engines, self._used, strict=True)
-        ]
-        found = [s.best(width, filters.of(rows)) for s in searches]
+        found = [s.best(rows, width, filters.of(rows)) for s in searches]
         # Per user, the items that any set found; a set scores those that it did not find itself.
         union = [
             np.unique(np.concatenate([lists[user][0] for lists, _ in found]))
@@ -156,7 +152,7 @@ class MixtureEngine:
             items[user, : len(numbers)] = numbers
         scores = np.stack(
             [
-                s.scores_of(lists, union, longest)
+                s.scores_of(rows, lists, union, longest)
                 for s, (lists, _) in zip(searches, found, strict=True)
             ]
         )
@@ -265,57 +261,56 @@ _Lists = list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]  # per user
 
 
 class _Search:
-    """One set's searches for some of the users; their prompts are computed once where that works."""
+    """One set's searches; each prompt is computed once where the engine can keep it."""
 
-    def __init__(
-        self,
-        engine: Any,
-        prompts: Prompts,
-        rows: npt.NDArray[np.int64],
-        keys: Sequence[Hashable] | None,
-    ) -> None:
-        self.engine, self.users = engine, len(rows)
-        self.ids, self.mask = (part[torch.from_numpy(rows)] for part in prompts)
-        self.keys = keys
+    def __init__(self, engine: Any, prompts: Prompts, keys: Sequence[Hashable] | None) -> None:
+        self._engine = engine
+        self._ids, self._mask = prompts
+        self._keys, self._options = keys, dict[str, Any]()
+        if keys is None and getattr(engine, "strategy", None) == "tree":
+            self._keys = range(len(self._ids))
+            self._options["prompts"] = PromptCache(engine.prompts.budget)
 
-    def best(self, width: int, filters: dict[str, Any]) -> tuple[_Lists, npt.NDArray[np.float64]]:
-        """The set's own best items, and the most that any other one can score. [B]."""
-        options = {} if self.keys is None else {"keys": self.keys}
-        out = self.engine.search(
-            self.ids, self.mask, num_beams=width, k=width, **filters, **options
-        )
+    def best(
+        self, rows: npt.NDArray[np.int64], width: int, filters: dict[str, Any]
+    ) -> tuple[_Lists, npt.NDArray[np.float64]]:
+        """The set's own best items of some users, and the most that any other one can score. [B]."""
+        out = self._found(rows, num_beams=width, k=width, **filters)
         items, scores = out.items.numpy(), out.scores.numpy()
         lists = [(own[own >= 0], score[own >= 0]) for own, score in zip(items, scores, strict=True)]
         return lists, out.bound.numpy().astype(np.float64)
 
     def scores_of(
-        self, lists: _Lists, union: Sequence[npt.NDArray[np.int64]], width: int
+        self,
+        rows: npt.NDArray[np.int64],
+        lists: _Lists,
+        union: Sequence[npt.NDArray[np.int64]],
+        width: int,
     ) -> npt.NDArray[np.float64]:
         """The scores of every user's union in this set, [B, width]; those not listed are computed."""
-        scores = np.full((self.users, width), -np.inf)
+        scores = np.full((len(rows), width), -np.inf)
         missing = [
             np.setdiff1d(wanted, items, assume_unique=True)
             for wanted, (items, _) in zip(union, lists, strict=True)
         ]
         for user, (items, own) in enumerate(lists):
             scores[user, np.searchsorted(union[user], items)] = own
-        rows = np.array([user for user in range(self.users) if len(missing[user])], dtype=np.int64)
-        if not len(rows):
+        users = np.array([user for user, items in enumerate(missing) if len(items)], dtype=np.int64)
+        if not len(users):
             return scores
-        most = max(len(missing[row]) for row in rows)
-        some = torch.from_numpy(rows)
-        options = {} if self.keys is None else {"keys": [self.keys[row] for row in rows]}
-        out = self.engine.search(
-            *(self.ids[some], self.mask[some]),
-            num_beams=most,
-            k=most,
-            allowed=[missing[row] for row in rows],
-            **options,
-        )
-        for row, items, own in zip(rows, out.items.numpy(), out.scores.numpy(), strict=True):
+        most = max(len(missing[user]) for user in users)
+        allowed = [missing[user] for user in users]
+        out = self._found(rows[users], num_beams=most, k=most, allowed=allowed)
+        for user, items, own in zip(users, out.items.numpy(), out.scores.numpy(), strict=True):
             there = items >= 0
-            scores[row, np.searchsorted(union[row], items[there])] = own[there]
+            scores[user, np.searchsorted(union[user], items[there])] = own[there]
         return scores
+
+    def _found(self, rows: npt.NDArray[np.int64], **wanted: Any) -> Any:
+        some = torch.from_numpy(rows)
+        if self._keys is not None:
+            wanted["keys"] = [self._keys[row] for row in rows.tolist()]
+        return self._engine.search(self._ids[some], self._mask[some], **wanted, **self._options)
 
 
 def _replaced(

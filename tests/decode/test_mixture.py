@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from genrec.decode import BeamEngine, Eligibility, MixtureEngine, fit_weights
+from genrec.decode.memory import PromptCache
 from genrec.sid.trie import SIDTrie
 
 ITEMS, SIZES, SETS = 40, (5, 6), 3
@@ -132,6 +133,25 @@ def test_a_set_of_weight_zero_is_not_searched(sets):
     expected = (sets.by_set[0] + sets.by_set[2]) / 2
     np.testing.assert_allclose(out.scores, np.sort(expected)[:, ::-1][:, :4], atol=1e-4)
     assert np.isneginf(out.by_set[1]).all()
+
+
+def test_each_prompt_is_computed_once(sets, monkeypatch):
+    """The second search of a set, for what the others found, only computes the last token again."""
+    made = []
+
+    class Counted(PromptCache):
+        def __init__(self, budget):
+            super().__init__(budget)
+            made.append(self)
+
+    monkeypatch.setattr("genrec.decode.mixture.PromptCache", Counted)
+    MixtureEngine(sets.engines, WEIGHTS).search(sets.prompts, num_beams=4, k=3, certify=True)
+    assert len(made) == SETS
+    for cache, prompts in zip(made, PROMPTS, strict=True):
+        once = sum(map(len, prompts))
+        searches = (cache.hits + cache.misses) / once
+        assert cache.misses < once + searches * len(prompts)
+        assert cache.hits > 0
 
 
 def test_kept_prompts_change_nothing(sets):
