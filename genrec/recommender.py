@@ -17,6 +17,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from genrec.decode import BeamEngine, MixtureEngine, VLLMServerEngine, fit_weights
+from genrec.decode.vllm_constraint import Catalogue
 from genrec.lm.batch import code_token_ids, encode_prompts
 from genrec.processes import ALONE, Processes
 from genrec.progress import Progress, quiet, silent
@@ -108,12 +109,8 @@ class Recommender:
             options: those of `BeamEngine`.
         """
         sets = SIDSets.of(sids)
-        tokens = sets.tokens(code_token_ids(tokenizer, sets.codes_per_level))
-        engines = [
-            BeamEngine(model, SIDTrie(sets.own(number)), tokens[number], **options)
-            for number in range(len(sets))
-        ]
-        engine = engines[0] if len(engines) == 1 else MixtureEngine(engines, weights)
+        engines = [BeamEngine(model, *own, **options) for own in catalogues(tokenizer, sets)]
+        engine = _joined(engines, weights)
         return cls(engine, tokenizer, sets, max_length=max_length, batch_size=batch_size)
 
     @classmethod
@@ -140,8 +137,7 @@ class Recommender:
             options: those of `load_model`, `load_vllm` or `load_vllm_server`.
 
         Raises:
-            ValueError: the model, its tokens and the SIDs do not fit each other, or vLLM and several
-                sets of SIDs.
+            ValueError: the model, its tokens and the SIDs do not fit each other.
             ImportError: the engine's library is not installed; names the command.
         """
         with quiet():
@@ -151,14 +147,8 @@ class Recommender:
         if engine == "hf":
             model, options = load_model(folder, **options)
             return cls.of_model(model, tokenizer, sets, weights=weights, **shared, **options)
-        if len(sets) > 1:
-            raise ValueError(
-                f"recommend.engine.kind={engine}: vLLM holds one set of SIDs, and this recipe has "
-                f"{len(sets)} (quantize.sets); use kind=hf"
-            )
-        trie = SIDTrie(sets[0])
-        loaded = ENGINES[engine](folder, trie, code_token_ids(tokenizer, trie.num_codes), **options)
-        return cls(loaded, tokenizer, sets, **shared)
+        engines = ENGINES[engine](folder, catalogues(tokenizer, sets), **options)
+        return cls(_joined(engines, weights), tokenizer, sets, **shared)
 
     def recommend(
         self,
@@ -274,6 +264,22 @@ class Recommender:
         return encode_prompts(self.tokenizer, tokens, prompts, max_length=self.max_length)
 
 
+def catalogues(tokenizer: Any, sids: np.ndarray | SIDSets) -> list[Catalogue]:
+    """Returns of each set of SIDs its trie and, per level, the token of each code.
+
+    Raises:
+        ValueError: the tokenizer was made for other SIDs.
+    """
+    sets = SIDSets.of(sids)
+    tokens = sets.tokens(code_token_ids(tokenizer, sets.codes_per_level))
+    return [(SIDTrie(sets.own(number)), own) for number, own in enumerate(tokens)]
+
+
+def _joined(engines: Sequence[Any], weights: Sequence[float] | None) -> Any:
+    """Returns what searches all sets of SIDs."""
+    return engines[0] if len(engines) == 1 else MixtureEngine(engines, weights)
+
+
 def load_model(
     folder: str | Path, *, device: str = "cpu", dtype: str = "float32", **options: Any
 ) -> tuple[Any, dict[str, Any]]:
@@ -289,25 +295,26 @@ def load_model(
         return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device), options
 
 
-def load_vllm(
-    folder: str | Path, trie: SIDTrie, code_tokens: Sequence[np.ndarray], **options: Any
-) -> Any:
-    """Returns a `VLLMBeamEngine` with the model of a folder; `options` are those of its `load`."""
+def load_vllm(folder: str | Path, sets: Sequence[Catalogue], **options: Any) -> Sequence[Any]:
+    """Starts vLLM with the model of a folder; `options` are those of `VLLMBeamEngine.load`."""
     from genrec.decode.vllm import VLLMBeamEngine
 
-    return VLLMBeamEngine.load(folder, trie, code_tokens, **options)
+    return VLLMBeamEngine.load_sets(folder, sets, **options)
 
 
 def load_vllm_server(
-    folder: str | Path, trie: SIDTrie, code_tokens: Sequence[npt.ArrayLike], **options: Any
-) -> Any:
+    folder: str | Path, sets: Sequence[Catalogue], *, base_url: str, **options: Any
+) -> Sequence[Any]:
     """Asks a running vLLM server; `options` are `VLLMServerEngine`'s, the vocabulary is the folder's."""
     vocab_size = AutoConfig.from_pretrained(folder).get_text_config().vocab_size
-    base_url = options.pop("base_url")
-    return VLLMServerEngine(base_url, trie, code_tokens, vocab_size=vocab_size, **options)
+    return [
+        VLLMServerEngine(base_url, *own, vocab_size=vocab_size, sid_set=number, **options)
+        for number, own in enumerate(sets)
+    ]
 
 
-ENGINES: Mapping[str, Callable[..., Any]] = {
+# Of each: an engine for every set of SIDs.
+ENGINES: Mapping[str, Callable[..., Sequence[Any]]] = {
     "vllm": load_vllm,
     "vllm-serve": load_vllm_server,
 }

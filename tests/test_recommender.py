@@ -203,9 +203,10 @@ def test_vllm_is_given_the_folder_the_trie_and_the_tokens(
 
     class VLLMBeamEngine(Recorder):
         @classmethod
-        def load(cls, folder: Path, trie: SIDTrie, code_tokens: Any, **options: Any) -> Any:
+        def load_sets(cls, folder: Path, sets: Any, **options: Any) -> Any:
+            ((trie, code_tokens),) = sets
             given.update(options, folder=folder, items=trie.num_items, code_tokens=code_tokens)
-            return cls()
+            return [cls()]
 
     stand_in: Any = types.ModuleType("genrec.decode.vllm")
     stand_in.VLLMBeamEngine = VLLMBeamEngine

@@ -43,7 +43,7 @@ class NextCode(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """Log-probabilities over the full vocabulary, of R questions in any order.
+    """Log-probabilities as the model was trained (`genrec.decode.head`), of R questions in any order.
 
     Attributes:
         rows: which question. int64 [n].

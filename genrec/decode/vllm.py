@@ -19,7 +19,12 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import safe_open
 
 from genrec.decode.next_code import Answers, NextCode, NextCodeSearch
-from genrec.decode.vllm_constraint import load_constraint, read_settings, save_constraint
+from genrec.decode.vllm_constraint import (
+    Catalogue,
+    load_constraint,
+    read_settings,
+    save_constraint,
+)
 from genrec.sid.trie import SIDTrie
 
 PROCESSOR = "genrec.decode.vllm_processor:SIDProcessor"
@@ -37,13 +42,16 @@ class VLLMBeamEngine(NextCodeSearch):
         trie: the catalogue.
     """
 
-    def __init__(self, llm: Any, trie: SIDTrie, code_tokens: Sequence[ArrayLike]) -> None:
+    def __init__(
+        self, llm: Any, trie: SIDTrie, code_tokens: Sequence[ArrayLike], *, sid_set: int = 0
+    ) -> None:
         """Checks that a running vLLM was started for this catalogue.
 
         Args:
             llm: a `vllm.LLM` with SIDProcessor; `load` starts one.
             trie: the catalogue.
             code_tokens: per level, the token id of each code. L integer arrays [C_l].
+            sid_set: which of several sets of SIDs this is.
 
         Raises:
             ValueError: if vLLM was started without what exactness needs, or for another catalogue.
@@ -59,8 +67,8 @@ class VLLMBeamEngine(NextCodeSearch):
             max_beams=(vocab_size if cap == -1 else cap) - 1,
             cached_tokens=int(CACHE_SHARE * cache.num_gpu_blocks * cache.block_size),
         )
-        self.llm = llm
-        _check_config(config, trie, self._tokens)
+        self.llm, self._set = llm, sid_set
+        _check_config(config, trie, self._tokens, sid_set)
 
     @classmethod
     def load(
@@ -89,6 +97,33 @@ class VLLMBeamEngine(NextCodeSearch):
             ImportError: vLLM is not installed.
             ValueError: if the folder holds an adapter, or an option contradicts exactness.
         """
+        (engine,) = cls.load_sets(folder, [(trie, code_tokens)], constraint=constraint, **options)
+        return engine
+
+    @classmethod
+    def load_sets(
+        cls,
+        folder: str | Path,
+        sets: Sequence[Catalogue],
+        *,
+        constraint: str | Path | None = None,
+        **options: Any,
+    ) -> list[VLLMBeamEngine]:
+        """Starts one vLLM for several sets of SIDs that the model writes.
+
+        Args:
+            folder: as above.
+            sets: the trie and the tokens of each.
+            constraint: as above.
+            options: as above.
+
+        Returns:
+            An engine for each set; `MixtureEngine` joins them.
+
+        Raises:
+            ImportError: as above.
+            ValueError: as above.
+        """
         refuse_adapter(folder)
         if fixed := sorted(REQUIRED.keys() & options.keys()):
             raise ValueError(f"{fixed} cannot be chosen: exact scores need {REQUIRED}")
@@ -100,17 +135,17 @@ class VLLMBeamEngine(NextCodeSearch):
             ) from error
         with TemporaryDirectory(prefix="genrec-") as temporary:
             path = Path(constraint or Path(temporary) / "sid_constraint.safetensors").resolve()
-            save_constraint(path, trie, code_tokens)
+            save_constraint(path, sets)
             config = dict(options.pop("additional_config", {}))
             config["genrec"] = {**config.get("genrec", {}), "constraint": str(path)}
             chosen = _defaults() | options | REQUIRED
             llm = vllm.LLM(model=str(folder), additional_config=config, **chosen)
-            return cls(llm, trie, code_tokens)
+            return [cls(llm, *own, sid_set=number) for number, own in enumerate(sets)]
 
     def _answer(self, level: int, requests: Sequence[NextCode]) -> Answers:
         outputs = self.llm.generate(
             [{"prompt_token_ids": request.tokens} for request in requests],
-            [_params(level, request) for request in requests],
+            [_params(self._set, level, request) for request in requests],
             use_tqdm=False,
         )
         answers = [output.outputs[0].logprobs for output in outputs]
@@ -121,11 +156,11 @@ class VLLMBeamEngine(NextCodeSearch):
         )
 
 
-def _params(level: int, request: NextCode) -> Any:
+def _params(sid_set: int, level: int, request: NextCode) -> Any:
     """Returns the SamplingParams of one question."""
     from vllm import SamplingParams
 
-    place: dict[str, Any] = {"sid_level": level, "sid_node": request.node}
+    place: dict[str, Any] = {"sid_set": sid_set, "sid_level": level, "sid_node": request.node}
     if request.codes is not None:
         place["sid_codes"] = request.codes
     return SamplingParams(
@@ -183,13 +218,16 @@ def refuse_adapter(folder: str | Path) -> None:
     )
 
 
-def _check_config(config: Any, trie: SIDTrie, tokens: list[NDArray[np.int64]]) -> None:
+def _check_config(
+    config: Any, trie: SIDTrie, tokens: list[NDArray[np.int64]], sid_set: int
+) -> None:
     """Checks that vLLM's log-probabilities will be exact ones of this catalogue.
 
     Args:
         config: vLLM's configuration.
         trie: the catalogue.
         tokens: per level, the token id of each code.
+        sid_set: which set this is.
 
     Raises:
         ValueError: if vLLM was started otherwise, or for another catalogue or other tokens.
@@ -206,7 +244,13 @@ def _check_config(config: Any, trie: SIDTrie, tokens: list[NDArray[np.int64]]) -
             f"exact scores need {REQUIRED} (VLLMBeamEngine.load starts vLLM so)"
         )
     path = read_settings(config.additional_config)["constraint"]
-    other, other_tokens = load_constraint(path)
+    sets = load_constraint(path)
+    if sid_set >= len(sets):
+        raise ValueError(
+            f"sid_set={sid_set}; vLLM was started for {len(sets)} sets of SIDs ({path}), numbered from "
+            "0; start it anew with VLLMBeamEngine.load_sets"
+        )
+    other, other_tokens = sets[sid_set]
     mine, theirs = trie.arrays(), other.arrays()
     same = mine.keys() == theirs.keys() and all(
         np.array_equal(mine[name], theirs[name]) for name in mine

@@ -21,6 +21,7 @@ from vllm.v1.sample.logits_processor import LogitsProcessor as RunnerV1
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as RunnerV2
 
+from genrec.decode.head import SOFTMAX
 from genrec.decode.rope import refuse_in_vllm
 from genrec.decode.vllm_constraint import Constraint, load_constraint, read_settings
 
@@ -28,6 +29,7 @@ from genrec.decode.vllm_constraint import Constraint, load_constraint, read_sett
 class Request(NamedTuple):
     """A constrained request: where it stands, or (level None) its tokens to walk by."""
 
+    sid_set: int
     level: int | None
     node: int
     codes: list[int] | None
@@ -39,15 +41,18 @@ class SIDProcessor(RunnerV1, RunnerV2):
     """Masks what no item of the catalogue continues, and writes log-probabilities.
 
     With `logprobs_mode="processed_logits"` and temperature 0, the log-probabilities that vLLM
-    returns are those of the model over the full vocabulary. Where a request stands is read from its
-    last tokens: after text or a whole SID a new SID begins, and part of a SID is continued. A
-    prefix that no item has can only be ended: the end-of-text token is left, at -1e30.
+    returns are those of the model: over the full vocabulary or, if it was trained so
+    (`train.softmax=codes`), of a code among those of its level and set. Where a request stands is
+    read from its last tokens: after text or a whole SID a new SID begins, and part of a SID is
+    continued. A prefix that no item has can only be ended: the end-of-text token is left, at -1e30.
 
     `extra_args` of a request's SamplingParams (`vllm_xargs` over HTTP):
         sid: whether it is constrained. Without it, `default` of the settings holds ("constrain",
             unless set to "free").
+        sid_set: the set whose SIDs come after text, the first one by default; after a SID, the next
+            one is of the same set.
         sid_level, sid_node: where it stands, for max_tokens=1: the level whose code comes next and
-            the trie's node on the level above (0 for the first level).
+            the node of the set's trie on the level above (0 for the first level).
         sid_codes: the only codes that may come next, with sid_level and sid_node.
     """
 
@@ -71,14 +76,15 @@ class SIDProcessor(RunnerV1, RunnerV2):
         self._states = None if isinstance(where, torch.device) else where
         model = vllm_config.model_config
         end = getattr(model.hf_text_config, "eos_token_id", None)
-        trie, tokens = load_constraint(settings["constraint"])
-        refuse_in_vllm(model.hf_text_config, model.max_model_len, levels=trie.levels)
+        sets = load_constraint(settings["constraint"])
+        longest = max(trie.levels for trie, _ in sets)
+        refuse_in_vllm(model.hf_text_config, model.max_model_len, levels=longest)
         self.constraint = Constraint(
-            trie,
-            tokens,
+            sets,
             vocab_size=model.get_vocab_size(),
             end=end[0] if isinstance(end, list) else end,
             device=where if self._states is None else where.device,
+            among_codes=getattr(model.hf_text_config, SOFTMAX, None) == "codes",
         )
         self._requests: dict[int, Request] = {}  # by row (first interface) or slot (second)
 
@@ -92,6 +98,9 @@ class SIDProcessor(RunnerV1, RunnerV2):
         extra = sampling_params.extra_args or {}
         if extra.get("sid", 0) not in (0, 1):
             raise ValueError(f"sid={extra['sid']!r}; expected true or false")
+        number = extra.get("sid_set", 0)
+        if not isinstance(number, int) or number < 0:
+            raise ValueError(f"sid_set={number!r}; expected the number of a set, 0 or more")
         given = {name for name in ("sid_level", "sid_node", "sid_codes") if name in extra}
         if not given:
             return
@@ -139,17 +148,16 @@ class SIDProcessor(RunnerV1, RunnerV2):
         """
         rows, slots = self._rows(logits, ctx)
         requests = [self._requests[slot] for slot in slots.tolist()]
-        level = np.array([request.level or 0 for request in requests], dtype=np.int64)
-        node = np.array([request.node for request in requests], dtype=np.int64)
+        places = np.array([(r.sid_set, r.level or 0, r.node) for r in requests], dtype=np.int64)
+        places = places.reshape(-1, 3)
         walking = np.flatnonzero([request.level is None for request in requests])
         if len(walking):
             if ctx is None:
-                tails = _tails([requests[i] for i in walking], self.constraint.levels - 1)
+                tails = _tails([requests[i] for i in walking], self.constraint.tail)
             else:
                 tails = self._committed(ctx, rows[walking], slots[walking])
-            level[walking], node[walking] = self.constraint.walk(tails)
-        codes = [request.codes for request in requests]
-        self.constraint.apply(logits, rows, level, node, codes)
+            places[walking] = self.constraint.walk(tails, places[walking, 0])
+        self.constraint.apply(logits, rows, places, [request.codes for request in requests])
         return logits
 
     def _rows(self, logits: torch.Tensor, ctx: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -168,23 +176,23 @@ class SIDProcessor(RunnerV1, RunnerV2):
     ) -> Request | None:
         """Returns what to keep of a request; None if it is not constrained."""
         extra = params.extra_args or {}
-        if "sid_node" not in extra:
-            tokens = (prompt or [], output)
-            return Request(None, 0, None, *tokens) if extra.get("sid", self._default) else None
+        if "sid_node" not in extra and not extra.get("sid", self._default):
+            return None
         # A place outside the trie came from a client, and must not take the engine down.
+        number, outside = extra.get("sid_set", 0), Request(0, 0, -1, None, [], [])
+        if "sid_node" not in extra:
+            known = number < len(self.constraint.levels)
+            return Request(number, None, 0, None, prompt or [], output) if known else outside
         level, node, codes = extra["sid_level"], extra["sid_node"], extra.get("sid_codes")
-        if level >= self.constraint.levels or node >= self.constraint.num_nodes[level]:
-            return Request(0, -1, None, [], [])
-        if codes is not None:
-            codes = [code for code in codes if code < len(self.constraint.code_tokens[level])]
-        return Request(level, -1 if codes == [] else node, codes, [], [])
+        codes = self.constraint.known_codes(number, level, node, codes)
+        return outside if codes == [] else Request(number, level, node, codes, [], [])
 
     def _committed(
         self, ctx: Any, rows: NDArray[np.int64], slots: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """Returns the last tokens of some rows, int64 [r, L - 1] (second interface)."""
+        """Returns the last tokens of some rows, int64 [r, tail] (second interface)."""
         assert self._states is not None
-        device, length = self._states.device, self.constraint.levels - 1
+        device, length = self._states.device, self.constraint.tail
         row = torch.from_numpy(rows).to(device)
         slot = torch.from_numpy(slots).to(device)[:, None]
         place = ctx.pos[row].long()[:, None] + torch.arange(1 - length, 1, device=device)
@@ -197,7 +205,7 @@ class SIDProcessor(RunnerV1, RunnerV2):
 def _tails(requests: list[Request], length: int) -> NDArray[np.int64]:
     """Returns the last tokens of each request, int64 [r, length]; -1 where there is none."""
     tails = np.full((len(requests), length), -1, dtype=np.int64)
-    for row, request in enumerate(requests) if length else ():
+    for row, request in enumerate(requests):
         tokens = (request.prompt[-length:] + request.output[-length:])[-length:]
         tails[row, length - len(tokens) :] = tokens
     return tails

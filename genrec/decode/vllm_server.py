@@ -42,6 +42,7 @@ class VLLMServerEngine(NextCodeSearch):
             the name, so that another catalogue or other weights are not found.
         vocab_size: the model's V.
         key: the environment variable that holds the server's key; None where it needs none.
+        sid_set: which of several sets of SIDs this is; `MixtureEngine` joins an engine for each.
         timeout: seconds without an answer before a request is tried again.
         max_retries: further tries of a request that failed by a lost connection, a timeout or 5xx.
 
@@ -49,7 +50,7 @@ class VLLMServerEngine(NextCodeSearch):
         ImportError: the `openai` package is not installed.
         ServerUnreachable: see there.
         ValueError: the environment variable is not set, the server has another model, runs without
-            `SIDProcessor`, or the tokens do not fit the trie.
+            `SIDProcessor` or has no such set, or the tokens do not fit the trie.
     """
 
     def __init__(
@@ -60,11 +61,12 @@ class VLLMServerEngine(NextCodeSearch):
         *,
         model: str,
         vocab_size: int,
+        sid_set: int = 0,
         key: str | None = None,
         timeout: float = 60.0,
         max_retries: int = 2,
     ) -> None:
-        self._url, self._model = base_url, model
+        self._url, self._model, self._set = base_url, model, sid_set
         self._client = _client(base_url, key, timeout=timeout, max_retries=max_retries)
         self._pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="vllm-serve")
         super().__init__(
@@ -76,7 +78,10 @@ class VLLMServerEngine(NextCodeSearch):
         )
         other = np.setdiff1d(np.arange(vocab_size), np.concatenate(self._tokens))
         probe = torch.tensor([[other[0] if len(other) else self._tokens[-1][0]]])
-        self.search(probe, torch.ones_like(probe), num_beams=1)
+        if not self.search(probe, torch.ones_like(probe), num_beams=1).valid.any():
+            raise ValueError(
+                f"{base_url} finds no item: it has no set {sid_set} of SIDs, counted from 0; {START}"
+            )
 
     def close(self) -> None:
         """Closes the connections."""
@@ -118,7 +123,8 @@ class VLLMServerEngine(NextCodeSearch):
     ) -> list[Mapping[str, float]]:
         """Returns the `count` best codes of `level` after each prompt, "token_id:7" to nats."""
         # After the prompt a SID begins, whatever its last tokens are.
-        place = {"sid_level": 0, "sid_node": 0} if level == 0 else {"sid": 1}
+        start = {"sid_set": self._set, "sid_level": 0, "sid_node": 0}
+        place = start if level == 0 else {"sid": 1}
         answer = self._call(
             self._client.completions.create,
             model=self._model,

@@ -21,7 +21,7 @@ import genrec
 from genrec.bundle import served_name
 from genrec.decode.vllm import PROCESSOR
 from genrec.decode.vllm_constraint import save_constraint
-from genrec.lm.batch import code_token_ids
+from genrec.recommender import catalogues
 
 
 def main() -> None:
@@ -35,11 +35,10 @@ def main() -> None:
     parser.add_argument("--constraint", type=Path, default=Path("sid_constraint.safetensors"))
     args = parser.parse_args(sys.argv[1:split])
     pipeline = genrec.Pipeline.load(args.recipe, *args.overrides)
-    trained, trie = pipeline["train"], pipeline.bundle().trie
-    assert trie is not None, "train has been run"
+    trained, sets = pipeline["train"], pipeline.bundle().sets
+    assert sets is not None, "train has been run"
     folder = trained / "merged"
-    tokens = code_token_ids(AutoTokenizer.from_pretrained(folder), trie.num_codes)
-    save_constraint(args.constraint, trie, tokens)
+    save_constraint(args.constraint, catalogues(AutoTokenizer.from_pretrained(folder), sets))
     settings = {"genrec": {"constraint": str(args.constraint.resolve()), "default": "constrain"}}
     # Clients ask for the second name: it is found only where catalogue and weights are theirs.
     names = ["genrec", served_name(trained)]

@@ -19,14 +19,19 @@ VOCAB = 40
 END = 39
 
 
-def tokens_of(sizes, seed=0):
-    ids = np.random.default_rng(seed).permutation(VOCAB - 1)[: sum(sizes)]
-    return np.split(ids.astype(np.int64), np.cumsum(sizes)[:-1])
+def tokens_of(*sizes, seed=0):
+    """Of each set, per level, the tokens of the codes; in no order, and none of them twice."""
+    ids = np.random.default_rng(seed).permutation(VOCAB - 1).astype(np.int64)
+    flat = iter(np.split(ids, np.cumsum(np.concatenate(sizes))))
+    return [[next(flat) for _ in own] for own in sizes]
 
 
-def build(codes, sizes, end=END):
-    trie, tokens = SIDTrie(codes), tokens_of(sizes)
-    return Constraint(trie, tokens, vocab_size=VOCAB, end=end, device="cpu"), trie, tokens
+def build(*sets, end=END, **options):
+    """A constraint of (SIDs, codes per level) each, its tries and its tokens."""
+    tries, tokens = [SIDTrie(codes) for codes, _ in sets], tokens_of(*(sizes for _, sizes in sets))
+    given = list(zip(tries, tokens, strict=True))
+    made = Constraint(given, vocab_size=VOCAB, end=end, device="cpu", **options)
+    return made, tries, tokens
 
 
 def node_of(trie, prefix):
@@ -43,54 +48,58 @@ def catalogues(draw):
     return np.array(draw(st.lists(rows, min_size=1, max_size=12))), sizes
 
 
-@given(catalogues(), st.data())
-def test_walk_reads_the_place_from_the_last_tokens(catalogue, data):
-    codes, sizes = catalogue
-    constraint, trie, tokens = build(codes, sizes)
+several = st.lists(catalogues(), min_size=1, max_size=2)
+
+
+@given(several, st.data())
+def test_walk_reads_the_place_from_the_last_tokens(sets, data):
+    constraint, tries, tokens = build(*sets)
     names = {
-        int(t): (level, code) for level, ids in enumerate(tokens) for code, t in enumerate(ids)
+        int(t): (number, level, code)
+        for number, own in enumerate(tokens)
+        for level, ids in enumerate(own)
+        for code, t in enumerate(ids[: tries[number].num_codes[level]])
     }
+    number, asked = (data.draw(st.integers(0, len(sets) - 1)) for _ in range(2))
     # Texts of codes in any order, words (-1: no token yet) and whole items.
     text = data.draw(st.lists(st.sampled_from([-1, END, *names]), min_size=0, max_size=6))
-    text += [int(tokens[i][c]) for i, c in enumerate(data.draw(st.sampled_from(codes.tolist())))]
+    sid = data.draw(st.sampled_from(sets[number][0].tolist()))
+    text += [int(tokens[number][level][code]) for level, code in enumerate(sid)]
     text = text[: data.draw(st.integers(0, len(text)))]
-    length = len(sizes) - 1
+    length = constraint.tail
     tail = ([-1] * length + text)[len(text) :]
-    level, node = constraint.walk(np.array(tail, dtype=np.int64).reshape(1, length))
+    (place,) = constraint.walk(np.array([tail], dtype=np.int64), np.array([asked]))
 
-    last = names.get(tail[-1], (-1, 0))[0] if length else -1
-    depth = 0 if last == length else last + 1
-    pieces = [names.get(token, (-1, 0)) for token in tail[length - depth :]]
-    in_order = [piece[0] for piece in pieces] == list(range(depth))
-    expected = node_of(trie, [code for _, code in pieces]) if in_order else -1
-    assert (level[0], node[0]) == (depth, expected if depth else 0)
+    own, last, _ = names.get(tail[-1], (asked, -1, 0))
+    depth = 0 if last == len(sets[own][1]) - 1 else last + 1
+    pieces = [names.get(token, (-1, -1, 0)) for token in tail[length - depth :]]
+    in_order = [piece[:2] for piece in pieces] == [(own, level) for level in range(depth)]
+    expected = node_of(tries[own], [code for *_, code in pieces]) if in_order else -1
+    assert place.tolist() == [own, depth, expected if depth else 0]
 
 
-@given(catalogues(), st.data())
-def test_apply_leaves_exactly_the_children_with_full_vocabulary_log_probabilities(catalogue, data):
-    codes, sizes = catalogue
-    constraint, trie, tokens = build(codes, sizes)
-    prefixes = [
-        codes[
-            data.draw(st.integers(0, len(codes) - 1)), : data.draw(st.integers(0, len(sizes) - 1))
-        ]
-        for _ in range(4)
-    ]
-    only = [
-        data.draw(st.none() | st.just(trie.children(prefix)[:1].tolist())) for prefix in prefixes
-    ]
+@given(several, st.data(), st.booleans())
+def test_apply_leaves_exactly_the_children_with_the_models_log_probabilities(
+    sets, data, among_codes
+):
+    constraint, tries, tokens = build(*sets, among_codes=among_codes)
     logits = torch.randn(6, VOCAB) * 5
     expected = logits.log_softmax(-1)
-    rows = np.array([5, 0, 3, 2])
-    for row, prefix, kept in zip(rows, prefixes, only, strict=True):
-        children = trie.children(prefix) if kept is None else kept
-        masked = torch.full((VOCAB,), -torch.inf)
-        named = torch.from_numpy(tokens[len(prefix)][children])
-        masked[named] = expected[row, named]
-        expected[row] = masked
-    level = np.array([len(prefix) for prefix in prefixes])
-    node = np.array([node_of(trie, prefix) if len(prefix) else 0 for prefix in prefixes])
-    constraint.apply(logits, rows, level, node, only)
+    rows, places, only = np.array([5, 0, 3, 2]), [], []
+    for row in rows:
+        number = data.draw(st.integers(0, len(sets) - 1))
+        (codes, sizes), trie = sets[number], tries[number]
+        depth = data.draw(st.integers(0, len(sizes) - 1))
+        prefix = codes[data.draw(st.integers(0, len(codes) - 1)), :depth]
+        only.append(data.draw(st.none() | st.just(trie.children(prefix)[:1].tolist())))
+        places.append((number, depth, node_of(trie, prefix) if depth else 0))
+        ids = tokens[number][depth]
+        named = torch.from_numpy(ids[trie.children(prefix) if only[-1] is None else only[-1]])
+        level = torch.from_numpy(ids[: trie.num_codes[depth]])  # those that some item has
+        total = (logits[row, level] if among_codes else logits[row]).logsumexp(-1)
+        expected[row] = -torch.inf
+        expected[row, named] = logits[row, named] - total
+    constraint.apply(logits, rows, np.array(places), only)
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -98,10 +107,10 @@ CODES = np.array([[0, 0, 1], [0, 2, 0], [1, 1, 1]])
 
 
 def test_a_prefix_that_no_item_has_can_only_be_ended():
-    constraint, _, _ = build(CODES, (2, 3, 2))
+    constraint, _, _ = build((CODES, (2, 3, 2)))
     logits = torch.randn(2, VOCAB)
     plain = logits[0].log_softmax(-1)
-    constraint.apply(logits, np.array([1]), np.array([2]), np.array([-1]), [None])
+    constraint.apply(logits, np.array([1]), np.array([[0, 2, -1]]), [None])
     torch.testing.assert_close(logits[0], plain)
     assert logits[1].argmax() == END
     assert logits[1, END] == IMPOSSIBLE
@@ -110,36 +119,72 @@ def test_a_prefix_that_no_item_has_can_only_be_ended():
 
 
 def test_without_an_end_token_the_first_token_that_is_no_code_ends():
-    constraint, _, tokens = build(CODES, (2, 3, 2), end=None)
+    constraint, _, (tokens,) = build((CODES, (2, 3, 2)), end=None)
     logits = torch.randn(1, VOCAB)
-    constraint.apply(logits, np.array([0]), np.array([1]), np.array([-1]), [None])
+    constraint.apply(logits, np.array([0]), np.array([[0, 1, -1]]), [None])
     assert logits[0].argmax() == min(set(range(VOCAB)) - set(np.concatenate(tokens).tolist()))
 
 
+@pytest.mark.parametrize("among_codes", [False, True])
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_logits_that_are_not_finite_show(bad):
-    constraint, _, tokens = build(CODES, (2, 3, 2))
+def test_logits_that_are_not_finite_show(bad, among_codes):
+    constraint, _, (tokens,) = build((CODES, (2, 3, 2)), among_codes=among_codes)
     logits = torch.randn(2, VOCAB)
     logits[0, END] = bad  # not even an allowed token
-    constraint.apply(logits, np.array([0, 1]), np.zeros(2, int), np.zeros(2, int), [None, None])
+    constraint.apply(logits, np.array([0, 1]), np.zeros((2, 3), int), [None, None])
     assert logits[0, tokens[0]].isnan().all()
     assert logits[1, tokens[0]].isfinite().all()
 
 
-def test_tokens_without_an_item_are_no_prefix_of_another():
-    """The third code of the second level has a token but no item; its key must not run over."""
-    constraint, _, tokens = build(np.array([[0, 0, 0], [1, 0, 0]]), (2, 3, 1))
+def test_an_infinite_logit_among_the_codes_shows():
+    """-inf of one code leaves the sum finite; the other engine names it."""
+    constraint, _, (tokens,) = build((CODES, (2, 3, 2)), among_codes=True)
+    logits = torch.randn(1, VOCAB)
+    logits[0, tokens[0][0]] = -torch.inf
+    constraint.apply(logits, np.array([0]), np.zeros((1, 3), int), [None])
+    assert logits[0, tokens[0]].isnan().all()
+
+
+def test_a_token_beyond_the_highest_code_is_text():
+    """The third code of the second level has a token but no item."""
+    constraint, _, (tokens,) = build((np.array([[0, 0, 0], [1, 0, 0]]), (2, 3, 1)))
     tails = np.array([[tokens[0][0], tokens[1][2]], [tokens[0][1], tokens[1][0]]])
-    _, node = constraint.walk(tails)
-    assert node.tolist() == [-1, 1]
+    assert constraint.walk(tails, np.zeros(2, int)).tolist() == [[0, 0, 0], [0, 2, 1]]
 
 
-def test_file_holds_trie_and_tokens(tmp_path):
+FIRST, SECOND = (CODES, (2, 3, 2)), (CODES[:2, :2], (1, 3))
+
+
+def test_places_outside_the_tries_are_told():
+    constraint, _, _ = build(FIRST, SECOND)
+    assert constraint.known_codes(1, 1, 0, None) is None
+    assert constraint.known_codes(0, 2, 2, [0, 1, 2]) == [0, 1]
+    for outside in ((2, 0, 0), (1, 2, 0), (1, 1, 1), (0, 3, 0), (0, 2, 3)):
+        assert constraint.known_codes(*outside, None) == []
+
+
+@pytest.mark.parametrize("sets", [(FIRST,), (FIRST, SECOND)])
+def test_file_holds_tries_and_tokens_of_every_set(tmp_path, sets):
     path = tmp_path / "constraint.safetensors"
-    save_constraint(path, SIDTrie(CODES), tokens_of((2, 3, 2)))
-    trie, tokens = load_constraint(path)
-    assert trie.items((0, 2, 0)).tolist() == [1]
-    assert all(map(np.array_equal, tokens, tokens_of((2, 3, 2))))
+    _, tries, tokens = build(*sets)
+    save_constraint(path, list(zip(tries, tokens, strict=True)))
+    found = load_constraint(path)
+    assert len(found) == len(sets)
+    for (trie, ids), (codes, sizes), own in zip(found, sets, tokens, strict=True):
+        assert trie.items(codes[1]).tolist() == [1]
+        assert [len(each) for each in ids] == list(sizes)
+        assert all(map(np.array_equal, ids, own))
+    # The first set's names are plain, so that the file of one set is read by others as it was.
+    plain = {k: v for k, v in load_file(path).items() if not k.startswith("1.")}
+    assert SIDTrie.from_arrays(plain).items(CODES[1]).tolist() == [1]
+
+
+def test_sets_that_share_a_token_are_refused(tmp_path):
+    path = tmp_path / "constraint.safetensors"
+    with pytest.raises(ValueError, match=r"token 6 stands for codes of sets \[0, 1\]"):
+        save_constraint(path, [(SIDTrie([[0], [1]]), [[5, 6]]), (SIDTrie([[0], [1]]), [[6, 7]])])
+    with pytest.raises(ValueError, match="no set"):
+        save_constraint(path, [])
 
 
 def test_bad_files_are_refused(tmp_path):
@@ -152,7 +197,7 @@ def test_bad_files_are_refused(tmp_path):
     SIDTrie(CODES).save(path)  # a trie alone
     with pytest.raises(ValueError, match=r"code_tokens\[0\].*save_constraint"):
         load_constraint(path)
-    save_constraint(path, SIDTrie(CODES), tokens_of((2, 3, 2)))
+    save_constraint(path, [(SIDTrie(CODES), *tokens_of((2, 3, 2)))])
     named = load_file(path)
     save_file({k: v for k, v in named.items() if k != "node_codes.1"}, path)
     with pytest.raises(ValueError, match=r"node_codes\.1.*save_constraint"):
@@ -160,9 +205,9 @@ def test_bad_files_are_refused(tmp_path):
 
 
 def test_tokens_that_the_model_does_not_have_are_refused():
-    tokens = tokens_of((2, 3, 2))
+    sets = [(SIDTrie(CODES), *tokens_of((2, 3, 2)))]
     with pytest.raises(ValueError, match="resize_token_embeddings"):
-        Constraint(SIDTrie(CODES), tokens, vocab_size=5, end=0, device="cpu")
+        Constraint(sets, vocab_size=5, end=0, device="cpu")
 
 
 def test_settings(tmp_path):

@@ -20,24 +20,26 @@ from genrec.sid.trie import SIDTrie
 
 pytestmark = pytest.mark.vllm
 
-VOCAB, END = 20, 19
+VOCAB, END = 24, 23
 CODES = np.array([[0, 0, 1], [0, 2, 0], [1, 1, 1], [1, 1, 0]])
 A, B, C = np.array([3, 7]), np.array([11, 5, 2]), np.array([8, 13])  # tokens of the three levels
 TEXT = 17
+SECOND = np.array([[1, 0], [0, 1], [1, 1], [0, 0]])  # another set, of two levels
+D, E = np.array([20, 4]), np.array([18, 21])
 
 
 @pytest.fixture
 def config(tmp_path):
     path = tmp_path / "constraint.safetensors"
-    save_constraint(path, SIDTrie(CODES), [A, B, C])
 
-    def make(**settings):
+    def make(*further, softmax=None, **settings):
+        save_constraint(path, [(SIDTrie(CODES), [A, B, C]), *further])
         return SimpleNamespace(
             additional_config={"genrec": {"constraint": str(path), **settings}},
             speculative_config=None,
             model_config=SimpleNamespace(
                 get_vocab_size=lambda: VOCAB,
-                hf_text_config=SimpleNamespace(eos_token_id=[END, 1]),
+                hf_text_config=SimpleNamespace(eos_token_id=[END, 1], sid_softmax=softmax),
                 max_model_len=128,
             ),
         )
@@ -130,6 +132,58 @@ def test_rows(config, runner, part):
             torch.testing.assert_close(masked[row, found], plain[row, found])
 
 
+OF_TWO_SETS = [  # with the level and set among which a code is normalised
+    ([TEXT], [], {}, [*A], A),
+    ([TEXT], [], {"sid_set": 1}, [*D], D),
+    ([TEXT, D[1]], [], {}, [*E], E),  # the last token tells the set
+    ([TEXT, D[0]], [E[1]], {}, [*D], D),  # after a whole SID, the next one of its set
+    ([TEXT, A[0], B[2], C[0]], [], {"sid_set": 1}, [*A], A),
+    ([TEXT, D[0]], [B[0]], {}, "end", None),  # begun in one set, gone on in another
+    ([TEXT], [A[0]], {}, [B[0], B[2]], B),
+    ([TEXT], [], {"sid_set": 2}, "end", None),  # there is none
+    ([TEXT], [], {"sid": False, "sid_set": 1}, None, None),
+    ([TEXT], [], {"sid_set": 1, "sid_level": 0, "sid_node": 0}, [*D], D),
+    ([TEXT], [], {"sid_set": 1, "sid_level": 1, "sid_node": 1, "sid_codes": [1]}, [E[1]], E),
+    ([TEXT], [], {"sid_set": 1, "sid_level": 2, "sid_node": 0}, "end", None),
+    ([TEXT], [], {"sid_set": 2, "sid_level": 0, "sid_node": 0}, "end", None),
+]
+
+
+@pytest.mark.parametrize("runner", [FirstRunner, SecondRunner])
+@pytest.mark.parametrize("part", [slice(0, 7), slice(7, None)])
+@pytest.mark.parametrize("softmax", [None, "codes"])
+def test_rows_of_two_sets(config, runner, part, softmax):
+    cases = OF_TWO_SETS[part]
+    logits = torch.randn(len(cases), VOCAB) * 4
+    plain = logits.clone()
+    requests = [
+        (params(**extra), [int(t) for t in prompt], [int(t) for t in output])
+        for prompt, output, extra, *_ in cases
+    ]
+    masked = runner(config((SIDTrie(SECOND), [D, E]), softmax=softmax)).run(requests, logits)
+    for row, (*_, expected, level) in enumerate(cases):
+        tokens = range(VOCAB) if expected is None else [END] if expected == "end" else expected
+        found = np.flatnonzero(masked[row] > -torch.inf)
+        assert found.tolist() == sorted(tokens), cases[row]
+        if expected == "end":
+            assert masked[row, END] == IMPOSSIBLE
+        else:
+            among = level if softmax and level is not None else range(VOCAB)
+            total = plain[row, list(among)].logsumexp(-1)
+            torch.testing.assert_close(masked[row, found], plain[row, found] - total)
+
+
+@pytest.mark.parametrize("runner", [FirstRunner, SecondRunner])
+def test_sets_of_one_level_are_told_by_the_last_token(config, runner):
+    """Their SIDs have one token: that the last one was of a set is not to be lost."""
+    settings = config()
+    path = settings.additional_config["genrec"]["constraint"]
+    save_constraint(path, [(SIDTrie([[0], [1]]), [A]), (SIDTrie([[0], [1]]), [D])])
+    requests = [(params(), [TEXT, int(D[0])], []), (params(), [TEXT], [])]
+    masked = runner(settings).run(requests, torch.randn(2, VOCAB))
+    assert [np.flatnonzero(r.isfinite()).tolist() for r in masked] == [sorted(D), sorted(A)]
+
+
 @pytest.mark.parametrize("runner", [FirstRunner, SecondRunner])
 def test_requests_are_free_where_the_settings_say_so(config, runner):
     requests = [(params(), [TEXT], []), (params(sid=True), [TEXT], [])]
@@ -192,6 +246,8 @@ def test_one_class_is_taken_by_both_loaders():
     ("extra", "said"),
     [
         ({"sid": "yes"}, "true or false"),
+        ({"sid_set": -1}, "sid_set=-1"),
+        ({"sid_set": "b"}, "sid_set='b'"),
         ({"sid_node": 3}, "sid_level and sid_node"),
         ({"sid_codes": [1]}, "sid_level and sid_node"),
         ({"sid_level": 1, "sid_node": "a"}, "integers"),

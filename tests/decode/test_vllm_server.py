@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from genrec.decode import BeamEngine, vllm_server
+from genrec.decode import BeamEngine, MixtureEngine, vllm_server
+from genrec.decode.head import set_softmax
 from genrec.decode.vllm_constraint import Constraint
 from genrec.decode.vllm_server import ServerUnreachable, VLLMServerEngine
 from genrec.sid.trie import SIDTrie
@@ -68,10 +69,14 @@ class Completions(BaseHTTPRequestHandler):
             logits = state.model(input_ids=torch.tensor([prompt])).logits[:, -1].float()
             if state.constraint is not None:
                 place = body["vllm_xargs"]
-                level, node = np.array([[place.get("sid_level")], [place.get("sid_node")]])
-                if level[0] is None:
-                    level, node = state.constraint.walk(np.array([prompt[-2:]]))
-                state.constraint.apply(logits, np.array([0]), level.astype(int), node, [None])
+                number = place.get("sid_set", 0)
+                if "sid_level" not in place:
+                    places = state.constraint.walk(np.array([prompt[-2:]]), np.array([number]))
+                elif state.constraint.known_codes(number, place["sid_level"], 0, None) == []:
+                    places = np.array([[0, 0, -1]])
+                else:
+                    places = np.array([[number, place["sid_level"], place["sid_node"]]])
+                state.constraint.apply(logits, np.array([0]), places, [None])
             values, tokens = logits[0].topk(body["logprobs"])
             pairs = zip(tokens.tolist(), values.tolist(), strict=True)
             yield {f"token_id:{token}": max(value, FLOOR) for token, value in pairs}
@@ -86,7 +91,6 @@ def shop(make):
     ids, mask = make.pad_left(prompts)
     trie = SIDTrie(codes)
     options = {"vocab_size": make.vocab, "end": None, "device": "cpu"}
-    constraint = Constraint(trie, [t.astype(np.int64) for t in tokens], **options)
     return SimpleNamespace(
         model=model,
         trie=trie,
@@ -94,7 +98,8 @@ def shop(make):
         tokens=tokens,
         ids=ids,
         mask=mask,
-        constraint=constraint,
+        constraint=Constraint([(trie, tokens)], **options),
+        options=options,
         vocab=make.vocab,
         hf=BeamEngine(model, trie, tokens),
     )
@@ -119,8 +124,8 @@ def served(shop):
     connect = partial(
         VLLMServerEngine,
         url,
-        shop.trie,
-        shop.tokens,
+        trie=shop.trie,
+        code_tokens=shop.tokens,
         model="genrec-abc",
         vocab_size=shop.vocab,
         max_retries=0,
@@ -146,6 +151,45 @@ def test_the_lists_are_the_other_engines(served, shop, width):
         engine = served.connect()
         assert_same(engine.search(shop.ids, shop.mask, num_beams=width, **filters), theirs)
         engine.close()
+
+
+@pytest.fixture
+def second(shop, make):
+    """A second set of SIDs of the same items, of two levels, with the tokens that are left."""
+    left = np.setdiff1d(np.arange(shop.vocab), np.concatenate(shop.tokens))
+    tokens = [left[8:16], left[:8][::-1]]
+    return SIDTrie(make.codes(sizes=(8, 8), seed=3)), tokens
+
+
+@pytest.mark.parametrize("among", ["vocabulary", "codes"])
+def test_several_sets_are_the_mixture_of_the_other_engine(served, shop, second, among):
+    sets = [(shop.trie, shop.tokens), second]
+    served.state.constraint = Constraint(sets, among_codes=among == "codes", **shop.options)
+    ours = MixtureEngine(
+        [served.connect(), served.connect(trie=second[0], code_tokens=second[1], sid_set=1)],
+        [2, 1],
+    )
+    set_softmax(shop.model, among)
+    try:
+        theirs = MixtureEngine([BeamEngine(shop.model, *own) for own in sets], [2, 1])
+    finally:
+        set_softmax(shop.model, "vocabulary")
+    backward = shop.ids.flip(0), shop.mask.flip(0)  # a prompt of the same users in each set
+    prompts = [(shop.ids, shop.mask), backward]
+    exclude = [[user, 20 + user] for user in range(5)]
+    for options in ({"num_beams": 4}, {"num_beams": 20, "k": 7, "certify": True}):
+        found = ours.search(prompts, exclude=exclude, **options)
+        expected = theirs.search(prompts, exclude=exclude, **options)
+        assert found.items.tolist() == expected.items.tolist()
+        assert found.exact.tolist() == expected.exact.tolist()
+        assert found.scored.tolist() == expected.scored.tolist()
+        np.testing.assert_allclose(found.by_set, expected.by_set, atol=1e-4)
+    assert found.exact.all()
+
+
+def test_a_server_without_the_set_is_refused(served, second):
+    with pytest.raises(ValueError, match="no set 1 of SIDs"):
+        served.connect(trie=second[0], code_tokens=second[1], sid_set=1)
 
 
 def test_a_level_is_one_request_or_two_where_filters_cut(served, shop):

@@ -11,6 +11,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from genrec import Dataset, Pipeline, schema
+from genrec.decode import BeamEngine, VLLMBeamEngine
 from genrec.lm.batch import code_token_ids, encode_prompts
 from genrec.lm.corpus import encode_file, lengths_of, sets_of
 from genrec.lm.sampler import TokenBudgetSampler
@@ -134,9 +135,24 @@ def test_a_bundle_recommends_explains_and_searches(pipeline: Pipeline) -> None:
     assert SEARCH
 
 
-def test_vllm_is_refused_by_name(pipeline: Pipeline) -> None:
-    with pytest.raises(ValueError, match=r"vllm.*this recipe has 2 \(quantize.sets\)"):
-        pipeline.bundle(engine="vllm").load_llm(device="cpu")
+def test_vllm_is_one_engine_for_each_set(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Engines of the other kind stand in for vLLM's, made of what those are given."""
+
+    def load_sets(folder: Path, sets: Any, **options: Any) -> list[BeamEngine]:
+        model = AutoModelForCausalLM.from_pretrained(folder).eval()
+        return [BeamEngine(model, *own) for own in sets]
+
+    monkeypatch.setattr(VLLMBeamEngine, "load_sets", load_sets)
+    llm = pipeline.bundle(engine="vllm").llm
+    assert llm is not None
+    assert llm.engine.weights.tolist() == pipeline["recommend"].load("set_weights.json")
+    prompts = read_prompts(pipeline["compose"].path, "test", 2)
+    histories = pipeline["prepare"].load("test.parquet")["history"].to_list()
+    found = llm.recommend(prompts, k=40, num_beams=40, exclude=histories)
+    expected = pipeline["recommend"].load()
+    assert found.items[found.valid].tolist() == expected["item"].to_list()
 
 
 def test_weights_may_be_given_or_equal(pipeline: Pipeline) -> None:

