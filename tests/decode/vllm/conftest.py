@@ -1,5 +1,6 @@
 """A tiny shop and vLLM started once for every test here; all of them need vLLM."""
 
+import copy
 from functools import partial
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from genrec.decode.beam import BeamEngine
+from genrec.decode.head import set_softmax
 from genrec.decode.mixture import MixtureEngine
 from genrec.decode.vllm import VLLMBeamEngine
 from genrec.sid.trie import SIDTrie
@@ -84,19 +86,36 @@ def shop(make, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def engine(shop, tmp_path_factory):
-    """vLLM, started once, in this process."""
+def in_process():
+    """vLLM runs in this process. Those started stay to the end: the end of one would end the others."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         patch.setenv("VLLM_LOGGING_LEVEL", "WARNING")
-        yield VLLMBeamEngine.load(
-            shop.folder,
-            shop.trie,
-            shop.tokens,
-            constraint=tmp_path_factory.mktemp("engine") / "constraint.safetensors",
-            skip_tokenizer_init=False,  # stock beam search asks for it
-            **START,
-        )
+        yield
+
+
+@pytest.fixture(scope="session")
+def engine(shop, in_process, tmp_path_factory):
+    """vLLM of one set of SIDs, started once."""
+    return VLLMBeamEngine.load(
+        shop.folder,
+        shop.trie,
+        shop.tokens,
+        constraint=tmp_path_factory.mktemp("engine") / "constraint.safetensors",
+        skip_tokenizer_init=False,  # stock beam search asks for it
+        **START,
+    )
+
+
+@pytest.fixture(scope="session")
+def among_codes(shop, in_process, tmp_path_factory):
+    """The shop's model as if trained among the codes of a level, and vLLM of its two sets of SIDs."""
+    model, folder = copy.deepcopy(shop.model), tmp_path_factory.mktemp("among_codes")
+    set_softmax(model, "codes")
+    write_checkpoint(model, shop.tokens, folder)
+    constraint = tmp_path_factory.mktemp("constraint") / "constraint.safetensors"
+    engines = VLLMBeamEngine.load_sets(folder, shop.sets, constraint=constraint, **START)
+    return SimpleNamespace(model=model, engines=engines)
 
 
 @pytest.fixture
