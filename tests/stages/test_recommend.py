@@ -106,8 +106,7 @@ def test_vllm_writes_the_table_of_hf(tiny: list[str], tmp_path: Path, vllm_serve
     args = [*tiny, f"runtime.store={tmp_path}", "embed={text: null, behaviour: {dim: 8}}"]
     args += ["train.model.hidden=64"]  # vLLM's attention takes heads of 32 and more
     # Two sets of SIDs, and a code's probability among those of its level and set.
-    args += ["quantize.sets=[{views: {text: 1}}, {views: {behaviour: 1}, levels: 2, codes: 8}]"]
-    args += ["train.softmax=codes"]
+    args += ["quantize.sets=[{}, {levels: 2, codes: 8}]", "train.softmax=codes"]
     Pipeline.load("demo", *args).run(to="recommend")
     other = ["recommend.engine.kind=vllm", "recommend.engine.options.enforce_eager=true"]
     done = subprocess.run(
