@@ -51,7 +51,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 def test_options_of_hf(loaded: Any) -> None:
     chosen = {"engine": "hf", "device": "meta"}
-    chosen |= {"strategy": "auto", "head": "full", "dtype": "float32"}
+    chosen |= {"strategy": "auto", "head": "auto", "dtype": "float32"}
     assert loaded() == chosen
     assert loaded("={head: sid, memory_gb: 1.5, certify: true, max_beams: 99}") == {
         **chosen,
