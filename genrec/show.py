@@ -143,6 +143,8 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _rounded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
     return round(value, 4) if isinstance(value, float) else value
 
 
@@ -310,7 +312,9 @@ def _lists(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact, ro
             )
 
 
-def _fuse(out: rich.console.Console, pipeline: Pipeline, artifact: Artifact, rows: int) -> None:
+def _stats_and_lists(
+    out: rich.console.Console, pipeline: Pipeline, artifact: Artifact, rows: int
+) -> None:
     _tree(out, artifact.load("stats.json"))
     _lists(out, pipeline, artifact, rows)
 
@@ -355,8 +359,8 @@ _VIEWS: dict[str, Callable[[rich.console.Console, Pipeline, Artifact, int], None
     "compose": _compose,
     "train": _train,
     "retrieve": _lists,
-    "recommend": _lists,
-    "fuse": _fuse,
+    "recommend": _stats_and_lists,
+    "fuse": _stats_and_lists,
     "probe": _probe,
     "evaluate": _evaluate,
 }

@@ -79,6 +79,24 @@ def published_stats(sids: NDArray[np.integer]) -> dict[str, Any]:
     }
 
 
+def prefix_recall(sids: Ints, items: Ints, targets: Ints, *, k: int = 10) -> list[float]:
+    """Says at which code lists go wrong: of how many users the target's first codes are in the list.
+
+    Args:
+        sids: int [N, L].
+        items: int [U, K], ranked items of each user, -1 where there is none.
+        targets: int [U], what each user chose.
+        k: places of a list that count.
+
+    Returns:
+        For each length from 1 to L, the share of users for whom one of the first k items begins with
+        the target's first codes of that length. The last is recall@k where no two items share a SID.
+    """
+    top = items[:, :k]
+    alike = (sids[top] == sids[targets][:, None]) & (top >= 0)[..., None]  # [U, k, L]
+    return [float(x) for x in np.logical_and.accumulate(alike, axis=2).any(axis=1).mean(axis=0)]
+
+
 def quantizer_findings(
     stats: Mapping[str, Any], embeddings: Floats, quantizer: Quantizer[Any]
 ) -> list[str]:

@@ -13,6 +13,7 @@ from genrec.decode import MixtureEngine
 from genrec.processes import Processes
 from genrec.recommender import RecommendedLists, Recommender
 from genrec.retrieve.fusion import pooled
+from genrec.sid.stats import prefix_recall
 from genrec.stages import EVALUATED, Context, lists_of, read_prompts
 
 
@@ -44,6 +45,12 @@ def run(context: Context) -> None:
             context.out / schema.recommendations_file(split), table, schema.RECOMMENDATIONS
         )
         exact[split] = float(lists.exact.mean())
+        if split == "valid":
+            wanted = targets["target"].to_numpy()
+            stats["prefix_recall@10"] = {
+                f"set {number}": prefix_recall(own, lists.items, wanted)
+                for number, own in enumerate(recommender.sets)
+            }
     if processes.first:
         context.write_json("stats.json", {"proven_exact": exact, **stats})
 

@@ -14,7 +14,7 @@ from genrec import Pipeline
 from genrec.sid import RQVAE, RKMeans, resolve_collisions, sid_stats
 from genrec.sid.quantizer import Quantizer
 from genrec.sid.residual import Floats
-from genrec.sid.stats import published_stats, quantizer_findings
+from genrec.sid.stats import prefix_recall, published_stats, quantizer_findings
 
 
 def points(count: int = 400, dim: int = 8, seed: int = 0) -> Floats:
@@ -167,3 +167,11 @@ def test_an_embedding_of_nan_names_the_item(
     item_id = pipeline["prepare"].load()["item_id"][3]
     with pytest.raises(ValueError, match=rf"view 'text': NaN .* item 3 \(item_id '{item_id}'\)"):
         pipeline.run(to="quantize")
+
+
+def test_prefix_recall_says_at_which_code_lists_go_wrong() -> None:
+    sids = np.array([[0, 0], [0, 1], [1, 0], [2, 0]])
+    items = np.array([[1, 3], [0, -1], [3, 2], [-1, -1]])
+    targets = np.array([0, 0, 2, 3])  # right first code; right; right on place 2; no list
+    assert prefix_recall(sids, items, targets) == [0.75, 0.5]
+    assert prefix_recall(sids, items, targets, k=1) == [0.5, 0.25]

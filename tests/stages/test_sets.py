@@ -180,3 +180,14 @@ def test_what_is_shown(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -
     assert "set 2" in printed
     sets = SIDSets.load(pipeline["quantize"].path)
     assert f"{format_sid(sets[0][0])} {format_sid(sets[1][0])}" in printed
+    show(pipeline, "recommend", rows=1)
+    printed = capsys.readouterr().out
+    shares = pipeline["recommend"].load("stats.json")["prefix_recall@10"]
+    assert [len(share) for share in shares.values()] == [own.shape[1] for own in sets]
+    for own in shares.values():
+        assert own == sorted(own, reverse=True)
+        assert str([round(share, 4) for share in own]) in printed
+    targets = pipeline["prepare"].load("valid.parquet").select("user", "target")
+    lists = pipeline["recommend"].load("recommendations.valid.parquet").filter(pl.col("rank") <= 10)
+    hits = lists.join(targets, left_on=["user", "item"], right_on=["user", "target"])
+    assert shares["set 0"][-1] == pytest.approx(hits["user"].n_unique() / len(targets))
