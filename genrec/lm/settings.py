@@ -80,10 +80,21 @@ SidInit = Annotated[
 ]
 
 
+ItemFeatures = Annotated[
+    int,
+    Field(
+        ge=0,
+        description="principal components of the items' vectors in the rows of their codes, through a "
+        "learned matrix; saved as plain rows. 0: none",
+    ),
+]
+
+
 class ScratchSettings(Section):
     """A Qwen3-architecture model of the given size, its tokenizer trained on the examples."""
 
     packages: ClassVar[tuple[str, ...]] = ("tokenizers",)
+    later: ClassVar[tuple[str, ...]] = ("item_features",)
     kind: Literal["scratch"] = "scratch"
     tune: ClassVar[Literal["full"]] = "full"  # always, as if it were one of Pretrained's
     dtype: ClassVar[Literal["float32"]] = "float32"
@@ -93,12 +104,14 @@ class ScratchSettings(Section):
     vocab: int = Field(4000, ge=300, description="tokens of text; SID tokens come on top")
     dropout: float = Field(0.2, ge=0, lt=1, description="in training")
     sid_init: SidInit = "random"
+    item_features: ItemFeatures = 0
 
 
 class PretrainedSettings(Section):
     """A causal LM by hub name or folder, tuned by LoRA, 4-bit QLoRA, or whole."""
 
     packages: ClassVar[tuple[str, ...]] = ("tokenizers",)
+    later: ClassVar[tuple[str, ...]] = ("item_features",)
     kind: Literal["pretrained"] = "pretrained"
     name: Path_ = Field(
         description="a hub name, `asset:NAME`, or a folder: also an earlier run's merged/"
@@ -129,6 +142,7 @@ class PretrainedSettings(Section):
         description="where the SID rows start. keep: as the model has them if it was trained on the "
         "same SIDs, else at random; random, codebook: as for a new model, whatever it has",
     )
+    item_features: ItemFeatures = 0
 
     @model_validator(mode="after")
     def _adapted(self) -> PretrainedSettings:
@@ -140,6 +154,11 @@ class PretrainedSettings(Section):
             raise ValueError(
                 f"dtype={self.dtype}: weights that are trained themselves lose small steps in it; "
                 "leave float32, products are in bfloat16 on a GPU all the same"
+            )
+        if self.tune != "full" and self.item_features:
+            raise ValueError(
+                f"item_features={self.item_features}: adapters train rows of their own; set tune=full, "
+                "or item_features=0"
             )
         return self
 
@@ -202,6 +221,12 @@ class Train(Section):
     eval_every: int = Field(200, ge=1, description="steps between validations")
     eval_users: int = Field(1000, ge=1, description="validation users decoded each time")
     patience: int = Field(5, ge=1, description="validations without a gain before stopping")
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The items' vectors too where the rows have them."""
+        vectors = ("embed",) if self.model.item_features else ()
+        return ("prepare", *vectors, "quantize", "compose")
 
     def made_with(self) -> set[str]:
         """8-bit optimizers have a package of their own."""

@@ -15,11 +15,13 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from genrec.decode.head import set_softmax
 from genrec.decode.rope import LengthRope
+from genrec.enrich import load_fused
 from genrec.evaluate import per_user
 from genrec.lm import batch
 from genrec.lm.adapters import save_adapter
 from genrec.lm.checkpoints import room_for
 from genrec.lm.corpus import encode_file, lengths_of, texts_of
+from genrec.lm.features import attach, code_features, merge
 from genrec.lm.meaning import write_sids
 from genrec.lm.model import (
     build_scratch,
@@ -55,6 +57,12 @@ def run(context: Context) -> None:
     by_codes = section.softmax == "codes"
     set_softmax(model, section.softmax)
     code_tokens = batch.code_token_ids(tokenizer, sids.codes_per_level)
+    if dim := section.model.item_features:
+        vectors, size = load_fused(context.inputs["embed"].path)[0], model.get_input_embeddings()
+        features = code_features(
+            vectors, sids, code_tokens, dim=dim, vocab_size=size.num_embeddings
+        )
+        attach(model, features, seed=context.recipe.seed)
     encoded = {
         split: encode_file(
             *(path, tokenizer, code_tokens),
@@ -90,6 +98,7 @@ def run(context: Context) -> None:
         return
     if whole := summary.pop("whole", None):
         model = _reopened(context, sids, context.out / whole)
+    merge(model)
     summary["trimmed"] = {split: part.trimmed for split, part in encoded.items()}
     with room_for("the model", context.out):
         if section.model.tune != "full":
@@ -141,7 +150,7 @@ def _tracks(context: Context) -> Path:
 
 
 def _model(context: Context, examples: Path, sids: SIDSets) -> Any:
-    options = context.section.model.model_dump(exclude={"kind", "sid_init"})
+    options = context.section.model.model_dump(exclude={"kind", "sid_init", "item_features"})
     shape = {"levels": sids.levels, "codes": max(sids.codes_per_level)}
     shape["seed"] = context.recipe.seed
     if context.section.model.sid_init == "codebook":

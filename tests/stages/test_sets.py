@@ -31,7 +31,7 @@ SECTIONS: dict[str, Any] = {
     },
     "compose": {"tasks": {"history_to_title": {"rate": 0}, "titles_to_sid": {"rate": 0}}},
     "train": {
-        "model": {"kind": "scratch", "hidden": 16, "layers": 1, "heads": 2},
+        "model": {"kind": "scratch", "hidden": 16, "layers": 1, "heads": 2, "item_features": 4},
         "epochs": 2,
         "softmax": "codes",
     },

@@ -42,6 +42,16 @@ def test_weights_that_are_all_trained_are_float32() -> None:
         load("demo", ["train.model.tune=full", "train.model.dtype=bfloat16"])
 
 
+def test_item_features_read_the_items_vectors() -> None:
+    plain = Pipeline.load("demo", "train.model={kind: scratch}")
+    with_features = Pipeline.load("demo", "train.model={kind: scratch, item_features: 8}")
+    assert "embed" not in plain.graph.nodes["train"].reads
+    assert "embed" in with_features.graph.nodes["train"].reads
+    assert "item_features" not in load("demo").train.model.model_dump(), "in no old fingerprint"
+    with pytest.raises(ValueError, match=r"item_features=8: adapters train rows .* tune=full"):
+        load("demo", ["train.model.item_features=8"])
+
+
 @pytest.fixture(scope="module")
 def shop(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A recipe's overrides, all but the model; one store for all its runs."""
