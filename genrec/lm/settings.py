@@ -32,12 +32,18 @@ class Compose(Section):
     """Tables to training examples."""
 
     packages: ClassVar[tuple[str, ...]] = ("numpy",)
+    later: ClassVar[tuple[str, ...]] = ("sets",)
     tasks: Tasks = Tasks()
     style: Literal["compact", "instruct"] = Field(
         "compact", description="few tokens, for scratch; or natural language, for pretrained models"
     )
     max_history: int = Field(50, ge=1, description="newest items of a history in a prompt")
     max_text: int = Field(300, ge=1, description="characters of an item's text in a prompt")
+    sets: Literal["all", "random"] = Field(
+        "all",
+        description="with several sets of SIDs: every example in each of them, or in one at random, "
+        "which takes no longer than one set",
+    )
 
     def optional_reads(self) -> dict[str, str | None]:
         """Returns the stages that the tasks are made of, with the rate that insists on each."""

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from genrec import schema
 from genrec.bundle import read_items
 from genrec.lm import compose
@@ -46,18 +48,27 @@ def run(context: Context) -> None:
 def _train(
     context: Context, corpora: Sequence[Corpus], wording: dict[str, Any]
 ) -> Iterator[schema.Example]:
-    """Every task in every set of SIDs; one without SIDs once."""
-    section = context.section
-    for number, corpus in enumerate(corpora):
-        examples = compose.train_examples(
-            corpus,
-            section.active(context.inputs),
-            seed=context.recipe.seed,
-            max_text=section.max_text,
-            **wording,
-        )
-        for example in examples:
-            if number == 0:
-                yield example
-            elif any(part.sid is not None for part in (*example.prompt, *example.completion)):
-                yield replace(example, task=in_set(example.task, number))
+    """Every task in every set of SIDs, or each example in one; an example without SIDs once."""
+    section, seed = context.section, context.recipe.seed
+    options = {"seed": seed, "max_text": section.max_text, **wording}
+    tasks = section.active(context.inputs)
+    by_set = [compose.train_examples(corpus, tasks, **options) for corpus in corpora]
+    if section.sets == "random":
+        rng = np.random.default_rng(seed)
+        for same in zip(*by_set, strict=True):  # of one unit, in each set
+            number = int(rng.integers(len(same)))
+            yield _in_set(same[number], number)
+        return
+    for number, examples in enumerate(by_set):
+        yield from (_in_set(e, number) for e in examples if number == 0 or _has_sid(e))
+
+
+def _in_set(example: schema.Example, number: int) -> schema.Example:
+    """Names the set in the task, from the second set on."""
+    if number == 0 or not _has_sid(example):
+        return example
+    return replace(example, task=in_set(example.task, number))
+
+
+def _has_sid(example: schema.Example) -> bool:
+    return any(part.sid is not None for part in (*example.prompt, *example.completion))

@@ -62,6 +62,21 @@ def test_every_task_with_sids_is_composed_in_every_set(pipeline: Pipeline) -> No
             assert part.sid is None or part.sid in known[number]
 
 
+def test_each_example_may_be_in_one_set_at_random(pipeline: Pipeline) -> None:
+    recipe = str(next((pipeline.store.root / "recipes").glob("*.yaml")))
+    other = Pipeline.load(recipe, "compose.sets=random")
+    other.run("compose")
+    every = schema.read_examples(pipeline["compose"] / "train.parquet")
+    drawn = schema.read_examples(other["compose"] / "train.parquet")
+    once = [e for e in every if not e.task.endswith("@2")]
+    assert [e.task.removesuffix("@2") for e in drawn] == [e.task for e in once]
+    assert {(e.task, e.prompt, e.completion) for e in drawn} < {
+        (e.task, e.prompt, e.completion) for e in every
+    }
+    share = np.mean([e.task.endswith("@2") for e in drawn if e.task.startswith("history_to_sid")])
+    assert 0.3 < share < 0.7
+
+
 def test_no_batch_mixes_sets(pipeline: Pipeline, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(pipeline["train"] / "merged")
     sets = SIDSets.load(pipeline["quantize"].path)
