@@ -126,7 +126,7 @@ def load_pretrained(
     device: str = "auto",
     seed: int = 0,
     sid_init: Sequence[np.ndarray] | None = None,
-    sids: Sids | None = None,
+    sids: Sequence[Sids] | None = None,
 ) -> tuple[PreTrainedModel | peft.PeftModel, PreTrainedTokenizerBase]:
     """Loads a causal LM, adds the SID tokens, and makes it ready to be tuned.
 
@@ -148,9 +148,9 @@ def load_pretrained(
         device: where a quantized base is made; `auto` is the GPU if there is one.
         seed: of LoRA's matrices and the new rows.
         sid_init: as in `build_scratch`.
-        sids: what the tokens mean here, item id to codes. The rows of SID tokens that the model has
-            are then kept, and only new ones start as `sid_init` says. None starts all of them so, and
-            warns where that overwrites some.
+        sids: what the tokens mean here, of each set of SIDs item id to codes. The rows of SID tokens
+            that the model knows are then kept, and only new ones start as `sid_init` says. None
+            starts all of them so, and warns where that overwrites some.
 
     Returns:
         The model (a `peft.PeftModel` unless `full`) and its tokenizer.
@@ -227,7 +227,7 @@ class _Start:
 
     seed: int
     sid_init: Sequence[np.ndarray] | None
-    sids: Sids | None
+    sids: Sequence[Sids] | None
 
     def kept(self, name: str, folder: str, had: frozenset[str]) -> frozenset[str]:
         """Returns the tokens whose rows stay, of those that the model had."""
@@ -239,8 +239,7 @@ class _Start:
             )
         if not had or self.sids is None:
             return frozenset()
-        check_meaning(name, folder, had, self.sids)
-        return had
+        return check_meaning(name, folder, had, self.sids)
 
 
 def _base(
@@ -370,13 +369,18 @@ def set_rows(
 
 
 def stack(sid_init: Sequence[np.ndarray], rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Stacks each level's vectors, of whatever width, as blocks: levels share no direction."""
+    """Stacks each level's vectors, of whatever width, as blocks: levels share no direction.
+
+    Vectors of every level are as long, on average.
+    """
     for level, (vectors, ids) in enumerate(zip(sid_init, rows, strict=True)):
         if len(vectors) != len(ids):
             raise ValueError(
                 f"sid_init: level {level} has {len(vectors)} vectors, expected {len(ids)}"
             )
     spread = [(v - v.mean(0)) / (v.std() + 1e-12) for v in sid_init]
+    widest = max(v.shape[1] for v in spread)
+    spread = [v * np.sqrt(widest / v.shape[1]) for v in spread]
     widths = np.cumsum([0, *(v.shape[1] for v in spread)])
     stacked = np.zeros((sum(map(len, spread)), widths[-1]))
     start = 0

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.integer]
+Floats = npt.NDArray[np.floating]
 
 
 class SIDSets:
@@ -44,6 +45,28 @@ class SIDSets:
         """Returns several sets as they are, and one array of SIDs as the only set."""
         return sids if isinstance(sids, SIDSets) else cls([np.asarray(sids)])
 
+    @classmethod
+    def of_codes(cls, sets: Sequence[Ints]) -> SIDSets:
+        """Returns the sets that have these SIDs in the codes of the model, as index files have them.
+
+        Raises:
+            ValueError: a code of a set does not follow those of the sets before it.
+        """
+        own: list[Ints] = []
+        levels = max(given.shape[1] for given in sets)
+        first = np.zeros(levels, dtype=np.int64)
+        for number, given in enumerate(sets):
+            width = given.shape[1]
+            if (low := given.min(axis=0) < first[:width]).any():
+                level = int(low.argmax())
+                raise ValueError(
+                    f"set {number + 1} of SIDs: code {int(given[:, level].min())} on level "
+                    f"{level + 1} is one of a set before it; expected {first[level]} or more"
+                )
+            own.append((given - first[:width]).astype(np.int32))
+            first[:width] = given.max(axis=0) + 1
+        return cls(own)
+
     def __len__(self) -> int:
         """M."""
         return len(self._own)
@@ -70,6 +93,36 @@ class SIDSets:
             ]
             for number, own in enumerate(self._own)
         ]
+
+    def code_vectors(self, codebooks: Sequence[Sequence[Floats]], codes: int) -> list[Floats]:
+        """Returns a vector for each of the model's codes, alike where the codebooks' are.
+
+        Those of different sets share no direction. A code without a vector, as on a level that
+        resolves collisions, is like no other.
+
+        Args:
+            codebooks: of each set, for each level that it has one for, float [K_m, D_m].
+            codes: K of every level of the model; the last codebook on it goes on up to there.
+
+        Returns:
+            Per level float [K, D]; of one set its codebooks as they are.
+        """
+        from scipy.linalg import block_diag
+
+        levels = []
+        for level in range(self.levels):
+            blocks = []
+            for number, books in enumerate(codebooks):
+                last = number + 1 == len(self)
+                size = codes if last else int(self._first[number + 1, level])
+                size -= int(self._first[number, level])
+                known = books[level][:size] if level < len(books) else np.zeros((0, 0))
+                if len(known) == codes:
+                    blocks.append(known)
+                    continue
+                blocks += [_scaled(known), np.eye(size - len(known))]
+            levels.append(blocks[0] if len(blocks) == 1 else block_diag(*blocks))
+        return levels
 
     def __iter__(self) -> Iterator[npt.NDArray[np.int32]]:
         """Yields the SIDs of each set in the codes of the model."""
@@ -101,3 +154,12 @@ class SIDSets:
 def file_of(number: int, name: str = "sids", suffix: str = "npy") -> str:
     """Returns the file of a set: `sids.npy` of the first, `sids-1.npy` of the next."""
     return f"{name}{f'-{number}' if number else ''}.{suffix}"
+
+
+def _scaled(vectors: Floats) -> Floats:
+    """Centres vectors and makes them as long, on average, as the unit vectors of other blocks."""
+    if not len(vectors):
+        return vectors
+    centred = vectors - vectors.mean(axis=0)
+    scaled: Floats = centred / (np.sqrt(np.square(centred).sum(axis=1).mean()) + 1e-12)
+    return scaled

@@ -154,17 +154,14 @@ def _model(context: Context, examples: Path, sids: SIDSets) -> Any:
     shape = {"levels": sids.levels, "codes": max(sids.codes_per_level)}
     shape["seed"] = context.recipe.seed
     if context.section.model.sid_init == "codebook":
-        if len(sids) > 1:
-            raise ValueError(
-                "train.model.sid_init=codebook: the codebooks of several sets of SIDs have no common "
-                "width; take random, or quantize.sets=1"
-            )
-        books = load_codebooks(context.inputs["quantize"] / "quantizer.safetensors")
-        options["sid_init"] = [book[: shape["codes"]] for book in books]
+        files = [file_of(number, "quantizer", "safetensors") for number in range(len(sids))]
+        books = [load_codebooks(context.inputs["quantize"] / file) for file in files]
+        options["sid_init"] = sids.code_vectors(books, shape["codes"])
     if context.section.model.kind == "scratch":
         return build_scratch(texts=texts_of(examples), **options, **shape)
     if context.section.model.sid_init == "keep":
-        options["sids"] = dict(zip(_item_ids(context), sids[0], strict=True))
+        item_ids = _item_ids(context)
+        options["sids"] = [dict(zip(item_ids, own, strict=True)) for own in sids]
     options["dtype"] = getattr(torch, options["dtype"])
     return load_pretrained(**options, **shape, device=context.device)
 

@@ -57,7 +57,7 @@ def test_the_same_sids_keep_every_row(trained, tune, caplog):
     if tune == "qlora":
         pytest.importorskip("bitsandbytes", reason="4-bit weights need the qlora extra")
     before = AutoModelForCausalLM.from_pretrained(trained)
-    model, tokenizer = load_pretrained(str(trained), tune=tune, device="cpu", sids=HERE, **SHAPE)
+    model, tokenizer = load_pretrained(str(trained), tune=tune, device="cpu", sids=[HERE], **SHAPE)
     for token in [f"<{level}_{code}>" for level in "ab" for code in range(4)]:
         assert torch.equal(row_of(model, tokenizer, token), row_of(before, tokenizer, token))
     if tune != "qlora":
@@ -78,7 +78,7 @@ def test_a_grown_catalogue_keeps_what_is_known_and_draws_what_is_new(trained, ca
     more = HERE | {"new1": [4, 0], "new2": [1, 4]}
     shape = {"levels": 2, "codes": 5}
     before = AutoModelForCausalLM.from_pretrained(trained)
-    model, tokenizer = load_pretrained(str(trained), tune="full", sids=more, **shape)
+    model, tokenizer = load_pretrained(str(trained), tune="full", sids=[more], **shape)
     anew, _ = load_pretrained(str(trained), tune="full", **shape)
     for token in [f"<{level}_{code}>" for level in "ab" for code in range(4)]:
         assert torch.equal(row_of(model, tokenizer, token), row_of(before, tokenizer, token))
@@ -86,7 +86,7 @@ def test_a_grown_catalogue_keeps_what_is_known_and_draws_what_is_new(trained, ca
         assert torch.equal(row_of(model, tokenizer, token), row_of(anew, tokenizer, token))
     assert "2 of 14 items are not in" in caplog.text
     fewer = {item: HERE[item] for item in IDS[:5]}
-    load_pretrained(str(trained), tune="full", sids=fewer, **SHAPE)
+    load_pretrained(str(trained), tune="full", sids=[fewer], **SHAPE)
 
 
 def test_other_sids_are_refused(trained):
@@ -98,40 +98,40 @@ def test_other_sids_are_refused(trained):
         rf"{trained / 'sids.json'}, 2 of the 12 items.*'i3': <a_3><b_0> there, <a_1><b_1> here"
         r".*prepare\.source\.index with quantize\.kind=published.*sid_init=random",
     ):
-        load_pretrained(str(trained), sids=other, **SHAPE)
+        load_pretrained(str(trained), sids=[other], **SHAPE)
     longer = {item: [*sid, 0] for item, sid in HERE.items()}
     with pytest.raises(ValueError, match=r"12 of the 12 items"):
-        load_pretrained(str(trained), sids=longer, levels=3, codes=4)
+        load_pretrained(str(trained), sids=[longer], levels=3, codes=4)
     strangers = {f"x{item}": sid for item, sid in HERE.items()}
     with pytest.raises(
         ValueError, match=r"names none of the 12 items.*'i0'.*'xi0'.*sid_init=random"
     ):
-        load_pretrained(str(trained), sids=strangers, **SHAPE)
+        load_pretrained(str(trained), sids=[strangers], **SHAPE)
 
 
 def test_tokens_that_nothing_explains_are_refused(trained, tmp_path):
     folder = copied(trained, tmp_path)
     (folder / "sids.json").rename(folder / "a.index.json")
-    load_pretrained(str(folder), tune="full", sids=HERE, **SHAPE)
+    load_pretrained(str(folder), tune="full", sids=[HERE], **SHAPE)
     shutil.copy(folder / "a.index.json", folder / "b.index.json")
     with pytest.raises(ValueError, match=r"2 index files.*a\.index\.json.*b\.index\.json.*copy"):
-        load_pretrained(str(folder), sids=HERE, **SHAPE)
+        load_pretrained(str(folder), sids=[HERE], **SHAPE)
     for file in folder.glob("*.index.json"):
         file.unlink()
     with pytest.raises(
         ValueError,
         match=rf"8 SID tokens, such as <a_0>, but nothing in {folder} says.*sids\.json.*=random",
     ):
-        load_pretrained(str(folder), sids=HERE, **SHAPE)
+        load_pretrained(str(folder), sids=[HERE], **SHAPE)
     (folder / "sids.json").write_text('{"i0": ["<a_0>"')
     with pytest.raises(ValueError, match=r"sids\.json: invalid JSON"):
-        load_pretrained(str(folder), sids=HERE, **SHAPE)
+        load_pretrained(str(folder), sids=[HERE], **SHAPE)
 
 
 def test_an_adapter_alone_is_no_model(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(ValueError, match=r"train\.model\.name=.*is an adapter alone.*`merged/`"):
-        load_pretrained(str(tmp_path), sids=HERE, **SHAPE)
+        load_pretrained(str(tmp_path), sids=[HERE], **SHAPE)
 
 
 @pytest.mark.parametrize("file", ["Games.index.json", "index/Games.index.json", "id2sid.json"])
@@ -148,7 +148,7 @@ def test_a_model_of_minionerec_goes_on_as_it_was(tmp_path, file):
     index = {item: [f"<a_{a}>", f"<b_{b}>"] for item, (a, b) in used.items()}
     (tmp_path / file).write_text(json.dumps(index))
 
-    on, its = load_pretrained(str(tmp_path), tune="full", sids=used, **SHAPE)
+    on, its = load_pretrained(str(tmp_path), tune="full", sids=[used], **SHAPE)
     assert len(its) == len(tokenizer) + 2, "<b_2> and <b_3> are new"
     old = torch.arange(len(tokenizer))[None]
     assert torch.equal(logits(on, old)[..., : len(tokenizer)], logits(model, old))
@@ -166,7 +166,8 @@ def test_a_model_without_sid_tokens_starts_as_ever(tmp_path):
     )
     save_merged(model, tokenizer, tmp_path)
     one, other = (
-        load_pretrained(str(tmp_path), tune="full", sids=sids, **SHAPE)[0] for sids in (HERE, None)
+        load_pretrained(str(tmp_path), tune="full", sids=sids, **SHAPE)[0]
+        for sids in ([HERE], None)
     )
     for a, b in zip(one.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -178,10 +179,80 @@ def test_the_hub_is_asked_for_the_same_file(trained, tmp_path, monkeypatch):
 
     def cached(name, file, **options):
         asked.append((name, file))
-        return str(trained / file)
+        return str(trained / file) if file == "sids.json" else None
 
     monkeypatch.setattr("genrec.lm.meaning.cached_file", cached)
-    check_meaning("me/shop", "me/shop", frozenset({"<a_0>"}), HERE)
-    assert asked == [("me/shop", "sids.json")]
+    check_meaning("me/shop", "me/shop", frozenset({"<a_0>"}), [HERE])
+    assert asked == [("me/shop", "sids.json"), ("me/shop", "sids-1.json")]
     with pytest.raises(ValueError, match="12 of the 12 items"):
-        check_meaning("me/shop", "me/shop", frozenset({"<a_0>"}), {i: [9, 9] for i in IDS})
+        check_meaning("me/shop", "me/shop", frozenset({"<a_0>"}), [{i: [9, 9] for i in IDS}])
+
+
+SECOND = np.array([[n // 4 + 4, n % 4 + 3] for n in range(12)], dtype=np.int32)
+TWO = [HERE, dict(zip(IDS, SECOND, strict=True))]
+WIDE = {"levels": 2, "codes": 7}
+
+
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory):
+    """A model of two sets of SIDs."""
+    model, tokenizer = build_scratch(
+        texts=TEXTS, hidden=32, layers=1, heads=2, vocab=300, dropout=0.0, **WIDE
+    )
+    folder = tmp_path_factory.mktemp("two")
+    save_merged(model, tokenizer, folder)
+    write_sids(folder / "sids.json", IDS, SIDS)
+    write_sids(folder / "sids-1.json", IDS, SECOND)
+    return folder
+
+
+def kept(model, tokenizer, before):
+    names = [f"<{level}_{code}>" for level in "ab" for code in range(7)]
+    before_rows, rows = (
+        [row_of(one, tokenizer, name) for name in names] for one in (before, model)
+    )
+    same = [torch.equal(a, b) for a, b in zip(before_rows, rows, strict=True)]
+    return {name for name, still in zip(names, same, strict=True) if still}
+
+
+def test_a_model_of_two_sets_goes_on_as_it_was(of_two, caplog):
+    before = AutoModelForCausalLM.from_pretrained(of_two)
+    model, tokenizer = load_pretrained(str(of_two), tune="full", sids=TWO, **WIDE)
+    assert len(kept(model, tokenizer, before)) == 14
+    assert not caplog.records
+
+
+def test_every_set_must_mean_the_same(of_two):
+    other = [HERE, TWO[1] | {"i3": [6, 4]}]
+    with pytest.raises(
+        ValueError,
+        match=rf"by {of_two / 'sids-1.json'}, 1 of the 12 items.*in set 2 of SIDs \(item 'i3': "
+        r"<a_4><b_6> there, <a_6><b_4> here\).*codes follow those of the sets before",
+    ):
+        load_pretrained(str(of_two), tune="full", sids=other, **WIDE)
+
+
+def test_a_further_set_is_new_to_a_model_of_one(of_two, tmp_path, caplog):
+    """Its tokens start anew, also those that are in the vocabulary and mean no item yet."""
+    folder = copied(of_two, tmp_path)
+    (folder / "sids-1.json").unlink()
+    before = AutoModelForCausalLM.from_pretrained(folder)
+    model, tokenizer = load_pretrained(str(folder), tune="full", sids=TWO, **WIDE)
+    assert kept(model, tokenizer, before) == {f"<a_{code}>" for code in range(4)} | {
+        f"<b_{code}>" for code in range(3)
+    }
+    assert "knows 1 of the 2 sets of SIDs; the 7 tokens of the others are drawn anew" in caplog.text
+    with pytest.raises(ValueError, match=r"<a_4><b_3> here\).*sid_init=random"):
+        load_pretrained(str(folder), tune="full", sids=TWO[::-1], **WIDE)
+
+
+def test_a_set_that_is_not_here_is_told(of_two, caplog):
+    before = AutoModelForCausalLM.from_pretrained(of_two)
+    model, tokenizer = load_pretrained(str(of_two), tune="full", sids=[HERE], **SHAPE)
+    assert len(kept(model, tokenizer, before)) == 14
+    assert "knows 2 sets of SIDs and quantize.sets has 1 here" in caplog.text
+    grown = HERE | {"new": [4, 0]}
+    with pytest.raises(
+        ValueError, match=r"<a_4> is a code of set 2 of SIDs by .*, and of set 1 here"
+    ):
+        load_pretrained(str(of_two), tune="full", sids=[grown], levels=2, codes=5)

@@ -64,3 +64,34 @@ def test_a_fingerprint_has_sets_only_where_there_are_some() -> None:
 def test_sets_that_cannot_be(sets: str) -> None:
     with pytest.raises(RecipeError, match="quantize"):
         load("demo", [f"quantize.sets={sets}"])
+
+
+def test_sets_come_back_from_the_codes_of_the_model() -> None:
+    sets = SIDSets([FIRST, SECOND])
+    again = SIDSets.of_codes([*sets])
+    for number, expected in enumerate((FIRST, SECOND)):
+        np.testing.assert_array_equal(again.own(number), expected)
+    with pytest.raises(ValueError, match=r"set 2 of SIDs: code 2 on level 1 .* expected 3 or more"):
+        SIDSets.of_codes([FIRST, np.add(SECOND, [2, 2, 0])])
+
+
+def test_vectors_of_one_set_are_its_codebooks() -> None:
+    books = np.random.default_rng(0).standard_normal((2, 3, 5))
+    for book, vectors in zip(books, SIDSets([FIRST]).code_vectors([books], 3), strict=True):
+        np.testing.assert_array_equal(book, vectors)
+
+
+def test_vectors_of_several_sets_share_no_direction() -> None:
+    """Within a set likeness is the codebook's; a level without one has codes like no other."""
+    rng = np.random.default_rng(0)
+    books = [rng.standard_normal((2, 8, 5)), 9 * rng.standard_normal((2, 8, 3))]
+    levels = SIDSets([FIRST, SECOND]).code_vectors(books, 5)
+    first, second, third = (vectors @ vectors.T for vectors in levels)
+    assert first.shape == second.shape == third.shape == (5, 5)
+    assert not first[:3, 3:].any()  # three codes of the first set on it, two of the second
+    own = books[0][0][:3] - books[0][0][:3].mean(axis=0)
+    np.testing.assert_allclose(first[:3, :3] / (own @ own.T), first[0, 0] / (own[0] @ own[0]))
+    assert not second[:2, 2:].any()  # two and two; the last book goes on
+    np.testing.assert_allclose(second[:2].diagonal().mean(), 1)
+    np.testing.assert_allclose(second[2:].diagonal(offset=2).mean(), 1)
+    np.testing.assert_array_equal(third, np.eye(5))

@@ -1,8 +1,10 @@
 """Several sets of SIDs through a recipe: one model, one score, the same lists as brute force."""
 
+import importlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from genrec.lm.sampler import TokenBudgetSampler
 from genrec.recommendations import SEARCH, ListRequest, influence, recommend
 from genrec.show import show
 from genrec.sid import SIDSets, format_sid
+from genrec.sid.quantizer import load_codebooks
+from genrec.sid.sets import file_of
 from genrec.stages import read_prompts
 
 SECTIONS: dict[str, Any] = {
@@ -206,3 +210,28 @@ def test_what_is_shown(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -
     lists = pipeline["recommend"].load("recommendations.valid.parquet").filter(pl.col("rank") <= 10)
     hits = lists.join(targets, left_on=["user", "item"], right_on=["user", "target"])
     assert shares["set 0"][-1] == pytest.approx(hits["user"].n_unique() / len(targets))
+
+
+
+def test_sid_rows_start_like_the_codebooks_of_each_set(pipeline: Pipeline) -> None:
+    """Within a set near codes have near rows; the further level of the second set is its own."""
+    stage = importlib.import_module("genrec.stages.train")
+    sets = SIDSets.load(pipeline["quantize"].path)
+    settings = pipeline.recipe.train.model.model_copy(
+        update={"sid_init": "codebook", "hidden": 256}
+    )
+    context: Any = SimpleNamespace(
+        recipe=pipeline.recipe,
+        section=pipeline.recipe.train.model_copy(update={"model": settings}),
+        inputs={"quantize": pipeline["quantize"]},
+        device="cpu",
+    )
+    model, tokenizer = stage._model(context, pipeline["compose"] / "train.parquet", sets)
+    weight = model.get_input_embeddings().weight.detach().numpy()
+    of_codes = code_token_ids(tokenizer, sets.codes_per_level)
+    for number, by_level in enumerate(sets.tokens(of_codes)):
+        file = pipeline["quantize"] / file_of(number, "quantizer", "safetensors")
+        for tokens, book in zip(by_level, load_codebooks(file), strict=False):
+            own, wanted = (v - v.mean(0) for v in (weight[tokens], book[: len(tokens)]))
+            near, expected = own @ own.T, wanted @ wanted.T
+            assert np.corrcoef(near.ravel(), expected.ravel())[0, 1] > 0.9
