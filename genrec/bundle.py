@@ -281,7 +281,7 @@ class Bundle:
     @cached_property
     def prompt(self) -> Callable[[Sequence[int]], Any]:
         """A history's item numbers to the model's prompt; with several sets of SIDs one in each."""
-        from genrec.lm.compose import prompt_for
+        from genrec.lm.compose import prompt_in_sets
 
         compose, sets = self.recipe.compose, None if self.sets is None else [*self.sets]
         wording: dict[str, Any] = {"style": compose.style, "max_history": compose.max_history}
@@ -289,8 +289,7 @@ class Bundle:
         def prompt(history: Sequence[int]) -> Any:
             if sets is None:
                 raise ValueError("this recipe has no LLM, so there is no prompt")
-            prompts = tuple(prompt_for(sids[list(history)], **wording) for sids in sets)
-            return prompts if len(prompts) > 1 else prompts[0]
+            return prompt_in_sets(sets, history, **wording)
 
         return prompt
 

@@ -13,10 +13,11 @@ from typing import Any, Literal
 import numpy as np
 
 from genrec import recipe as recipes
+from genrec.bundle import SET_WEIGHTS
 from genrec.data.formats.interchange import read_index
 from genrec.environment import changed
 from genrec.lm.card import Facts, model_card
-from genrec.lm.compose import prompt_for
+from genrec.lm.compose import prompt_in_sets
 from genrec.lm.meaning import SIDS_FILE, write_sids
 from genrec.pipeline import Pipeline
 from genrec.recommender import Recommender
@@ -80,7 +81,7 @@ class Published:
     """A published model, ready to recommend.
 
     Attributes:
-        recommender: the model and the catalogue's SIDs.
+        recommender: the model and the catalogue's SIDs, in all sets.
         item_ids: the owner's names of the items, in the order of the SIDs.
         prompt: how histories become prompts.
     """
@@ -106,7 +107,8 @@ class Published:
         if unknown := {item for history in histories for item in history} - set(number):
             raise KeyError(f"{sorted(unknown)[:3]}: no items of this model; see {SIDS_FILE}")
         seen = [[number[item] for item in history] for history in histories]
-        prompts = [prompt_for(self.recommender.sids[items], **self.prompt) for items in seen]
+        sets = [*self.recommender.sets]
+        prompts = [prompt_in_sets(sets, items, **self.prompt) for items in seen]
         lists = self.recommender.recommend(prompts, k=k, num_beams=num_beams, exclude=seen)
         return [[self.item_ids[item] for item in row if item >= 0][:k] for row in lists.items]
 
@@ -119,7 +121,7 @@ def open_published(place: str | Path) -> Published:
 
     Raises:
         FileNotFoundError: it holds no SIDs; it was not published by genrec.
-        ValueError: it is an adapter alone; names how to load it.
+        ValueError: it is an adapter alone; names how to load it. Or a set of SIDs lacks an item.
     """
     folder = Path(place)
     if not folder.is_dir():
@@ -130,15 +132,30 @@ def open_published(place: str | Path) -> Published:
         raise FileNotFoundError(f"{folder / SIDS_FILE}: not there; genrec publish writes it")
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: an adapter without its base; its README.md loads it by peft")
-    sids = read_index(folder / SIDS_FILE)
+    item_ids, sets = _read_sets(folder)
     settings = json.loads((folder / SETTINGS_FILE).read_text("utf-8"))
     if versions := changed(settings.get("made_with") or {}):
         log.warning(
             "%s: trained with %s; its lists may differ from those measured", place, versions
         )
-    codes = np.array(list(sids.values()), dtype=np.int32)
-    recommender = Recommender.load(folder, codes, max_length=settings["max_length"])
-    return Published(recommender, list(sids), settings["prompt"])
+    weights = {"weights": settings["set_weights"]} if len(sets) > 1 else {}
+    recommender = Recommender.load(folder, sets, max_length=settings["max_length"], **weights)
+    return Published(recommender, item_ids, settings["prompt"])
+
+
+def _read_sets(folder: Path) -> tuple[list[str], SIDSets]:
+    """Returns the items' names, and their SIDs in every set."""
+    index = read_index(folder / SIDS_FILE)
+    item_ids, sets = list(index), [np.array([*index.values()], dtype=np.int32)]
+    while (file := folder / file_of(len(sets), suffix="json")).is_file():
+        index = read_index(file)
+        if lacking := [item_id for item_id in item_ids if item_id not in index]:
+            raise ValueError(
+                f"{file}: {len(lacking)} items of {SIDS_FILE} have no SID, such as {lacking[0]!r}; "
+                "take all files of one `genrec publish`"
+            )
+        sets.append(np.array([index[item_id] for item_id in item_ids], dtype=np.int32))
+    return item_ids, SIDSets.of_codes(sets) if len(sets) > 1 else SIDSets(sets)
 
 
 def _copy_model(pipeline: Pipeline, out: Path, what: str) -> None:
@@ -163,6 +180,10 @@ def _settings(pipeline: Pipeline) -> dict[str, Any]:
     compose, train = pipeline.recipe.compose, pipeline.recipe.train
     prompt = {"style": compose.style, "max_history": compose.max_history}
     settings = {"prompt": prompt, "max_length": train.max_length}
+    if (sets := len(pipeline.recipe.quantize.each_set)) > 1:
+        fitted = pipeline.finished("recommend")
+        weights = pipeline["recommend"].load(SET_WEIGHTS) if fitted else [1 / sets] * sets
+        settings["set_weights"] = weights
     return settings | {"made_with": pipeline["train"].manifest.get("environment")}
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,16 @@ def test_a_card_by_hand() -> None:
     assert "4 levels of 256 codes; 12.5% of the items shared one before repair" in card
     assert "seed: 3" in card
     assert 'from_pretrained(base, "me/shop", subfolder="adapter")' in card
+
+
+def test_a_card_says_how_several_sets_are_used() -> None:
+    sets = [{"levels": 4, "codes": 256}, {"levels": 3, "codes": 64}]
+    card = model_card(replace(FACTS, sids=sets[0] | {"sets": sets}), place="me/shop")
+    assert "345 items of `sids.json` and `sids-1.json` and no other" in card
+    assert "Each item has 2 semantic IDs, one in each of 2 sets" in card
+    assert "`set_weights` in `genrec.json`" in card
+    assert "SIDs of set 1 have 4 levels of 256 codes. SIDs of set 2 have 3 levels of 64" in card
+    assert "2 sets" not in model_card(FACTS, place="me/shop")
 
 
 def test_other_versions_than_it_was_trained_with_are_said(

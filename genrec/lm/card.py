@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCardData
 
+from genrec.sid.sets import file_of
+
 _NF4 = """nf4 = BitsAndBytesConfig(
     load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True
 )
@@ -29,7 +31,7 @@ class Facts:
         dtype: that the base's weights had in training.
         adapter: where the adapter lies: `.`, `adapter`, or None if there is none.
         data: the prepare stage's statistics.
-        sids: the quantize stage's.
+        sids: the quantize stage's; with several sets of SIDs those of each are its `sets`.
         training: the train stage's summary.
         made_with: the packages that it was trained with, to version; None if unknown.
         metrics: rows of the test split as evaluate writes them, none if it has not run.
@@ -63,6 +65,7 @@ def model_card(facts: Facts, *, place: str) -> str:
         base_model=facts.base if facts.public_base else None,
     )
     parts = [f"---\n{data.to_yaml()}\n---", f"# {facts.name}", _about(facts)]
+    parts += filter(None, [_sets(facts)])
     parts += [_loading(facts, place), _measured(facts), _data(facts), _training(facts)]
     recipe = yaml.safe_dump(dict(facts.recipe), sort_keys=False, allow_unicode=True)
     parts.append(f"## Recipe\n\nWhat differs from genrec's defaults:\n\n```yaml\n{recipe}```")
@@ -74,8 +77,30 @@ def _about(facts: Facts) -> str:
     return (
         "A language model that recommends: given the items of a user's history as *semantic IDs* it "
         f"writes that of the next one. It is {start}, trained by genrec.\n\n"
-        f"It knows the {facts.data['items']:,} items of `sids.json` and no other, and what it says of "
-        "them comes from the interactions below, with all their habits. Histories are not published."
+        f"It knows the {facts.data['items']:,} items of {_files(facts)} and no other, and what it "
+        "says of them comes from the interactions below, with all their habits. Histories are not "
+        "published."
+    )
+
+
+def _files(facts: Facts) -> str:
+    """Returns the files that hold the SIDs, as a sentence has them."""
+    more = len(facts.sids.get("sets", ())) - 1
+    names = [f"`{file_of(number, suffix='json')}`" for number in range(1 + max(more, 0))]
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _sets(facts: Facts) -> str:
+    """Says how several sets of SIDs are used; nothing where there is one."""
+    count = len(facts.sids.get("sets", ()))
+    if count < 2:
+        return ""
+    return (
+        f"Each item has {count} semantic IDs, one in each of {count} sets: {_files(facts)}. No code is "
+        "in two sets, so a token says of which set it is. A prompt and the answer to it are of one set. "
+        "An item's score is the weighted mean of the log-probabilities of its semantic IDs, each after "
+        "the history in the same set; the weights are `set_weights` in `genrec.json`, in the order of "
+        "the files. genrec's search does all this."
     )
 
 
@@ -160,10 +185,15 @@ def _data(facts: Facts) -> str:
     time = data.get("time") or {}
     span = f", from {time['first']} to {time['last']}" if {"first", "last"} <= set(time) else ""
     text = f"## Data\n\n{', '.join(lines)}{span}."
-    if "levels" in sids:
-        before = sids.get("collision_rate", {}).get("before")
-        shared = "" if before is None else f"; {before:.1%} of the items shared one before repair"
-        text += f" SIDs have {sids['levels']} levels of {sids.get('codes')} codes{shared}."
+    several = sids.get("sets", ())
+    for number, own in enumerate(several or (sids,), start=1):
+        if "levels" in own:
+            before = own.get("collision_rate", {}).get("before")
+            shared = (
+                "" if before is None else f"; {before:.1%} of the items shared one before repair"
+            )
+            what = f"SIDs of set {number}" if several else "SIDs"
+            text += f" {what} have {own['levels']} levels of {own.get('codes')} codes{shared}."
     return text
 
 

@@ -162,6 +162,22 @@ def prompt_for(
     return _fill(variant.prompt, {"history": sids})
 
 
+def prompt_in_sets(
+    sets: Iterable[np.ndarray], items: Sequence[int], *, style: Style, max_history: int | None
+) -> Segments | tuple[Segments, ...]:
+    """Returns the prompt of a history; with several sets of SIDs one in each, as decoding takes them.
+
+    Args:
+        sets: the SIDs of each set, int [N, L].
+        items: numbers of the history's items, oldest first.
+        style: as of `prompt_for`.
+        max_history: as there.
+    """
+    wording: dict[str, Any] = {"style": style, "max_history": max_history}
+    prompts = tuple(prompt_for(sids[list(items)], **wording) for sids in sets)
+    return prompts if len(prompts) > 1 else prompts[0]
+
+
 def words_prompt(
     text: str, tasks: Collection[str], *, style: Style, max_text: int
 ) -> Segments | None:

@@ -1,6 +1,7 @@
 """Several sets of SIDs through a recipe: one model, one score, the same lists as brute force."""
 
 import importlib
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,6 +18,7 @@ from genrec.decode import BeamEngine, VLLMBeamEngine
 from genrec.lm.batch import code_token_ids, encode_prompts
 from genrec.lm.corpus import encode_file, lengths_of, sets_of
 from genrec.lm.sampler import TokenBudgetSampler
+from genrec.publish import open_published, publish
 from genrec.recommendations import SEARCH, ListRequest, influence, recommend
 from genrec.show import show
 from genrec.sid import SIDSets, format_sid
@@ -50,6 +52,10 @@ def pipeline(shared_folder: Callable[[str], AbstractContextManager[Path]]) -> Pi
         made = Pipeline.from_settings(data, store=folder / "store", quick=True, **SECTIONS)
         made.fit()
     return made
+
+
+def recipe_of(pipeline: Pipeline) -> str:
+    return str(next((pipeline.store.root / "recipes").glob("*.yaml")))
 
 
 def test_every_task_with_sids_is_composed_in_every_set(pipeline: Pipeline) -> None:
@@ -175,7 +181,7 @@ def test_vllm_is_one_engine_for_each_set(
 
 
 def test_weights_may_be_given_or_equal(pipeline: Pipeline) -> None:
-    words = str(next((pipeline.store.root / "recipes").glob("*.yaml")))
+    words = recipe_of(pipeline)
     for wanted, expected in (("equal", [0.5, 0.5]), ("[3, 1]", [0.75, 0.25])):
         other = Pipeline.load(words, f"recommend.set_weights={wanted}")
         other.run("recommend")
@@ -184,7 +190,7 @@ def test_weights_may_be_given_or_equal(pipeline: Pipeline) -> None:
 
 
 def test_an_unknown_view_is_named(pipeline: Pipeline) -> None:
-    words = str(next((pipeline.store.root / "recipes").glob("*.yaml")))
+    words = recipe_of(pipeline)
     other = Pipeline.load(words, "quantize.sets=[{views: {sound: 1}}]")
     with pytest.raises(
         ValueError, match=r"no view \['sound'\]; expected some of \['behaviour', 'text'\]"
@@ -235,3 +241,35 @@ def test_sid_rows_start_like_the_codebooks_of_each_set(pipeline: Pipeline) -> No
             own, wanted = (v - v.mean(0) for v in (weight[tokens], book[: len(tokens)]))
             near, expected = own @ own.T, wanted @ wanted.T
             assert np.corrcoef(near.ravel(), expected.ravel())[0, 1] > 0.9
+
+
+def test_what_is_published_recommends_the_same(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Read back from the published files: all sets, with the weights that were fitted."""
+    given = Pipeline.load(recipe_of(pipeline), "recommend.set_weights=[3, 1]")
+    given.run("recommend")
+    publish(given, tmp_path / "hub")
+    model = open_published(tmp_path / "hub")
+    sets = SIDSets.load(pipeline["quantize"].path)
+    for read, own in zip(model.recommender.sets, sets, strict=True):
+        np.testing.assert_array_equal(read, own)
+    assert model.recommender.engine.weights.tolist() == [0.75, 0.25]
+    bundle = given.bundle()
+    history = [3, 5, 8]
+    assert bundle.llm is not None
+    options: dict[str, Any] = {"k": 5, "num_beams": 50, "exclude": [history]}
+    expected = bundle.llm.recommend([bundle.prompt(history)], **options).items[0]
+    ids = bundle.items["item_id"].to_list()
+    (found,) = model.recommend([[ids[item] for item in history]], k=5)
+    assert found == [ids[item] for item in expected]
+
+    index = json.loads((tmp_path / "hub" / "sids-1.json").read_text())
+    index.pop(ids[4])
+    (tmp_path / "hub" / "sids-1.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"sids-1\.json: 1 items of sids\.json have no SID"):
+        open_published(tmp_path / "hub")
+
+
+def test_sets_count_alike_until_weights_are_known(pipeline: Pipeline, tmp_path: Path) -> None:
+    other = Pipeline.load(recipe_of(pipeline), "recommend.set_weights=[1, 9]")
+    publish(other, tmp_path / "hub")
+    assert open_published(tmp_path / "hub").recommender.engine.weights.tolist() == [0.5, 0.5]
