@@ -85,6 +85,16 @@ class Recommender:
         """The SIDs of the first set, int32 [N, L]."""
         return self.sets[0]
 
+    def of_set(self, number: int) -> Recommender:
+        """Returns the same model with one set of SIDs alone; its prompts are those of this set."""
+        if len(self.sets) == 1:
+            return self
+        options = {"max_length": self.max_length, "batch_size": self.batch_size}
+        engine, own = self.engine.all_engines[number], self.sets.own(number)
+        one = Recommender(engine, self.tokenizer, own, **options)
+        one.code_tokens = self.code_tokens  # prompts have the codes of the model
+        return one
+
     @classmethod
     def of_model(
         cls,

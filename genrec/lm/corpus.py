@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerBase
 
 from genrec import schema
 from genrec.lm.batch import FEATURES, Encoded, encode_examples, encode_texts, encoded_rows
-from genrec.lm.tasks import set_of
+from genrec.sid.sets import set_of
 
 logger = logging.getLogger(__name__)
 

@@ -359,16 +359,6 @@ def query_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
         yield [{"query": _text(shorten(q, options.max_text)), "target": sid} for q in queries]
 
 
-def in_set(task: str, number: int) -> str:
-    """Returns how a task is called in a further set of SIDs: `history_to_sid@2` in the second."""
-    return f"{task}@{number + 1}" if number else task
-
-
-def set_of(task: str) -> int:
-    """Returns the set of SIDs of a task's name, from 0."""
-    return int(task.partition("@")[2] or 1) - 1
-
-
 def sid_segments(sids: np.ndarray | Sequence[Sequence[int]]) -> Segments:
     """Returns one SID segment per row of int [n, L]."""
     return tuple(Segment(sid=tuple(int(code) for code in sid)) for sid in sids)

@@ -156,6 +156,16 @@ def file_of(number: int, name: str = "sids", suffix: str = "npy") -> str:
     return f"{name}{f'-{number}' if number else ''}.{suffix}"
 
 
+def in_set(name: str, number: int) -> str:
+    """Returns what a name is in a further set of SIDs: `history_to_sid@2` in the second."""
+    return f"{name}@{number + 1}" if number else name
+
+
+def set_of(name: str) -> int:
+    """Returns the set of SIDs that a name says, from 0."""
+    return int(name.partition("@")[2] or 1) - 1
+
+
 def _scaled(vectors: Floats) -> Floats:
     """Centres vectors and makes them as long, on average, as the unit vectors of other blocks."""
     if not len(vectors):

@@ -11,9 +11,9 @@ import numpy as np
 from genrec import schema
 from genrec.bundle import read_items
 from genrec.lm import compose
-from genrec.lm.tasks import Corpus, in_set
+from genrec.lm.tasks import Corpus
 from genrec.sid import SIDSets
-from genrec.sid.sets import file_of
+from genrec.sid.sets import file_of, in_set
 from genrec.stages import Context
 
 

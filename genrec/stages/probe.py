@@ -20,7 +20,8 @@ from genrec.lm.compose import questions
 from genrec.lm.tasks import Corpus, shorten
 from genrec.lm.write import Writer
 from genrec.recommender import Recommender
-from genrec.sid import load_quantizer
+from genrec.sid import SIDSets, load_quantizer
+from genrec.sid.sets import file_of, in_set, set_of
 from genrec.stages import Context
 
 Found = dict[str, Any]
@@ -29,11 +30,19 @@ Found = dict[str, Any]
 def run(context: Context) -> None:
     """Measures what the recipe has; says of the rest why it is not measured."""
     probe = _Probe(context)
-    rows, unconstrained = probe.unconstrained()
-    measured: Found = {"content": probe.content(), "unconstrained": unconstrained, "rows": rows}
+    measured: Found = {"rows": []}
     ways = {"write": probe.write, "find": probe.find}
-    for task, (way, column) in _PROBES.items():
-        measured[task] = probe.why_not(task, column) or ways[way](task, column)
+    for number in range(len(probe.sets)):
+        rows, unconstrained = probe.unconstrained(number)
+        measured["rows"] += rows
+        found = {"content": probe.content(number), "unconstrained": unconstrained}
+        for task, (way, column) in _PROBES.items():
+            absent = probe.why_not(task, column)
+            if absent is None:
+                found[task] = ways[way](task, column, number)
+            elif number == 0:  # the reason is no set's own
+                found[task] = absent
+        measured |= {in_set(name, number): part for name, part in found.items()}
     measured["judge"] = probe.judge()
     schema.write(context.out / "written.parquet", probe.table(), schema.WRITTEN)
     context.write_json("probes.json", measured)
@@ -54,44 +63,50 @@ class _Probe:
         self.context, self.section = context, context.section
         self.seed = context.recipe.seed
         self.items = read_items(context.inputs)
-        self.sids = context.inputs["quantize"].load()
+        self.sets = SIDSets.load(context.inputs["quantize"].path)
         self.sample = self._draw(len(self.items), self.section.items)
         self.written: dict[str, list[Found]] = {}
         self.tasks = context.recipe.compose.active(context.inputs)
 
-    def content(self) -> Found:
-        """Returns what quantization keeps of the embeddings, view by view."""
+    def content(self, number: int) -> Found:
+        """Returns what quantization into a set of SIDs keeps of the embeddings, view by view."""
         if "embed" not in self.context.inputs:
             return _absent("the SIDs were published, not made from embeddings")
         quantize, embed = self.context.inputs["quantize"], self.context.inputs["embed"]
-        quantizer = load_quantizer(quantize / "quantizer.safetensors")
-        views = self.context.recipe.quantize.each_set[0].views  # what is probed is the first set
+        quantizer = load_quantizer(quantize / file_of(number, "quantizer", "safetensors"))
+        views = self.context.recipe.quantize.each_set[number].views
         embeddings, widths = enrich.load_fused(embed.path, views)
         return content.content_kept(
             embeddings,
-            quantizer.decode(self.sids[:, : quantizer.levels]),
+            quantizer.decode(self.sets.own(number)[:, : quantizer.levels]),
             widths,
             k=self.section.neighbours,
             seed=self.seed,
         )
 
-    def unconstrained(self) -> tuple[list[Found], Found]:
+    def unconstrained(self, number: int) -> tuple[list[Found], Found]:
         """Returns the rows for the metrics, and what of the sequences is not even a SID."""
-        examples = schema.read_examples(self.context.inputs["compose"] / "test.parquet")
+        file = file_of(number, "test", "parquet")
+        examples = schema.read_examples(self.context.inputs["compose"] / file)
         test_prompts = [
             examples[row].prompt for row in self._draw(len(examples), self.section.users)
         ]
         written = {
-            beams: self.writer.sids(
+            beams: self.writer(number).sids(
                 test_prompts,
                 num_beams=beams,
-                step=f"write SIDs, {beams} beams",
+                step=in_set(f"write SIDs, {beams} beams", number),
                 progress=self._progress,
             )
             for beams in dict.fromkeys((1, self.section.num_beams))
         }
-        rows, broken = probes.invalid_rates(written, self.sids, seed=self.seed)
-        return rows, {"users": len(test_prompts), "not_a_sid": broken}
+        sids = self.sets[number]
+        rows, broken = probes.invalid_rates(written, sids, number=number, seed=self.seed)
+        found: Found = {"users": len(test_prompts), "not_a_sid": broken}
+        if len(self.sets) > 1:
+            others = [own for other, own in enumerate(self.sets) if other != number]
+            found["of_other_sets"] = probes.of_other_sets(written, others)
+        return rows, found
 
     def why_not(self, task: str, column: str) -> Found | None:
         """Returns why a task is not measured; None where it is."""
@@ -103,15 +118,15 @@ class _Probe:
             return _absent(f"fewer than two of the {len(self.sample)} items have a {column}")
         return None
 
-    def write(self, task: str, column: str) -> Found:
+    def write(self, task: str, column: str, number: int) -> Found:
         """Has the model write a text of each item, and compares it with those of all items."""
         with_text, truths = self._asked(column), self._texts(column)
         known = [item for item, text in enumerate(truths) if text]
         lengths = [len(ids) for ids in tokenize(self.recommender.tokenizer, truths)]
-        written = self.writer.texts(
-            self._prompts(task),
+        written = self.writer(number).texts(
+            self._prompts(task, number),
             max_tokens=max(lengths) + 1,  # EOS
-            step=f"write {column}s",
+            step=in_set(f"write {column}s", number),
             progress=self._progress,
         )
         vectors = self._encode(written + [truths[item] for item in known])
@@ -121,20 +136,21 @@ class _Probe:
         right, ranks = fidelity.fidelity(written, own, where, pool, others)
         wrong = where[fidelity.shuffled(len(with_text), seed=self.seed)]
         shuffled, _ = fidelity.fidelity(written, own, wrong, pool, others)
-        self.written[task] = [
-            {"item": item, "task": task, "truth": truths[item], "written": text, "rank": rank}
+        name = in_set(task, number)
+        self.written[name] = [
+            {"item": item, "task": name, "truth": truths[item], "written": text, "rank": rank}
             for item, text, rank in zip(with_text, written, ranks, strict=True)
         ]
         return {"items": len(with_text), "right": right, "shuffled": shuffled}
 
-    def find(self, task: str, column: str) -> Found:
-        """Has the model find items by their texts."""
+    def find(self, task: str, column: str, number: int) -> Found:
+        """Has the model find items by their texts, as SIDs of one set."""
         with_text = self._asked(column)
-        lists = self.recommender.recommend(
-            self._prompts(task),
+        lists = self.recommender.of_set(number).recommend(
+            self._prompts(task, number),
             k=max(fidelity.KS),
             num_beams=max(self.section.num_beams, *fidelity.KS),
-            progress=self.context.progress_of(task),
+            progress=self.context.progress_of(in_set(task, number)),
         )
         targets = pl.DataFrame(
             {"user": range(len(with_text)), "history": [[]] * len(with_text), "target": with_text},
@@ -171,21 +187,20 @@ class _Probe:
         """The trained model with exact constrained search."""
         return Recommender.load(
             self.context.inputs["train"] / "merged",
-            self.sids,
+            self.sets,
             max_length=self.context.recipe.train.max_length,
             batch_size=self.context.recipe.runtime.batch_size,
             device=self.context.device,
             dtype=self.section.dtype,
         )
 
-    @cached_property
-    def writer(self) -> Writer:
-        """The same model, free to write what it likes."""
+    def writer(self, number: int) -> Writer:
+        """Returns the same model, free to write what it likes where a SID of a set should stand."""
         recommender = self.recommender
         return Writer(
-            recommender.engine.model,
+            recommender.of_set(number).engine.model,
             recommender.tokenizer,
-            recommender.code_tokens,
+            recommender.code_tokens[: self.sets.own(number).shape[1]],
             max_length=recommender.max_length,
             batch_size=recommender.batch_size,
         )
@@ -208,14 +223,14 @@ class _Probe:
         texts = self._texts(column)
         return [item for item in self.sample if texts[item]]
 
-    def _prompts(self, task: str) -> list[tuple[schema.Segment, ...]]:
+    def _prompts(self, task: str, number: int) -> list[tuple[schema.Segment, ...]]:
         prepared, recipe = self.context.inputs["prepare"], self.context.recipe.compose
         column = _PROBES[task].column
         with_text = self._asked(column)
         items = self.items[with_text]
         corpus = Corpus(
             items=items,
-            sids=self.sids[with_text],
+            sids=self.sets[number][with_text],
             train=prepared.load("train.parquet"),
             valid=prepared.load("valid.parquet"),
             captions=items["caption"].to_list() if column == "caption" else None,
@@ -250,10 +265,10 @@ class _Probe:
                 texts_by_kind.append(
                     (f"true {column}s", {item: texts[item] for item in self.sample})
                 )
-        for task, rows in self.written.items():
-            texts_by_kind.append(
-                (f"written {_PROBES[task].column}s", {r["item"]: r["written"] for r in rows})
-            )
+        for name, rows in self.written.items():
+            column = _PROBES[name.partition("@")[0]].column
+            kind = in_set(f"written {column}s", set_of(name))
+            texts_by_kind.append((kind, {r["item"]: r["written"] for r in rows}))
         return texts_by_kind
 
     def _judged(self, name: str, asker: Asker, texts: dict[int, str]) -> Found:

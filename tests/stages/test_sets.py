@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from genrec import Dataset, Pipeline, schema
 from genrec.decode import BeamEngine, VLLMBeamEngine
+from genrec.evaluate.probes import invalid_rates
 from genrec.lm.batch import code_token_ids, encode_prompts
 from genrec.lm.corpus import encode_file, lengths_of, sets_of
 from genrec.lm.sampler import TokenBudgetSampler
@@ -73,8 +74,7 @@ def test_every_task_with_sids_is_composed_in_every_set(pipeline: Pipeline) -> No
 
 
 def test_each_example_may_be_in_one_set_at_random(pipeline: Pipeline) -> None:
-    recipe = str(next((pipeline.store.root / "recipes").glob("*.yaml")))
-    other = Pipeline.load(recipe, "compose.sets=random")
+    other = Pipeline.load(recipe_of(pipeline), "compose.sets=random")
     other.run("compose")
     every = schema.read_examples(pipeline["compose"] / "train.parquet")
     drawn = schema.read_examples(other["compose"] / "train.parquet")
@@ -273,3 +273,60 @@ def test_sets_count_alike_until_weights_are_known(pipeline: Pipeline, tmp_path: 
     other = Pipeline.load(recipe_of(pipeline), "recommend.set_weights=[1, 9]")
     publish(other, tmp_path / "hub")
     assert open_published(tmp_path / "hub").recommender.engine.weights.tolist() == [0.5, 0.5]
+
+
+def test_probes_are_of_each_set(pipeline: Pipeline) -> None:
+    """The lists of `find` are those of a search in the set alone; the first set keeps its names."""
+    probed = Pipeline.load(recipe_of(pipeline), "probe={enabled: true, num_beams: 3}")
+    probed.run("probe")
+    assert probed.graph.fingerprint("train") == pipeline.graph.fingerprint("train")
+    found = probed["probe"].load()
+    assert {"title_to_sid", "title_to_sid@2", "sid_to_title", "sid_to_title@2"} <= found.keys()
+    assert {"content@2", "unconstrained@2"} <= found.keys()
+    assert "caption_to_sid" in found
+    assert "caption_to_sid@2" not in found  # no captions, whatever the set
+    assert found["content@2"]["whole"] != found["content"]["whole"]
+    assert [row["metric"] for row in found["rows"]] == [
+        *["unconstrained_invalid_rate"] * 2,
+        *["unconstrained_invalid_rate@2"] * 2,
+    ]
+    written = probed["probe"].load("written.parquet")
+    assert set(written["task"]) == {"sid_to_title", "sid_to_title@2"}
+
+    sets = SIDSets.load(pipeline["quantize"].path)
+    model = pipeline.bundle().load_llm(device="cpu")
+    prompts = read_prompts(pipeline["compose"].path, "test", 2, rows=[0, 1, 2])
+    for number, own in enumerate(sets):
+        one = model.of_set(number)
+        lists = one.recommend([prompt[number] for prompt in prompts], k=5, num_beams=40)
+        engine = model.engine.all_engines[number]
+        ids = encode_prompts(
+            model.tokenizer,
+            model.code_tokens,
+            [prompt[number] for prompt in prompts],
+            max_length=model.max_length,
+        )
+        expected = engine.search(*ids, num_beams=40, k=5)
+        np.testing.assert_array_equal(lists.items, expected.items.numpy())
+        assert one.sets.own(0).shape == own.shape
+
+
+def test_a_model_that_writes_the_second_set_is_not_invalid_there(pipeline: Pipeline) -> None:
+    """What stands where a SID should is read in the model's codes, as many as the set has levels."""
+    stage = importlib.import_module("genrec.stages.probe")
+    context: Any = SimpleNamespace(
+        recipe=pipeline.recipe,
+        section=pipeline.recipe.probe,
+        inputs={key: pipeline[key] for key in ("prepare", "quantize", "compose", "train")},
+        device="cpu",
+    )
+    probe = stage._Probe(context)
+    writer = probe.writer(1)
+    tokens = probe.recommender.code_tokens
+    sid = probe.sets[1][7]
+    row = np.array([[[tokens[level][code] for level, code in enumerate(sid)]]])
+    writer._generate = lambda *args, **options: iter([row])
+    codes = writer.sids([()], num_beams=1)
+    assert codes.tolist() == [[sid.tolist()]]
+    rows, broken = invalid_rates({1: codes}, probe.sets[1], number=1)
+    assert (rows[0]["value"], broken) == (0, {"1": 0})
