@@ -95,7 +95,8 @@ class Bundle:
     def replace(self, **parts: Any) -> Self:
         """Returns a copy in which some parts, by attribute, are others."""
         changed = copy.copy(self)
-        changed.__dict__.pop("trie", None)  # made of the SIDs
+        for made_of_sets in ("sids_by_set", "tries"):
+            changed.__dict__.pop(made_of_sets, None)
         changed.__dict__.update(parts)
         return changed
 
@@ -200,35 +201,30 @@ class Bundle:
         return Fusion.load(self.artifacts["fuse"] / "fusion") if "fuse" in self.artifacts else None
 
     @cached_property
-    def sids(self) -> npt.NDArray[np.int32] | None:
-        """The items' SIDs, int32 [N, L]; None without an LLM."""
-        if "train" not in self.artifacts:
-            return None
-        sids: npt.NDArray[np.int32] = self.artifacts["quantize"].load()
-        return sids
-
-    @cached_property
     def sets(self) -> SIDSets | None:
-        """All sets of SIDs, of which `sids` is the first; None without an LLM."""
+        """The items' SIDs, in one set or several; None without an LLM."""
         from genrec.sid import SIDSets
 
         return SIDSets.load(self.artifacts["quantize"].path) if "train" in self.artifacts else None
 
     @cached_property
-    def trie(self) -> SIDTrie | None:
-        """All SIDs as a tree of codes; None without an LLM."""
+    def sids_by_set(self) -> tuple[npt.NDArray[np.int32], ...]:
+        """The SIDs of each set in the codes of the model, int32 [N, L]; none without an LLM."""
+        return () if self.sets is None else tuple(self.sets)
+
+    @cached_property
+    def tries(self) -> tuple[SIDTrie, ...]:
+        """The SIDs of each set as a tree of codes; none without an LLM."""
         from genrec.sid import SIDTrie
 
-        return None if self.sids is None else SIDTrie(self.sids)
+        return tuple(SIDTrie(sids) for sids in self.sids_by_set)
 
     @cached_property
     def llm(self) -> Recommender | None:
         """The trained model with its decoder; None in a recipe without one."""
-        if self.sids is None:
+        if self.sets is None:
             return None
-        weights = (
-            self.artifacts["recommend"].load(SET_WEIGHTS) if len(self.sets or ()) > 1 else None
-        )
+        weights = self.artifacts["recommend"].load(SET_WEIGHTS) if len(self.sets) > 1 else None
         llm = self.load_llm(device=self.recipe.runtime.torch_device(), weights=weights)
         engines = getattr(llm.engine, "engines", [llm.engine])
         for engine in engines:
@@ -283,11 +279,11 @@ class Bundle:
         """A history's item numbers to the model's prompt; with several sets of SIDs one in each."""
         from genrec.lm.compose import prompt_in_sets
 
-        compose, sets = self.recipe.compose, None if self.sets is None else [*self.sets]
+        compose, sets = self.recipe.compose, self.sids_by_set
         wording: dict[str, Any] = {"style": compose.style, "max_history": compose.max_history}
 
         def prompt(history: Sequence[int]) -> Any:
-            if sets is None:
+            if not sets:
                 raise ValueError("this recipe has no LLM, so there is no prompt")
             return prompt_in_sets(sets, history, **wording)
 
@@ -307,7 +303,7 @@ class Bundle:
         )
         if to_prompt("") is None:
             return None
-        sets = 1 if self.sets is None else len(self.sets)
+        sets = len(self.sids_by_set)
         return to_prompt if sets == 1 else lambda text: (to_prompt(text),) * sets
 
 

@@ -59,7 +59,7 @@ def write_report(
             sentence=_sentence(summary),
             groups=_groups(metrics, summary),
             charts=[_chart(summary, metric) for metric in ("ndcg", "recall")],
-            sids=None if sid_stats is None else _sids(sid_stats),
+            sets=[_sids(own) for own in _each_set(sid_stats)],
             probes=_probes(metrics.get("probes", {})),
             pairs=(diagnostics or {}).get("complementarity"),
             fusion=_fusion(diagnostics or {}, summary.k),
@@ -142,6 +142,14 @@ def _nice(top: float) -> float:
     """The smallest of 1, 2, 2.5, 5 times a power of ten that reaches `top` in five steps."""
     steps = (m * 10.0**e for e in range(-5, 1) for m in (1, 2, 2.5, 5))
     return next(step for step in steps if 5 * step >= top)
+
+
+def _each_set(stats: Mapping[str, Any] | None) -> Sequence[Mapping[str, Any]]:
+    """The statistics of each set of SIDs; none where there are no SIDs."""
+    if stats is None:
+        return []
+    each: Sequence[Mapping[str, Any]] = stats.get("sets", [stats])
+    return each
 
 
 def _sids(stats: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ _MAGIC = {
 def item(bundle: Bundle, number: int) -> Item:
     """Returns item `number` with all that the catalogue and the annotations say of it."""
     row = bundle.items.row(number, named=True)
+    sids = [sids[number].tolist() for sids in bundle.sids_by_set]
     return Item(
         id=row["item_id"],
         title=row["title"],
@@ -32,7 +33,8 @@ def item(bundle: Bundle, number: int) -> Item:
         image=f"/v1/items/{quote(row['item_id'], safe='')}/image" if row.get("image") else None,
         caption=row.get("caption"),
         interests=row.get("interests") or [],
-        sid=None if bundle.sids is None else bundle.sids[number].tolist(),
+        sid=sids[0] if sids else None,
+        further_sids=sids[1:],
         attributes={
             name: row[name] for name in columns_of(bundle).attributes if row[name] is not None
         },

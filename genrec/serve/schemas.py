@@ -96,6 +96,9 @@ class Item(BaseModel):
     caption: str | None = None
     interests: list[str] = []
     sid: list[int] | None = Field(None, description="semantic ID, one code per level")
+    further_sids: list[list[int]] = Field(
+        [], description="semantic IDs in further sets, where there are several"
+    )
     attributes: dict[str, Any] = {}
 
 

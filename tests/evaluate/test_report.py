@@ -148,6 +148,19 @@ def test_the_headline_is_the_rate_after_resolution(tmp_path: Path, metrics: dict
     assert "25.0 % before resolution" in text
 
 
+def test_each_set_of_sids_is_shown(tmp_path: Path, metrics: dict) -> None:
+    second = SIDS | {"codes": 4, "findings": ["level b is degenerate"]}
+    found = page(tmp_path, metrics, sid_stats=SIDS | {"sets": [SIDS, second]})
+    for part in ("Set 1 of 2", "Set 2 of 2", "SID collisions, set 1 0.0 %", "3 levels of 4 codes"):
+        assert part in found.text
+    assert found.text.count("Warning: level b is degenerate") == 1
+    alone = page(tmp_path, metrics, sid_stats=SIDS | {"sets": [SIDS]})
+    raw = (tmp_path / "report.html").read_text("utf-8")
+    assert "Set 1" not in alone.text
+    page(tmp_path, metrics, sid_stats=SIDS)
+    assert (tmp_path / "report.html").read_text("utf-8") == raw
+
+
 def test_titles_stay_text(tmp_path: Path, metrics: dict, example: UserExample) -> None:
     write_report(
         tmp_path / "r.html",
@@ -202,7 +215,7 @@ def test_probes_are_shown_with_their_chance_and_what_is_absent(
 ) -> None:
     probes = {
         "content": {"whole": {"cosine": 0.81, "overlap": 0.43, "chance": 0.02, "k": 10}},
-        "rows": [{"k": 1, "value": 0.25, "low": 0.1, "high": 0.4}],
+        "rows": [{"metric": "x", "k": 1, "value": 0.25, "low": 0.1, "high": 0.4}],
         "sid_to_title": {"absent": EVIL},
     }
     found = page(tmp_path, metrics | {"probes": probes})

@@ -39,7 +39,7 @@ def test_a_list_is_the_core_s(client: TestClient, bundle: Bundle) -> None:
     ):
         assert card["place"] == rank
         assert card["item"]["id"] == bundle.items["item_id"][entry.item]
-        assert card["item"]["sid"] == bundle.sids[entry.item].tolist()  # type: ignore[index]
+        assert card["item"]["sid"] == bundle.sids_by_set[0][entry.item].tolist()  # type: ignore[index]
         assert card["score"] == pytest.approx(
             entry.score, rel=1e-4
         )  # a kept prompt rounds otherwise

@@ -118,7 +118,7 @@ def test_it_is_what_the_log_probability_loses(bundle: Bundle) -> None:
 
 
 def test_items_that_share_a_sid_share_their_influence(bundle: Bundle) -> None:
-    twin = np.array(bundle.sids)
+    twin = np.array(bundle.sids_by_set[0])
     assert bundle.llm is not None
     _, first, counts = np.unique(twin, axis=0, return_index=True, return_counts=True)
     for item in first[counts > 1][:2]:

@@ -11,6 +11,7 @@ from genrec.bundle import Bundle
 from genrec.recommendations import ListRequest
 from genrec.serve import present
 from genrec.serve.schemas import MAX_HISTORY, MAX_K, MAX_QUERY, Id, Item, Recommendation
+from genrec.sid import SIDTrie
 
 PAGE = 24  # cards on a page, and how many `more` adds
 CODES = 48  # codes on a page of the tree
@@ -47,11 +48,13 @@ class Branching(Address):
         prefix: codes, joined by commas; none for the root.
         code: one more code, to go on to.
         page: of the codes that follow.
+        set: whose tree, from 1; a prefix says it by its codes.
     """
 
     prefix: str = Field("", pattern=r"^([0-9]{1,9}(,[0-9]{1,9}){0,31})?$")
     code: str = Field("", pattern=r"^[0-9]{0,9}$")
     page: int = Field(1, ge=1, le=10**9)
+    set: int = Field(1, ge=1, le=100)
 
     @property
     def codes(self) -> tuple[int, ...]:
@@ -152,6 +155,8 @@ class Level:
         branches: the page's codes, ascending.
         count: items below the prefix.
         items: the first of them; none for the empty prefix.
+        set: of SIDs, from 1.
+        sets: how many there are.
     """
 
     prefix: tuple[int, ...]
@@ -162,6 +167,8 @@ class Level:
     branches: tuple[Branch, ...]
     count: int
     items: tuple[Item, ...]
+    set: int = 1
+    sets: int = 1
 
     @property
     def turns(self) -> list[int | None]:
@@ -180,11 +187,13 @@ def level(bundle: Bundle, address: Branching) -> Level | None:
     A page beyond the last one is the last one.
 
     Raises:
-        KeyError: no item's SID starts so.
+        KeyError: no item's SID starts so, or there is no such set.
     """
-    trie, prefix = bundle.trie, address.codes
-    if trie is None:
+    tries, prefix = bundle.tries, address.codes
+    if not tries:
         return None
+    number = _set_of(tries, address)
+    trie = tries[number]
     codes = trie.children(prefix).tolist()
     pages = max(1, -(-len(codes) // CODES))
     page = min(address.page, pages)
@@ -195,4 +204,27 @@ def level(bundle: Bundle, address: Branching) -> Level | None:
         branches.append(Branch((*prefix, code), len(below), sample))
     below = trie.below(prefix)
     items = tuple(present.item(bundle, int(n)) for n in below[: address.n]) if prefix else ()
-    return Level(prefix, trie.levels, len(codes), page, pages, tuple(branches), len(below), items)
+    return Level(
+        prefix,
+        trie.levels,
+        len(codes),
+        page,
+        pages,
+        tuple(branches),
+        len(below),
+        items,
+        set=number + 1,
+        sets=len(tries),
+    )
+
+
+def _set_of(tries: Sequence[SIDTrie], address: Branching) -> int:
+    """Returns the set whose tree is looked at, from 0: no first code is in two."""
+    if address.codes:
+        begins = (
+            number for number, trie in enumerate(tries) if address.codes[0] in trie.children(())
+        )
+        return next(begins, 0)
+    if address.set > len(tries):
+        raise KeyError(address.set)
+    return address.set - 1

@@ -58,7 +58,7 @@ def ids(bundle: Bundle, *numbers: int) -> list[str]:
 
 def every_page(bundle: Bundle) -> list[str]:
     first = bundle.items["item_id"][0]
-    code = int(bundle.sids[0][0])
+    code = int(bundle.sids_by_set[0][0][0])
     own = f"h={ids(bundle, 1)[0]}&h={ids(bundle, 2)[0]}"
     return ["/", f"/?{own}", "/?q=a+tent", f"/items/{first}?{own}", f"/why/{first}?{own}", "/sids",
             f"/sids?prefix={code}", "/items/none", "/?n=0"]  # fmt: skip
@@ -124,17 +124,16 @@ def test_the_tree_adds_up_to_all_items(asked: TestClient, bundle: Bundle) -> Non
         found = page(asked, f"/sids?prefix={prefix}")
         return [int(str(a["data-count"])) for t, a in found.tags if "data-count" in a]
 
-    assert bundle.sids is not None
-    codes, sizes = np.unique(bundle.sids[:, 0], return_counts=True)
+    codes, sizes = np.unique(bundle.sids_by_set[0][:, 0], return_counts=True)
     assert counts("") == sizes.tolist()
     assert sum(sizes) == len(bundle)
     code = int(codes[sizes.argmax()])
     assert sum(counts(str(code))) == sizes.max()
     below = page(asked, f"/sids?prefix={code}&n=100").cards
-    assert below == ids(bundle, *np.flatnonzero(bundle.sids[:, 0] == code))
-    whole = ",".join(str(c) for c in bundle.sids[5])
+    assert below == ids(bundle, *np.flatnonzero(bundle.sids_by_set[0][:, 0] == code))
+    whole = ",".join(str(c) for c in bundle.sids_by_set[0][5])
     assert counts(whole) == []
-    same = (bundle.sids == bundle.sids[5]).all(axis=1)
+    same = (bundle.sids_by_set[0] == bundle.sids_by_set[0][5]).all(axis=1)
     assert page(asked, f"/sids?prefix={whole}").cards == ids(bundle, *np.flatnonzero(same))
 
 
@@ -284,7 +283,7 @@ def test_what_is_not_there_is_a_page(asked: TestClient) -> None:
 def test_without_an_llm_there_are_no_codes_and_no_influence(
     bundle: Bundle, opened: Callable[..., TestClient]
 ) -> None:
-    with opened(bundle.replace(llm=None, sids=None, fusion=None)) as client:
+    with opened(bundle.replace(llm=None, sets=None, fusion=None)) as client:
         assert page(client, "/").cards
         assert page(client, "/sids", 404)
         one, two = ids(bundle, 0, 1)

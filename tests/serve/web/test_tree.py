@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 
 from genrec.bundle import Bundle
 from genrec.serve.web.look import CODES, Branching, Level, level
+from genrec.sid import SIDSets
 
 FIRST, ITEMS = 2_000, 50_000
 
@@ -26,7 +27,7 @@ def large(bundle: Bundle) -> Bundle:
     ids = pl.DataFrame({"item": numbers.astype(np.int32), "item_id": [f"x{n}" for n in numbers]})
     items = ids.join(row.with_columns(description=pl.lit("")), how="cross")
     rows = {f"x{n}": int(n) for n in numbers}
-    return bundle.replace(items=items, rows=rows, sids=sids.astype(np.int32))
+    return bundle.replace(items=items, rows=rows, sets=SIDSets([sids]))
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +104,47 @@ def test_a_small_tree_has_no_pages(bundle: Bundle) -> None:
     assert found is not None
     assert found.pages == 1
     assert found.codes == len(found.branches) <= CODES
+
+
+@pytest.fixture(scope="module")
+def of_two(
+    bundle: Bundle, opened: Callable[..., TestClient]
+) -> Iterator[tuple[Bundle, TestClient]]:
+    """The shop with a second set of SIDs, of two levels."""
+    assert bundle.sets is not None
+    numbers = np.arange(len(bundle))
+    second = np.stack([numbers % 3, numbers // 3], axis=1)
+    several = bundle.replace(sets=SIDSets([bundle.sets.own(0), second]))
+    with opened(several) as found:
+        yield several, found
+
+
+def test_each_set_has_its_tree(of_two: tuple[Bundle, TestClient]) -> None:
+    """The second is chosen at its root; below it the codes say whose they are."""
+    bundle, asked = of_two
+    begins = int(bundle.sids_by_set[0][:, 0].max()) + 1
+    first = asked.get("/sids?h=x1").text
+    assert "one in each set" in first
+    assert 'href="/sids?set=2">Set 2</a>' in first
+    second = asked.get("/sids?set=2").text
+    shown = re.findall(r'href="/sids\?prefix=(\d+)"', second)
+    assert [int(code) for code in shown] == [begins, begins + 1, begins + 2]
+    assert "names an item by 2 codes" in second
+    below = asked.get(f"/sids?prefix={begins + 1}").text
+    assert "names an item by 2 codes" in below
+    assert f"{len(range(1, len(bundle), 3))} of {len(bundle)} items" in below
+    assert '<a href="/sids?set=2">All codes</a>' in below
+    assert asked.get("/sids?set=3").status_code == 404
+    assert asked.get(f"/sids?prefix={begins + 3}").status_code == 404
+
+
+def test_an_item_is_shown_with_all_its_sids(of_two: tuple[Bundle, TestClient]) -> None:
+    bundle, asked = of_two
+    sids = [own[5].tolist() for own in bundle.sids_by_set]
+    ids = bundle.items["item_id"]
+    page = asked.get(f"/items/{ids[5]}").text
+    for sid in sids:
+        assert f'href="/sids?prefix={"%2C".join(map(str, sid))}"' in page
+    assert "Semantic ID, set 2" in page
+    found = asked.get(f"/v1/items/{ids[5]}").json()
+    assert [found["sid"], *found["further_sids"]] == sids
