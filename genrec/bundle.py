@@ -124,7 +124,7 @@ class Bundle:
             "quantize",
             "train",
         )
-        if len(self.recipe.quantize.each_set) > 1:
+        if len(self.sids_by_set) > 1:
             opened = (*opened, "recommend")  # has the weights of the sets
         keys = [key for key in self.artifacts if key in opened or key.startswith("retrieve.")]
         return fingerprint(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from genrec.data import formats, times_in
 from genrec.pipeline import Pipeline
+from genrec.sid import SIDSets
 
 
 def export(pipeline: Pipeline, format_name: str, out: str | Path | None = None) -> list[Path]:
@@ -24,7 +25,8 @@ def export(pipeline: Pipeline, format_name: str, out: str | Path | None = None) 
         KeyError: no such format.
         MissingArtifact: prepare or quantize has not been run; names the command.
         FileExistsError: the folder holds something.
-        ValueError: the dataset does not fit the format; it is made of SIDs, and the recipe makes none.
+        ValueError: the dataset does not fit the format, such as several sets of SIDs; it is made of
+            SIDs, and the recipe makes none.
     """
     if format_name not in formats.FORMATS:
         known = ", ".join(formats.FORMATS)
@@ -47,9 +49,12 @@ def _bundle(pipeline: Pipeline, name: str, *, sids: bool) -> formats.Bundle:
     prepared = pipeline["prepare"]
     names = ("items", "users", "train", "valid", "test", "interactions")
     has_sids = sids or ("quantize" in pipeline.nodes and pipeline.finished("quantize"))
+    made = SIDSets.load(pipeline["quantize"].path) if has_sids else None
+    sets = [] if made is None else [made.own(number) for number in range(len(made))]
     return formats.Bundle(
         name,
         **{table: prepared.load(f"{table}.parquet") for table in names},
-        sids=pipeline["quantize"].load() if has_sids else None,
+        sids=sets[0] if sets else None,
+        further_sids=tuple(sets[1:]),
         times=times_in(prepared.load("stats.json")),
     )

@@ -222,9 +222,10 @@ def _tasks(node: Node) -> list[str]:
 
 def _blank(config: dict[str, Any], dotted: str) -> None:
     *parents, last = dotted.split(".")
+    within: Any = config
     for part in parents:
-        config = config[part]
-    config[last] = "(content)"
+        within = within[part]
+    within[int(last) if isinstance(within, list) else last] = "(content)"
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Sequence[str]:

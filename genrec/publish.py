@@ -108,7 +108,7 @@ class Published:
             raise KeyError(f"{sorted(unknown)[:3]}: no items of this model; see {SIDS_FILE}")
         seen = [[number[item] for item in history] for history in histories]
         sets = [*self.recommender.sets]
-        prompts = [prompt_in_sets(sets, items, **self.prompt) for items in seen]
+        prompts: list[Any] = [prompt_in_sets(sets, items, **self.prompt) for items in seen]
         lists = self.recommender.recommend(prompts, k=k, num_beams=num_beams, exclude=seen)
         return [[self.item_ids[item] for item in row if item >= 0][:k] for row in lists.items]
 
@@ -180,7 +180,7 @@ def _settings(pipeline: Pipeline) -> dict[str, Any]:
     compose, train = pipeline.recipe.compose, pipeline.recipe.train
     prompt = {"style": compose.style, "max_history": compose.max_history}
     settings = {"prompt": prompt, "max_length": train.max_length}
-    if (sets := len(pipeline.recipe.quantize.each_set)) > 1:
+    if (sets := len(SIDSets.load(pipeline["quantize"].path))) > 1:
         fitted = pipeline.finished("recommend")
         weights = pipeline["recommend"].load(SET_WEIGHTS) if fitted else [1 / sets] * sets
         settings["set_weights"] = weights

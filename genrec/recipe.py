@@ -314,7 +314,10 @@ def content_paths(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, s
         if isinstance(value, BaseModel):
             yield from content_paths(value, f"{prefix}{name}.")
         elif value is not None and _is_path(field) and value not in _literals(field.annotation):
-            yield f"{prefix}{name}", value
+            if isinstance(value, tuple):
+                yield from ((f"{prefix}{name}.{place}", part) for place, part in enumerate(value))
+            else:
+                yield f"{prefix}{name}", value
 
 
 def kinds(annotation: Any) -> dict[str, type[Section]]:

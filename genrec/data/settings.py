@@ -49,7 +49,9 @@ class InterchangeSettings(SourceSettings):
     implementation: ClassVar[str] = "genrec.data.formats.interchange:read"
     interactions: Path_
     items: Path_
-    index: Path_ | None = None
+    index: Path_ | Annotated[tuple[Path_, ...], Field(min_length=1)] | None = Field(
+        None, description="the items' SIDs; several files are several sets of SIDs"
+    )
     images: Path_ | None = None
 
     @property

@@ -66,6 +66,7 @@ class RawData:
         interactions: user_id, item_id (String), timestamp (Int64, see `times`).
         times: what timestamps are.
         sids: published SIDs by item_id, all of one length; None where the source has none.
+        further_sids: those of further sets of SIDs.
         truth: what only a synthetic source knows, by table name; for evaluation only.
         groups: user_id, item_id, group (String): the groups of an interaction, such as what decided it;
             it may have several or none. Metrics are reported for each; only `evaluate` reads it. None
@@ -84,6 +85,7 @@ class RawData:
     times: Times = "ns"
     given: GivenSplit | None = None
     findings: tuple[str, ...] = ()
+    further_sids: tuple[dict[str, tuple[int, ...]], ...] = ()
 
 
 class ReadSource(Protocol):

@@ -42,6 +42,7 @@ class Prepared:
         items, users, interactions: catalogue, users and log in dense ids.
         train, valid, test: at most one row per user (user, history, target).
         sids: int32 [N, L], the published SID of each item; None where the source has none.
+        further_sids: those of further sets, int32 [N, L_m].
         groups: which groups a choice belongs to; None where the source has none.
         stats: counts, dropped rows by reason and shares, ready for JSON.
     """
@@ -55,6 +56,7 @@ class Prepared:
     sids: np.ndarray | None
     groups: pl.DataFrame | None
     stats: dict[str, object]
+    further_sids: tuple[np.ndarray, ...] = ()
 
 
 def prepare(
@@ -189,6 +191,7 @@ def _prepared(
         sids=None if raw.sids is None else sid_array(raw.sids, items),
         groups=groups,
         stats=stats,
+        further_sids=tuple(sid_array(sids, items) for sids in raw.further_sids),
     )
 
 

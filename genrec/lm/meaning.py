@@ -113,17 +113,16 @@ def _check_set(what: str, file: Path, known: Sids, sids: Sids, number: int | Non
     if other:
         item = other[0]
         published = (
-            "; or that file as prepare.source.index with quantize.kind=published"
+            "that file as prepare.source.index"
             if number is None
-            else " (a set's codes follow those of the sets before it, so one more code of an earlier "
-            "set changes those of later ones)"
+            else "its files of all sets as prepare.source.index=[sids.json, sids-1.json]"
         )
         raise ValueError(
             f"{what}: its SID tokens mean other items: by {file}, {len(other)} of the {len(shared)} "
             f"items that both know have another SID than here{in_set} (item {item!r}: "
             f"{format_sid(known[item])} there, {format_sid(sids[item])} here). Use the SIDs that it "
-            "was trained with: the same data, seed and settings of prepare, embed and "
-            f"quantize{published}; or {_ANEW}"
+            "was trained with: the same data, seed and settings of prepare, embed and quantize, or "
+            f"{published} with quantize.kind=published; or {_ANEW}"
         )
     if new := len(sids) - len(shared):
         logger.warning(

@@ -133,20 +133,27 @@ class SIDSets:
         """N."""
         return len(self._own[0])
 
-    def save(self, folder: str | Path) -> None:
+    def from_zero(self) -> SIDSets:
+        """Returns the sets in codes from 0 where they were read from files in the codes of a model."""
+        try:
+            return SIDSets.of_codes(self._own)
+        except ValueError:  # they do not follow each other, so they are codes from 0 already
+            return self
+
+    def save(self, folder: str | Path, name: str = "sids") -> None:
         """Writes `sids.npy`, and `sids-1.npy` and so on for further sets, in codes from 0."""
         for number, own in enumerate(self._own):
-            np.save(Path(folder) / file_of(number), own)
+            np.save(Path(folder) / file_of(number, name), own)
 
     @classmethod
-    def load(cls, folder: str | Path) -> SIDSets:
+    def load(cls, folder: str | Path, name: str = "sids") -> SIDSets:
         """Reads what `save` wrote.
 
         Raises:
             FileNotFoundError: there is no `sids.npy`.
         """
-        sets = [np.load(Path(folder) / file_of(0), allow_pickle=False)]
-        while (file := Path(folder) / file_of(len(sets))).is_file():
+        sets = [np.load(Path(folder) / file_of(0, name), allow_pickle=False)]
+        while (file := Path(folder) / file_of(len(sets), name)).is_file():
             sets.append(np.load(file, allow_pickle=False))
         return cls(sets)
 

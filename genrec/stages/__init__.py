@@ -19,6 +19,7 @@ from genrec.recipe import Recipe
 from genrec.sid.sets import file_of
 from genrec.store import Artifact, RowCache
 
+PUBLISHED_SIDS = "published_sids"  # of the stage prepare, where the SIDs came with the data
 EVALUATED = ("valid", "test")  # the splits that get recommendations and metrics
 
 

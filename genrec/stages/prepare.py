@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from genrec import data, registry, schema
-from genrec.stages import Context
+from genrec.sid import SIDSets
+from genrec.stages import PUBLISHED_SIDS, Context
 
 _TABLES: dict[str, schema.Schema] = {
     "items": schema.ITEMS,
@@ -41,7 +40,7 @@ def run(context: Context) -> None:
     for name, columns in _TABLES.items():
         schema.write(context.out / f"{name}.parquet", getattr(done, name), columns)
     if done.sids is not None:
-        np.save(context.out / "published_sids.npy", done.sids)
+        SIDSets([done.sids, *done.further_sids]).save(context.out, PUBLISHED_SIDS)
     if done.groups is not None:
         schema.write(context.out / "groups.parquet", done.groups, schema.GROUPS)
     for name, table in raw.truth.items():

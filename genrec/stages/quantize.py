@@ -9,7 +9,7 @@ from genrec.enrich import load_fused
 from genrec.sid import MadeSIDs, SIDSets
 from genrec.sid.sets import file_of
 from genrec.sid.settings import SetSettings
-from genrec.stages import Context
+from genrec.stages import PUBLISHED_SIDS, Context
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +20,9 @@ def run(context: Context) -> None:
     if section.learns:
         made = [_made(context, own, number) for number, own in enumerate(section.each_set)]
     else:
-        given = context.inputs["prepare"].load("published_sids.npy")
-        made = [registry.implementation(section)(section, device="cpu").make_sids(given)]
+        given = SIDSets.load(context.inputs["prepare"].path, PUBLISHED_SIDS).from_zero()
+        maker = registry.implementation(section)(section, device="cpu")
+        made = [maker.make_sids(given.own(number)) for number in range(len(given))]
     SIDSets([part.sids for part in made]).save(context.out)
     for number, part in enumerate(made):
         if part.quantizer is not None:

@@ -155,7 +155,7 @@ def _model(context: Context, examples: Path, sids: SIDSets) -> Any:
     shape["seed"] = context.recipe.seed
     if context.section.model.sid_init == "codebook":
         files = [file_of(number, "quantizer", "safetensors") for number in range(len(sids))]
-        books = [load_codebooks(context.inputs["quantize"] / file) for file in files]
+        books = [[*load_codebooks(context.inputs["quantize"] / file)] for file in files]
         options["sid_init"] = sids.code_vectors(books, shape["codes"])
     if context.section.model.kind == "scratch":
         return build_scratch(texts=texts_of(examples), **options, **shape)

@@ -227,7 +227,7 @@ def test_every_set_must_mean_the_same(of_two):
     with pytest.raises(
         ValueError,
         match=rf"by {of_two / 'sids-1.json'}, 1 of the 12 items.*in set 2 of SIDs \(item 'i3': "
-        r"<a_4><b_6> there, <a_6><b_4> here\).*codes follow those of the sets before",
+        r"<a_4><b_6> there, <a_6><b_4> here\).*index=\[sids\.json, sids-1\.json\] with quantize",
     ):
         load_pretrained(str(of_two), tune="full", sids=other, **WIDE)
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from genrec.data.source import Times
 from genrec.schema import ITEMS, SPLIT, USERS, check
 from genrec.sid.codes import sid_tokens
+from genrec.sid.sets import file_of
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Bundle:
         train: schema `SPLIT`; likewise `valid` and `test`.
         interactions: schema `INTERACTIONS`; None where a format has none.
         sids: int32 [N, L]; None where there are none.
+        further_sids: those of further sets, int32 [N, L_m], each in codes from 0.
         times: what the timestamps of the interactions are, see `genrec.data.source`.
     """
 
@@ -54,23 +56,31 @@ class Bundle:
     interactions: pl.DataFrame | None = None
     sids: Ints | None = None
     times: Times = "ns"
+    further_sids: tuple[Ints, ...] = ()
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ValueError(
                 f"name {self.name!r}: expected letters, digits, '.', '-' and '_', for it names files"
             )
-        if self.sids is not None and len(self.sids) != len(self.items):
-            raise ValueError(
-                f"{len(self.sids)} SIDs and {len(self.items)} items; expected one each"
-            )
+        for sids in self.sets:
+            if len(sids) != len(self.items):
+                raise ValueError(f"{len(sids)} SIDs and {len(self.items)} items; expected one each")
 
-    def index(self) -> dict[str, list[str]]:
+    @property
+    def sets(self) -> tuple[Ints, ...]:
+        """The SIDs of every set, each in codes from 0; none where there are no SIDs."""
+        return () if self.sids is None else (self.sids, *self.further_sids)
+
+    def index(self, number: int = 0) -> dict[str, list[str]]:
         """Returns each item's SID as `*.index.json` has it: {number: ["<a_1>", "<b_2>"]}."""
-        return {str(item): tokens for item, tokens in enumerate(self.tokens())}
+        return {str(item): tokens for item, tokens in enumerate(self.tokens(number))}
 
-    def tokens(self) -> list[list[str]]:
+    def tokens(self, number: int = 0) -> list[list[str]]:
         """Returns each item's SID as tokens: `[["<a_1>", "<b_2>"], ...]`.
+
+        Args:
+            number: of the set, from 0.
 
         Raises:
             ValueError: there are no SIDs.
@@ -79,7 +89,7 @@ class Bundle:
             raise ValueError(
                 f"{self.name}: this format is made of SIDs, and there are none; run the quantize stage"
             )
-        return [sid_tokens(sid) for sid in self.sids]
+        return [sid_tokens(sid) for sid in self.sets[number]]
 
     def rows(self, part: str) -> Iterator[tuple[int, list[int], int]]:
         """Yields user, history and target of one part, in dense numbers.
@@ -142,12 +152,17 @@ def read_ids(folder: Path, name: str, what: str) -> dict[str, str] | None:
 
 
 def write_catalogue(folder: Path, bundle: Bundle) -> None:
-    """Writes `<name>.item.json`, {number: {title, description, ...}}, and `<name>.index.json`."""
+    """Writes `<name>.item.json`, {number: {title, description, ...}}, and `<name>.index.json`.
+
+    Of several sets of SIDs the second is in `<name>.index-1.json`, and so on.
+    """
     columns = [c for c in bundle.items.columns if c not in ("item", "item_id", "image")]
     rows = bundle.items.select(columns).iter_rows(named=True)
     features = {str(number): row for number, row in enumerate(rows)}
     write_json(folder / f"{bundle.name}.item.json", features)
-    write_json(folder / f"{bundle.name}.index.json", bundle.index())
+    for number in range(max(1, len(bundle.sets))):
+        file = file_of(number, f"{bundle.name}.index", "json")
+        write_json(folder / file, bundle.index(number))
 
 
 def sequence_rows(rows: Iterable[Row], where: str | Path) -> dict[str, list[str]]:
@@ -247,6 +262,20 @@ def bundle_of(
 
 
 _IDS = {"item": pl.Int32, "item_id": pl.String}
+
+
+def check_one_set(bundle: Bundle, toolkit: str) -> None:
+    """Checks that there are no more SIDs than a toolkit has a place for.
+
+    Raises:
+        ValueError: there are several sets of them.
+    """
+    if bundle.further_sids:
+        raise ValueError(
+            f"{bundle.name}: {toolkit} has one SID for each item, and here are {len(bundle.sets)} sets "
+            "of SIDs. Export as index-json, recbole or rectools, which hold them all, or make one set: "
+            "quantize.sets=1"
+        )
 
 
 def warn_of_levels(bundle: Bundle, toolkit: str) -> None:

@@ -15,6 +15,7 @@ from genrec.data.formats.bundle import (
     Bundle,
     Row,
     bundle_of,
+    check_one_set,
     read_ids,
     warn_of_levels,
     write_catalogue,
@@ -31,8 +32,9 @@ def write(bundle: Bundle, folder: Path) -> None:
     """Writes both JSON files and the folder `<name>/`.
 
     Raises:
-        ValueError: no SIDs, or an id that cannot be written.
+        ValueError: no SIDs or several sets of them, or an id that cannot be written.
     """
+    check_one_set(bundle, "MIMIGenRec")
     index = bundle.index()
     warn_of_levels(bundle, "MIMIGenRec")
     inside = folder / bundle.name

@@ -2,21 +2,31 @@
 
 As published at github.com/RUCAIBox/LC-Rec and taken over by LETTER, MiniOneRec and CollisionGenRec:
 {"0": [0, 1, 2]}, {"0": {"title": ..., "description": ...}}, {"0": ["<a_1>", "<b_2>"]}. The split is
-leave-last-out and is in no file; the order is, times are not.
+leave-last-out and is in no file; the order is, times are not. Further sets of SIDs are in index files of
+their own, `<name>.index-1.json`, each in codes from 0: LC-Rec takes one by `--index_file .index-1.json`.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Iterator
+from itertools import count, pairwise
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from genrec.data import LastOut
-from genrec.data.formats.bundle import Bundle, read_ids, write_catalogue, write_ids, write_json
+from genrec.data.formats.bundle import (
+    Bundle,
+    Ints,
+    read_ids,
+    write_catalogue,
+    write_ids,
+    write_json,
+)
 from genrec.data.formats.interchange import read_catalogue, read_interchange
 from genrec.schema import ITEMS, SPLITS, USERS
+from genrec.sid.sets import file_of
 
 
 def write(bundle: Bundle, folder: Path) -> None:
@@ -87,7 +97,18 @@ def read(folder: Path, name: str) -> Bundle:
         interactions=parts.interactions,
         times="none",
         sids=None if sids is None else np.array(list(sids.values()), dtype=np.int32),
+        further_sids=() if sids is None else tuple(_further(folder, name)),
     )
+
+
+def _further(folder: Path, name: str) -> Iterator[Ints]:
+    """Yields the SIDs of the sets after the first, as far as there are files of them."""
+    for number in count(1):
+        index = folder / file_of(number, f"{name}.index", "json")
+        if not index.is_file():
+            return
+        _, sids = read_catalogue(folder / f"{name}.item.json", index)
+        yield np.array(list((sids or {}).values()), dtype=np.int32)
 
 
 def _is_last_out(bundle: Bundle) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,7 +38,7 @@ def read_interchange(
     interactions: str | Path,
     items: str | Path,
     *,
-    index: str | Path | None = None,
+    index: str | Path | Sequence[str | Path] | None = None,
     images: str | Path | None = None,
     check_images: bool = True,
     on_bad: OnBad = "error",
@@ -50,7 +50,8 @@ def read_interchange(
         interactions: `*.inter.json`: {user: [item, ...]}, oldest first; items as int or string.
         items: `*.item.json`: {item: {"title", "description", ...}}. Lists are joined, null and
             missing values stay null, and every further key becomes a String column.
-        index: `*.index.json`: {item: ["<a_1>", "<b_2>", ...]}, published SIDs.
+        index: `*.index.json`: {item: ["<a_1>", "<b_2>", ...]}, published SIDs; several files
+            are several sets of them.
         images: a folder with `<item>.jpg|jpeg|png|webp`.
         check_images: decode every image once (see `verify_images`).
         on_bad: raise on bad rows, or drop and count them. A misshapen file or index always raises.
@@ -73,8 +74,16 @@ def read_interchange(
         item_table, lost = verify_images(item_table, on_bad=on_bad, progress=progress)
         if lost:
             bad_rows.count("unreadable_image", lost)
-    sids = None if index is None else _read_sids(Path(index), item_table, bad_rows)
-    return RawData(item_table, log, sids=sids, dropped=bad_rows.dropped, times="none")
+    files = [index] if isinstance(index, str | Path) else index or ()
+    sets = [_read_sids(Path(file), item_table, bad_rows) for file in files]
+    return RawData(
+        item_table,
+        log,
+        sids=sets[0] if sets else None,
+        further_sids=tuple(sets[1:]),
+        dropped=bad_rows.dropped,
+        times="none",
+    )
 
 
 def read_catalogue(

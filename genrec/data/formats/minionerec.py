@@ -18,6 +18,7 @@ from genrec.data.formats.bundle import (
     Bundle,
     Row,
     bundle_of,
+    check_one_set,
     read_ids,
     warn_of_levels,
     write_catalogue,
@@ -35,8 +36,9 @@ def write(bundle: Bundle, folder: Path) -> None:
     """Writes the folder, and files with the owner's ids.
 
     Raises:
-        ValueError: no SIDs, or an id that cannot be written.
+        ValueError: no SIDs or several sets of them, or an id that cannot be written.
     """
+    check_one_set(bundle, "MiniOneRec")
     tokens = ["".join(parts) for parts in bundle.tokens()]
     warn_of_levels(bundle, "MiniOneRec")
     titles, users = bundle.items["title"].to_list(), bundle.users["user_id"].to_list()

@@ -9,12 +9,14 @@ and the SIDs are read back; foreign files, a log without a split, are `prepare.s
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from genrec.data.formats.bundle import Bundle
+from genrec.data.formats.bundle import Bundle, Ints
 from genrec.data.recbole import header
 from genrec.data.source import BadRows, Times
 from genrec.data.timestamps import Unit, parse, settle
@@ -22,6 +24,7 @@ from genrec.schema import INTERACTIONS, ITEMS, SPLIT, SPLITS, USERS, check
 from genrec.sid.codes import parse_token
 
 _SID = "sid:token_seq"
+_FURTHER = re.compile(r"sid-[1-9][0-9]*:token_seq")  # of further sets of SIDs, in their order
 
 
 def write(bundle: Bundle, folder: Path) -> None:
@@ -32,7 +35,8 @@ def write(bundle: Bundle, folder: Path) -> None:
     a unit are `order:float`; without times, `position:float` tells the order of the log (RecBole's
     TIME_FIELD names it). The pre-split files hold one row per question, of training one per step; a
     training sequence of one item is in `.inter` alone, for RecBole's models need a history. SIDs
-    are in `<name>.item` as `sid:token_seq`, where there are any.
+    are in `<name>.item` as `sid:token_seq`, where there are any; those of further sets as
+    `sid-1:token_seq`.
 
     Raises:
         ValueError: an id has white space in it, or there are no interactions.
@@ -85,8 +89,9 @@ def _items(bundle: Bundle) -> pl.DataFrame:
         else:
             words = pl.col(name).cast(pl.String).str.replace_all(r"\s+", " ").str.strip_chars()
             columns.append(words.alias(f"{name}:token_seq"))
-    if bundle.sids is not None:
-        sids = pl.Series(_SID, [" ".join(tokens) for tokens in bundle.tokens()])
+    for number in range(len(bundle.sets)):
+        field = _SID if number == 0 else f"sid-{number}:token_seq"
+        sids = pl.Series(field, [" ".join(tokens) for tokens in bundle.tokens(number)])
         columns.append(pl.lit(sids))
     return bundle.items.select(pl.col("item_id").alias("item_id:token"), *columns)
 
@@ -138,7 +143,8 @@ def read(folder: Path, name: str) -> Bundle:
         pl.DataFrame({"user": numbers["user"][1], "user_id": users}, schema=dict(USERS)),
         **{part: check(table, SPLIT, folder) for part, table in parts.items()},
         interactions=check(interactions, INTERACTIONS, folder),
-        sids=_sids(items),
+        sids=_sids(items, _SID),
+        further_sids=tuple(_further(items)),
         times=times,
     )
 
@@ -204,7 +210,7 @@ def _catalogue(items: pl.DataFrame, folder: Path) -> pl.DataFrame:
     columns = []
     for column in items.columns:
         field, _, kind = column.rpartition(":")
-        if column != _SID:
+        if not _FURTHER.fullmatch(column) and column != _SID:
             value = pl.col(column)
             columns.append(
                 value.cast(pl.Float64, strict=False).alias(field)
@@ -218,7 +224,14 @@ def _catalogue(items: pl.DataFrame, folder: Path) -> pl.DataFrame:
     return check(numbered.select(*ITEMS, *rest), ITEMS, folder)
 
 
-def _sids(items: pl.DataFrame) -> np.ndarray | None:
-    if _SID not in items.columns:
+def _sids(items: pl.DataFrame, field: str) -> Ints | None:
+    if field not in items.columns:
         return None
-    return np.array([[parse_token(t)[1] for t in s.split()] for s in items[_SID]], dtype=np.int32)
+    return np.array([[parse_token(t)[1] for t in s.split()] for s in items[field]], dtype=np.int32)
+
+
+def _further(items: pl.DataFrame) -> Iterator[Ints]:
+    """Yields the SIDs of the sets after the first."""
+    for column in items.columns:
+        if _FURTHER.fullmatch(column) and (sids := _sids(items, column)) is not None:
+            yield sids

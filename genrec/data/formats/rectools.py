@@ -8,18 +8,19 @@ users.parquet are for those who want these very users, histories and targets.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import polars as pl
 
-from genrec.data.formats.bundle import Bundle
+from genrec.data.formats.bundle import Bundle, Ints
 from genrec.data.source import Times
 from genrec.schema import INTERACTIONS, ITEMS, SPLIT, SPLITS, USERS, check
 from genrec.sid.codes import parse_token
 
-_SID = "sid_"
 _TIMES = "genrec.times"
 
 
@@ -28,7 +29,8 @@ def write(bundle: Bundle, folder: Path) -> None:
 
     `datetime` is the timestamp as UTC, in nanoseconds. Without times it stands for order alone:
     nanoseconds from 1970 on, and `genrec.times` in the file's metadata says so. Every attribute of
-    an item that is not null is a feature, and so is each level of its SID (`sid_a`: `<a_12>`).
+    an item that is not null is a feature, and so is each level of its SID (`sid_a`: `<a_12>`; of
+    further sets of SIDs `sid-1_a`).
 
     Raises:
         ValueError: there are no interactions.
@@ -70,10 +72,11 @@ def write(bundle: Bundle, folder: Path) -> None:
 
 def _features(bundle: Bundle) -> pl.DataFrame:
     table = bundle.items.drop("item", "image")
-    if bundle.sids is not None:
-        levels = zip(*bundle.tokens(), strict=True)
+    for number in range(len(bundle.sets)):
+        levels = zip(*bundle.tokens(number), strict=True)
         table = table.with_columns(
-            pl.Series(f"{_SID}{tokens[0][1]}", tokens, dtype=pl.String) for tokens in levels
+            pl.Series(f"{_feature(number)}{tokens[0][1]}", tokens, dtype=pl.String)
+            for tokens in levels
         )
     names = [name for name in table.columns if name != "item_id"]
     flat = table.with_columns(pl.col(names).cast(pl.String)).unpivot(
@@ -98,8 +101,8 @@ def read(folder: Path, name: str) -> Bundle:
     users = _table(folder, "users", ("user_id",)).with_row_index("user")
     users = check(users.cast({"user": pl.Int32}), USERS, folder)
     items = _items(flat)
-    codes = [c for c in items.columns if c.startswith(_SID)]
-    sids = np.array([[parse_token(t)[1] for t in row] for row in items.select(codes).iter_rows()])
+    sets = list(_sets(items))
+    codes = [c for names, _ in sets for c in names]
     numbers = (items["item_id"], items["item"])
     dense = parts.join(users, on="user_id", maintain_order="left").with_columns(
         history=pl.col("history").list.eval(
@@ -122,9 +125,25 @@ def read(folder: Path, name: str) -> Bundle:
         tables["valid"],
         tables["test"],
         interactions=check(interactions, INTERACTIONS, folder),
-        sids=sids.astype(np.int32) if codes else None,
+        sids=sets[0][1] if sets else None,
+        further_sids=tuple(sids for _, sids in sets[1:]),
         times=cast("Times", metadata.get(_TIMES, "ns")),
     )
+
+
+def _feature(number: int) -> str:
+    """Returns how the features of a set of SIDs begin: `sid_`, then `sid-1_`."""
+    return f"sid-{number}_" if number else "sid_"
+
+
+def _sets(items: pl.DataFrame) -> Iterator[tuple[list[str], Ints]]:
+    """Yields the columns of each set of SIDs, and the SIDs."""
+    for number in count():
+        names = [c for c in items.columns if c.startswith(_feature(number))]
+        if not names:
+            return
+        rows = items.select(names).iter_rows()
+        yield names, np.array([[parse_token(t)[1] for t in row] for row in rows], dtype=np.int32)
 
 
 def _items(flat: pl.DataFrame) -> pl.DataFrame:

@@ -36,14 +36,16 @@ def as_raw(bundle: Bundle) -> RawData:
         bundle.items.select("item", "item_id"), on="item", maintain_order="left"
     )
     attributes = [c for c in bundle.items.columns if c not in (*RAW_ITEMS, "item")]
-    sids = None
-    if bundle.sids is not None:
-        pairs = zip(bundle.items["item_id"], bundle.sids.tolist(), strict=True)
-        sids = {item_id: tuple(sid) for item_id, sid in pairs}
+    item_ids = bundle.items["item_id"]
+    sets = [
+        {item_id: tuple(sid) for item_id, sid in zip(item_ids, sids.tolist(), strict=True)}
+        for sids in bundle.sets
+    ]
     return RawData(
         bundle.items.select(*RAW_ITEMS, *attributes),
         named.select(list(RAW_INTERACTIONS)),
-        sids=sids,
+        sids=sets[0] if sets else None,
+        further_sids=tuple(sets[1:]),
         times=_times(bundle),
         given=GivenSplit(
             bundle.name,

@@ -63,6 +63,9 @@ SMALL: dict[str, Any] = {
 WITHOUT_SPACES = ["7", "007", "b", 'd"e', "=1+1", "f,g"]
 
 
+SECOND = np.array([[n % 3, 5 - n] for n in range(6)], dtype=np.int32)
+
+
 def same(again: Bundle, given: Bundle) -> None:
     assert again.items.select("item", "item_id", "title").equals(
         given.items.select("item", "item_id", "title")
@@ -74,6 +77,39 @@ def same(again: Bundle, given: Bundle) -> None:
     assert given.sids is not None
     assert again.sids.dtype == np.int32
     assert again.sids.tolist() == given.sids.tolist()
+
+
+@pytest.mark.parametrize("name", ["index-json", "recbole", "rectools"])
+def test_several_sets_of_sids_travel(name: str, tmp_path: Path) -> None:
+    """Each in codes from 0, in a place of its own; the first stands where the only one does."""
+    given = bundle(**SMALL | {"item_ids": WITHOUT_SPACES})
+    several = replace(given, further_sids=(SECOND, SECOND[::-1] + 1))
+    write(several, name, tmp_path / "several")
+    again = read(tmp_path / "several", name, "shop")
+    same(again, several)
+    assert [sids.tolist() for sids in again.sets] == [sids.tolist() for sids in several.sets]
+    assert again.items.columns == given.items.columns
+    write(given, name, tmp_path / "one")
+    assert read(tmp_path / "one", name, "shop").further_sids == ()
+
+
+def test_a_further_index_is_what_lc_rec_has(tmp_path: Path) -> None:
+    given = replace(bundle(**SMALL), further_sids=(SECOND,))
+    files = {path.name for path in write(given, "index-json", tmp_path)}
+    assert {"shop.index.json", "shop.index-1.json"} <= files
+    index = json.loads((tmp_path / "shop.index-1.json").read_text())
+    assert index["4"] == ["<a_1>", "<b_1>"]
+
+
+@pytest.mark.parametrize(
+    ("name", "toolkit"), [("minionerec", "MiniOneRec"), ("id2sid", "MIMIGenRec")]
+)
+def test_several_sets_are_refused_where_there_is_place_for_one(
+    name: str, toolkit: str, tmp_path: Path
+) -> None:
+    given = replace(bundle(**SMALL), further_sids=(SECOND,))
+    with pytest.raises(ValueError, match=rf"{toolkit} has one SID .* 2 sets .*quantize\.sets=1"):
+        write(given, name, tmp_path)
 
 
 @pytest.mark.parametrize("name", THERE_AND_BACK)

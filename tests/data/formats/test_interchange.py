@@ -77,6 +77,20 @@ def test_published_sids(tmp_path: Path) -> None:
     assert extra.dropped == {"sid_of_unknown_item": 1}
 
 
+def test_several_index_files_are_several_sets(tmp_path: Path) -> None:
+    second = {"0": ["<a_3>"], "1": ["<a_0>"], "2": ["<a_1>"]}
+    (tmp_path / "second.json").write_text(json.dumps(second))
+    read(tmp_path, index=INDEX)
+    raw = read_interchange(
+        *(tmp_path / f"Shop.{what}.json" for what in ("inter", "item")),
+        index=[tmp_path / "Shop.index.json", tmp_path / "second.json"],
+    )
+    assert raw.sids == {"0": (1, 0), "1": (1, 255), "2": (7, 0)}
+    assert raw.further_sids == ({"0": (3,), "1": (0,), "2": (1,)},)
+    done = prepare(raw, core=0)
+    assert [sids.tolist() for sids in done.further_sids] == [[[3], [0], [1]]]
+
+
 @pytest.mark.parametrize(
     ("sid", "said"),
     [

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner
@@ -12,6 +13,7 @@ from genrec import Pipeline
 from genrec.cli import cli
 from genrec.data.formats import FORMATS
 from genrec.recipe import RecipeError
+from genrec.sid import SIDSets
 
 TABLES = ("users", "train", "valid", "test")
 BACK = sorted(name for name, format_ in FORMATS.items() if format_.read)
@@ -121,6 +123,56 @@ def test_sids_travel_as_far_as_they_are_there(shop: Path, tmp_path: Path) -> Non
     export(shop, "rectools", *more, "--out", str(tmp_path / "alone"))
     result = CliRunner().invoke(cli, ["export", str(shop), "--format", "id2sidd"])
     assert "expected one of index-json" in str(result.exception)
+
+
+def test_several_published_sets(shop: Path, tmp_path: Path) -> None:
+    """From files that count from 0, from those of a model, and from what was exported."""
+    folder = shop.parent
+    second = {f"item-{n}": [f"<a_{n % 2}>", f"<b_{n // 2}>"] for n in range(8)}
+    as_model = {
+        i: [f"<a_{int(a[3:-1]) + 2}>", f"<b_{int(b[3:-1]) + 3}>"] for i, (a, b) in second.items()
+    }
+    first, paths = f"{folder}/S.index.json", [tmp_path / "zero.json", tmp_path / "model.json"]
+    for path, content in zip(paths, (second, as_model), strict=True):
+        path.write_text(json.dumps(content))
+    alone = Pipeline.load(shop)
+    made = []
+    for path in paths:
+        index = f"prepare.source.index=[{first}, {path}]"
+        pipeline = Pipeline.load(shop, index, f"runtime.store={tmp_path}/store")
+        pipeline.run(to="quantize")
+        made.append(SIDSets.load(pipeline["quantize"].path))
+        assert pipeline.graph.fingerprint("prepare") != alone.graph.fingerprint("prepare")
+    for number, sids in enumerate((alone["quantize"].load(), [[n % 2, n // 2] for n in range(8)])):
+        for sets in made:
+            assert sets.own(number).tolist() == np.array(sids).tolist()
+
+    more = [index, f"runtime.store={tmp_path}/store"]
+    export(shop, "index-json", "--out", str(tmp_path / "out"), *more, "prepare.split.kind=last_out")
+    source = f"{{kind: exchange, format: index-json, folder: {tmp_path}/out, name: my-shop}}"
+    again = Pipeline.load(
+        shop,
+        f"prepare={{source: {source}, split: {{kind: given}}}}",
+        f"runtime.store={tmp_path}/again",
+    )
+    again.run(to="quantize")
+    for own, expected in zip(SIDSets.load(again["quantize"].path), made[0], strict=True):
+        assert own.tolist() == expected.tolist()
+
+
+def test_where_an_index_lies_does_not_matter_and_what_it_says_does(
+    shop: Path, tmp_path: Path
+) -> None:
+    first = shop.parent / "S.index.json"
+    prints = []
+    for name, change in (("a", ""), ("b", ""), ("c", "<c_5>")):
+        path = tmp_path / f"{name}.json"
+        path.write_text(first.read_text().replace("<c_5>", "<c_6>", bool(change)))
+        index = f"prepare.source.index=[{first}, {path}]"
+        prints.append(Pipeline.load(shop, index).graph.fingerprint("prepare"))
+    assert prints[0] == prints[1] != prints[2]
+    with pytest.raises(RecipeError, match="index"):
+        Pipeline.load(shop, "prepare.source.index=[]")
 
 
 @pytest.mark.parametrize(
