@@ -17,6 +17,7 @@ from genrec.ablate.runs import Run
 from genrec.evaluate import group_targets, interval, per_user, resampled_means
 from genrec.evaluate.metrics import rounded
 from genrec.pipeline import Pipeline
+from genrec.sid.sets import in_set
 from genrec.stages import system_of
 
 Floats = npt.NDArray[np.float64]
@@ -45,7 +46,8 @@ class Measured:
     Attributes:
         variant, seed: which run.
         prepared: fingerprint of the data; runs with the same one have the same users.
-        collision_rate: of the SIDs before resolution; None where there are none.
+        collision_rate: of the SIDs before resolution, of several sets the first; None where there are
+            none.
         k: the cut-off of the metrics.
         systems: per system and key, every user's value in the order of the test table, float64 [U]:
             the one that is compared, and the recipe's baselines.
@@ -84,15 +86,17 @@ def _read(run: Run, k: int, system: str) -> Measured:
         run.variant,
         run.seed,
         prepared=made["prepare"][1] if "prepare" in made else "",
-        collision_rate=_collision_rate(pipeline) if "quantize" in made else None,
+        collision_rate=_collision_rates(pipeline)[0] if "quantize" in made else None,
         k=k,
         systems=_systems(pipeline, k, system) if "evaluate" in made else {},
     )
 
 
-def _collision_rate(pipeline: Pipeline) -> float:
-    rate = pipeline["quantize"].load("stats.json")["collision_rate"]
-    return float(rate["before"] if isinstance(rate, Mapping) else rate)
+def _collision_rates(pipeline: Pipeline) -> list[float]:
+    """Returns the rate of each set of SIDs."""
+    stats = pipeline["quantize"].load("stats.json")
+    rates = [own["collision_rate"] for own in stats.get("sets", [stats])]
+    return [float(rate["before"] if isinstance(rate, Mapping) else rate) for rate in rates]
 
 
 def _systems(pipeline: Pipeline, k: int, system: str) -> dict[str, dict[Key, Floats]]:
@@ -334,15 +338,17 @@ def long_table(runs: Sequence[Run]) -> pl.DataFrame:
     """Returns every number of every finished run: variant, seed, system, split, group, metric ...
 
     `group` is null for all users. The collision rate before resolution is there too, as system
-    "sids", with null for what it does not have.
+    "sids", with null for what it does not have; that of a second set of SIDs is `collision_rate@2`.
     """
     rows: list[dict[str, Any]] = []
     for run in runs:
         head = {"variant": run.variant, "seed": run.seed}
         made = run.made
         if "quantize" in made:
-            rate = _collision_rate(run.pipeline)
-            rows.append(head | {"system": "sids", "metric": COLLISIONS, "value": rate})
+            rows += [
+                head | {"system": "sids", "metric": in_set(COLLISIONS, number), "value": rate}
+                for number, rate in enumerate(_collision_rates(run.pipeline))
+            ]
         if "evaluate" in made:
             metrics = run.pipeline["evaluate"].load()
             rows += [head | row for part in ("rows", "groups") for row in metrics[part]]

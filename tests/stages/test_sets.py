@@ -14,6 +14,8 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from genrec import Dataset, Pipeline, schema
+from genrec.ablate.runs import Run
+from genrec.ablate.table import long_table
 from genrec.decode import BeamEngine, VLLMBeamEngine
 from genrec.evaluate.probes import invalid_rates
 from genrec.lm.batch import code_token_ids, encode_prompts
@@ -330,3 +332,14 @@ def test_a_model_that_writes_the_second_set_is_not_invalid_there(pipeline: Pipel
     assert codes.tolist() == [[sid.tolist()]]
     rows, broken = invalid_rates({1: codes}, probe.sets[1], number=1)
     assert (rows[0]["value"], broken) == (0, {"1": 0})
+
+
+def test_an_ablation_has_the_collisions_of_each_set(pipeline: Pipeline) -> None:
+    stats = pipeline["quantize"].load("stats.json")
+    table = long_table([Run("all", 0, (), pipeline, "quantize")])
+    rates = table.filter(system="sids").select("metric", "value").rows()
+    assert rates == [
+        ("collision_rate", stats["sets"][0]["collision_rate"]["before"]),
+        ("collision_rate@2", stats["sets"][1]["collision_rate"]["before"]),
+    ]
+    assert rates[0][1] != rates[1][1]
