@@ -115,21 +115,12 @@ class Bundle:
     @cached_property
     def version(self) -> str:
         """Changes with the files of the artifacts: a stage that was built anew counts if they do."""
-        opened: tuple[str, ...] = (
-            "prepare",
-            "caption",
-            "mine",
-            "embed",
-            "fuse",
-            "quantize",
-            "train",
-        )
-        if len(self.sids_by_set) > 1:
-            opened = (*opened, "recommend")  # has the weights of the sets
+        opened = ("prepare", "caption", "mine", "embed", "fuse", "quantize", "train")
         keys = [key for key in self.artifacts if key in opened or key.startswith("retrieve.")]
-        return fingerprint(
-            {key.removeprefix("retrieve."): self.artifacts[key].manifest["files"] for key in keys}
-        )
+        files = {key: self.artifacts[key].manifest["files"] for key in keys}
+        if len(self.sids_by_set) > 1:  # `recommend` has the weights of the sets
+            files["recommend"] = self.artifacts["recommend"].manifest["files"]
+        return fingerprint({key.removeprefix("retrieve."): own for key, own in files.items()})
 
     # --- the catalogue and its users -----------------------------------------------------------
 

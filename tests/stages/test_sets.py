@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from genrec import Dataset, Pipeline, schema
@@ -21,6 +22,7 @@ from genrec.evaluate.probes import invalid_rates
 from genrec.lm.batch import code_token_ids, encode_prompts
 from genrec.lm.corpus import encode_file, lengths_of, sets_of
 from genrec.lm.sampler import TokenBudgetSampler
+from genrec.lm.settings import PretrainedSettings
 from genrec.publish import open_published, publish
 from genrec.recommendations import SEARCH, ListRequest, influence, recommend
 from genrec.show import show
@@ -243,6 +245,30 @@ def test_sid_rows_start_like_the_codebooks_of_each_set(pipeline: Pipeline) -> No
             own, wanted = (v - v.mean(0) for v in (weight[tokens], book[: len(tokens)]))
             near, expected = own @ own.T, wanted @ wanted.T
             assert np.corrcoef(near.ravel(), expected.ravel())[0, 1] > 0.9
+
+
+def test_a_model_of_two_sets_goes_on_as_it_was(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The train stage's own folder says what the tokens of both sets mean."""
+    stage = importlib.import_module("genrec.stages.train")
+    folder = pipeline["train"] / "merged"
+    settings = PretrainedSettings(name=str(folder), tune="full")
+    context: Any = SimpleNamespace(
+        recipe=pipeline.recipe,
+        section=pipeline.recipe.train.model_copy(update={"model": settings}),
+        inputs={key: pipeline[key] for key in ("prepare", "quantize")},
+        device="cpu",
+    )
+    sets = SIDSets.load(pipeline["quantize"].path)
+    model, _ = stage._model(context, pipeline["compose"] / "train.parquet", sets)
+    before = AutoModelForCausalLM.from_pretrained(folder)
+    for own, expected in zip(model.parameters(), before.parameters(), strict=True):
+        assert torch.equal(own, expected)
+    assert not caplog.records
+    swapped = SIDSets([sets.own(1), sets.own(0)])
+    with pytest.raises(ValueError, match=r"mean other items: by .*sids\.json.* in set 1 of SIDs"):
+        stage._model(context, pipeline["compose"] / "train.parquet", swapped)
 
 
 def test_what_is_published_recommends_the_same(pipeline: Pipeline, tmp_path: Path) -> None:
