@@ -70,7 +70,7 @@ class _Probe:
 
     def content(self, number: int) -> Found:
         """Returns what quantization into a set of SIDs keeps of the embeddings, view by view."""
-        if "embed" not in self.context.inputs:
+        if not self.context.recipe.quantize.learns:
             return _absent("the SIDs were published, not made from embeddings")
         quantize, embed = self.context.inputs["quantize"], self.context.inputs["embed"]
         quantizer = load_quantizer(quantize / file_of(number, "quantizer", "safetensors"))

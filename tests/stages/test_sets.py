@@ -29,6 +29,7 @@ from genrec.show import show
 from genrec.sid import SIDSets, format_sid
 from genrec.sid.quantizer import load_codebooks
 from genrec.sid.sets import file_of
+from genrec.sid.settings import PublishedSettings
 from genrec.stages import read_prompts
 
 SECTIONS: dict[str, Any] = {
@@ -369,3 +370,16 @@ def test_an_ablation_has_the_collisions_of_each_set(pipeline: Pipeline) -> None:
         ("collision_rate@2", stats["sets"][1]["collision_rate"]["before"]),
     ]
     assert rates[0][1] != rates[1][1]
+
+
+def test_published_sets_have_no_quantizer_whatever_else_reads_the_embeddings(
+    pipeline: Pipeline,
+) -> None:
+    stage = importlib.import_module("genrec.stages.probe")
+    published = pipeline.recipe.model_copy(update={"quantize": PublishedSettings()})
+    inputs = {key: pipeline[key] for key in ("prepare", "embed", "quantize", "compose", "train")}
+    section = pipeline.recipe.probe
+    context: Any = SimpleNamespace(recipe=published, section=section, inputs=inputs, device="cpu")
+    probe = stage._Probe(context)
+    for number in range(2):
+        assert "published" in probe.content(number)["absent"]
