@@ -223,7 +223,6 @@ def test_what_is_shown(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -
     assert shares["set 0"][-1] == pytest.approx(hits["user"].n_unique() / len(targets))
 
 
-
 def test_sid_rows_start_like_the_codebooks_of_each_set(pipeline: Pipeline) -> None:
     """Within a set near codes have near rows; the further level of the second set is its own."""
     stage = importlib.import_module("genrec.stages.train")
