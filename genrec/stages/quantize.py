@@ -27,7 +27,7 @@ def run(context: Context) -> None:
     for number, part in enumerate(made):
         if part.quantizer is not None:
             part.quantizer.save(context.out / file_of(number, "quantizer", "safetensors"))
-        of = f" (set {number})" if len(made) > 1 else ""
+        of = f" (set {number + 1})" if len(made) > 1 else ""
         for finding in part.stats.get("findings", ()):
             logger.warning("quantize%s: %s", of, finding)
     further = {"sets": [part.stats for part in made]} if len(made) > 1 else {}
@@ -41,6 +41,6 @@ def _made(context: Context, own: SetSettings, number: int) -> MadeSIDs:
     embeddings = load_fused(context.inputs["embed"].path, own.views)[0]
     seed = context.recipe.seed + number if own.seed is None else own.seed
     maker = registry.implementation(section)(section, seed=seed, device=context.device)
-    progress = context.progress if number == 0 else context.progress_of(f"set {number}")
+    progress = context.progress if number == 0 else context.progress_of(f"set {number + 1}")
     made: MadeSIDs = maker.make_sids(embeddings, progress=progress)
     return made

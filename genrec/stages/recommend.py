@@ -49,7 +49,7 @@ def run(context: Context) -> None:
             wanted = targets["target"].to_numpy()
             stats["prefix_recall@10"] = {
                 f"set {number}": prefix_recall(own, lists.items, wanted)
-                for number, own in enumerate(recommender.sets)
+                for number, own in enumerate(recommender.sets, 1)
             }
     if processes.first:
         context.write_json("stats.json", {"proven_exact": exact, **stats})

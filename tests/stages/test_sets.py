@@ -220,7 +220,7 @@ def test_what_is_shown(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -
     targets = pipeline["prepare"].load("valid.parquet").select("user", "target")
     lists = pipeline["recommend"].load("recommendations.valid.parquet").filter(pl.col("rank") <= 10)
     hits = lists.join(targets, left_on=["user", "item"], right_on=["user", "target"])
-    assert shares["set 0"][-1] == pytest.approx(hits["user"].n_unique() / len(targets))
+    assert shares["set 1"][-1] == pytest.approx(hits["user"].n_unique() / len(targets))
 
 
 def test_sid_rows_start_like_the_codebooks_of_each_set(pipeline: Pipeline) -> None:
