@@ -251,10 +251,9 @@ class Recommender:
             by_set.append(out.by_set)
             progress("fit the weights", min(rows.stop, len(prompts)), len(prompts))
         lists, scores = np.concatenate(items), np.concatenate(by_set, axis=1)
-        weights, fitted = fit_weights(lists, scores, np.asarray(targets))
-        equal = fit_weights(lists, scores, np.asarray(targets), least=len(lists) + 1)[1]
-        self.engine = MixtureEngine(self.engine.all_engines, weights)
-        return {"weights": weights, "equal": equal, "fitted": fitted}
+        fitted = fit_weights(lists, scores, np.asarray(targets))
+        self.engine = MixtureEngine(self.engine.all_engines, fitted.weights)
+        return fitted._asdict()
 
     def _search(
         self, prompts: Sequence[Any], filters: Mapping[str, Any], options: Mapping[str, Any]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -175,6 +175,20 @@ class MixtureEngine:
         )
 
 
+class FittedWeights(NamedTuple):
+    """Weights of sets, chosen on validation users.
+
+    Attributes:
+        weights: M numbers that sum to 1.
+        equal: mean NDCG@k with equal ones.
+        fitted: mean NDCG@k with these.
+    """
+
+    weights: list[float]
+    equal: float
+    fitted: float
+
+
 def fit_weights(
     items: npt.NDArray[np.integer],
     by_set: npt.NDArray[np.floating],
@@ -183,7 +197,7 @@ def fit_weights(
     k: int = 10,
     steps: int = 20,
     least: int = 100,
-) -> tuple[list[float], float]:
+) -> FittedWeights:
     """Returns the weights under which validation users' targets rank highest, by NDCG@k.
 
     One set's weight after the other goes over a grid, starting from equal weights, until none improves
@@ -198,7 +212,7 @@ def fit_weights(
         least: users whose target must be in their list.
 
     Returns:
-        M weights that sum to 1, and their mean NDCG@k.
+        The weights, and what they gain.
     """
     sets, hit = len(by_set), items == np.asarray(targets)[:, None]
     rows = hit.any(axis=1)
@@ -214,9 +228,10 @@ def fit_weights(
         gains = np.where(better < k, 1 / np.log2(better + 2), 0.0)
         return float(gains.sum() / max(1, len(items)))
 
-    best, chosen = gain(equal), equal
+    before = best = gain(equal)
+    chosen = equal
     if rows.sum() < least:
-        return equal.tolist(), best
+        return FittedWeights(equal.tolist(), before, before)
     improved = True
     while improved:
         improved = False
@@ -227,7 +242,7 @@ def fit_weights(
                 weights = np.insert((1 - share) * rest, number, share)
                 if (measured := gain(weights)) > best + 1e-9:
                     best, chosen, improved = measured, weights, True
-    return chosen.tolist(), best
+    return FittedWeights(chosen.tolist(), before, best)
 
 
 class _Filters:

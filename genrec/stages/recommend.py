@@ -16,6 +16,8 @@ from genrec.retrieve.fusion import pooled
 from genrec.sid.stats import prefix_recall
 from genrec.stages import EVALUATED, Context, lists_of, read_prompts
 
+_WEIGHING = 2000  # validation users who settle the weights of the sets: a handful of numbers
+
 
 def run(context: Context) -> None:
     """Every user's list, by exact constrained beam search; processes share the users."""
@@ -59,9 +61,11 @@ def _weigh(context: Context, recommender: Recommender) -> dict[str, Any]:
     """Settles how much each set of SIDs counts; the recommender decodes with it from then on."""
     wanted, targets = context.section.set_weights, context.inputs["prepare"].load("valid.parquet")
     if wanted == "fit":
-        composed = context.inputs["compose"].path
+        chosen = np.random.default_rng(context.recipe.seed).permutation(len(targets))[:_WEIGHING]
+        rows = sorted(chosen.tolist())
+        composed, targets = context.inputs["compose"].path, targets[rows]
         return recommender.fit_weights(
-            read_prompts(composed, "valid", len(recommender.sets)),
+            read_prompts(composed, "valid", len(recommender.sets), rows=rows),
             targets["target"].to_numpy(),
             num_beams=context.section.num_beams,
             exclude=targets["history"].to_list() if context.recipe.mask_seen else None,

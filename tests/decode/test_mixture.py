@@ -226,10 +226,10 @@ def test_weights_go_to_the_set_that_knows():
     rng = np.random.default_rng(0)
     right = rng.integers(0, 20, 400)
     items, by_set = lists(rng, 400, right)
-    weights, fitted = fit_weights(items, by_set, right)
+    weights, before, fitted = fit_weights(items, by_set, right)
     equal = fit_weights(items, by_set, right, least=401)
-    assert equal[0] == pytest.approx([1 / 3] * 3)
-    assert fitted > equal[1]
+    assert equal.weights == pytest.approx([1 / 3] * 3)
+    assert fitted > before == equal.equal == equal.fitted
     assert weights[1] > 0.7
     assert sum(weights) == pytest.approx(1)
     assert min(weights) >= 0
@@ -242,11 +242,11 @@ def test_too_few_users_leave_the_weights_equal():
     assert fit_weights(items, by_set, right)[0] == pytest.approx([1 / 3] * 3)
     absent = np.full(400, 99)  # nobody's target is in a list
     items, by_set = lists(rng, 400, rng.integers(0, 20, 400))
-    assert fit_weights(items, by_set, absent) == (pytest.approx([1 / 3] * 3), 0.0)
+    assert fit_weights(items, by_set, absent) == (pytest.approx([1 / 3] * 3), 0, 0)
 
 
 def test_the_gain_is_ndcg_of_the_whole_user_group():
     items = np.array([[4, 7, -1], [1, 2, 3]])
     by_set = np.array([[[-1.0, -2.0, -np.inf], [-3.0, -1.0, -2.0]]])
-    _, gain = fit_weights(items, by_set, np.array([7, 9]))
-    assert gain == pytest.approx((1 / np.log2(3) + 0) / 2)
+    fitted = fit_weights(items, by_set, np.array([7, 9]))
+    assert fitted.equal == pytest.approx((1 / np.log2(3) + 0) / 2)
