@@ -9,6 +9,7 @@ from .text import (
     load_encoder as load_encoder,
 )
 from .views import (
+    components as components,
     late_fusion as late_fusion,
     load_fused as load_fused,
     load_views as load_views,

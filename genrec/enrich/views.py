@@ -132,6 +132,24 @@ def load_fused(
     return fused, {name: view.shape[1] for name, view in views.items()}
 
 
+def components(vectors: Floats, dim: int) -> Floats:
+    """Returns what is most different among items, of mean square length 1.
+
+    Args:
+        vectors: float [N, D], such as the fused views.
+        dim: principal components that are kept, as far as there are so many. Each is divided by the
+            square root of its deviation: halfway to making all count alike.
+
+    Returns:
+        float32 [N, at most dim].
+    """
+    left, deviations, _ = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
+    kept = deviations[:dim] > 1e-6 * deviations[0]
+    scores = left[:, :dim][:, kept] * np.sqrt(deviations[:dim][kept])
+    scores /= np.sqrt(np.square(scores).sum(axis=1).mean())
+    return scores.astype(np.float32)
+
+
 def _load(folder: Path, name: str) -> Floats:
     view: Floats = np.load(folder / "views" / f"{name}.npy", allow_pickle=False)
     return view

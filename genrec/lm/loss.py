@@ -24,7 +24,6 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from genrec.lm import features
 from genrec.lm.batch import IGNORED
 
 logger = logging.getLogger(__name__)
@@ -51,7 +50,7 @@ class TargetLoss:
         code_groups: Sequence[np.ndarray] | None = None,
         whole: bool = True,
     ) -> None:
-        self._model, self.head = model, model.get_output_embeddings()
+        self.head = model.get_output_embeddings()
         self.config = model.config.get_text_config()
         self.max_logits = max_logits
         self._known: bool | None = None  # what the model does with its logits; None: not looked yet
@@ -161,10 +160,7 @@ class TargetLoss:
             logits = self.head(states)
         elif self._rows:
             bias = None if self.head.bias is None else self.head.bias[group]
-            weight = self.head.weight[group]
-            if (added := features.of_head(self._model)) is not None:
-                weight = weight + added.rows(group)
-            logits = F.linear(states, weight, bias)
+            logits = F.linear(states, self.head.weight[group], bias)
         else:
             logits = self.head(states)[:, group]
         return _losses(_finish(logits, self.config), wanted, smoothing)

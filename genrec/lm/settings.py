@@ -77,21 +77,10 @@ class Compose(Section):
 
 
 SidInit = Annotated[
-    Literal["random", "codebook"],
+    Literal["random", "codebook", "items"],
     Field(
-        description="where the SID rows start: at random, or like the quantizer's codes. Validation "
-        "NDCG@10 on the demo after 6 epochs, 1,000 users: 0.0366 and 0.0340 (seed 0), 0.0313 and 0.0333 "
-        "(seed 1), no difference"
-    ),
-]
-
-
-ItemFeatures = Annotated[
-    int,
-    Field(
-        ge=0,
-        description="principal components of the items' vectors in the rows of their codes, through a "
-        "learned matrix; saved as plain rows. 0: none",
+        description="where the SID rows start: at random; like the quantizer's codes; or like the items "
+        "that have the code, by the mean of what was quantized"
     ),
 ]
 
@@ -100,7 +89,6 @@ class ScratchSettings(Section):
     """A Qwen3-architecture model of the given size, its tokenizer trained on the examples."""
 
     packages: ClassVar[tuple[str, ...]] = ("tokenizers",)
-    later: ClassVar[tuple[str, ...]] = ("item_features",)
     kind: Literal["scratch"] = "scratch"
     tune: ClassVar[Literal["full"]] = "full"  # always, as if it were one of Pretrained's
     dtype: ClassVar[Literal["float32"]] = "float32"
@@ -110,14 +98,12 @@ class ScratchSettings(Section):
     vocab: int = Field(4000, ge=300, description="tokens of text; SID tokens come on top")
     dropout: float = Field(0.2, ge=0, lt=1, description="in training")
     sid_init: SidInit = "random"
-    item_features: ItemFeatures = 0
 
 
 class PretrainedSettings(Section):
     """A causal LM by hub name or folder, tuned by LoRA, 4-bit QLoRA, or whole."""
 
     packages: ClassVar[tuple[str, ...]] = ("tokenizers",)
-    later: ClassVar[tuple[str, ...]] = ("item_features",)
     kind: Literal["pretrained"] = "pretrained"
     name: Path_ = Field(
         description="a hub name, `asset:NAME`, or a folder: also an earlier run's merged/"
@@ -143,12 +129,11 @@ class PretrainedSettings(Section):
         "With qlora it is the products': what is not in 4 bits, and the merged model, stay float32. "
         "Not for tune=full",
     )
-    sid_init: Literal["keep", "random", "codebook"] = Field(
+    sid_init: Literal["keep", "random", "codebook", "items"] = Field(
         "keep",
         description="where the SID rows start. keep: as the model has them if it was trained on the "
-        "same SIDs, else at random; random, codebook: as for a new model, whatever it has",
+        "same SIDs, else at random; the others: as for a new model, whatever it has",
     )
-    item_features: ItemFeatures = 0
 
     @model_validator(mode="after")
     def _adapted(self) -> PretrainedSettings:
@@ -160,11 +145,6 @@ class PretrainedSettings(Section):
             raise ValueError(
                 f"dtype={self.dtype}: weights that are trained themselves lose small steps in it; "
                 "leave float32, products are in bfloat16 on a GPU all the same"
-            )
-        if self.tune != "full" and self.item_features:
-            raise ValueError(
-                f"item_features={self.item_features}: adapters train rows of their own; set tune=full, "
-                "or item_features=0"
             )
         return self
 
@@ -230,8 +210,8 @@ class Train(Section):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The items' vectors too where the rows have them."""
-        vectors = ("embed",) if self.model.item_features else ()
+        """The items' vectors too where the rows start like them."""
+        vectors = ("embed",) if self.model.sid_init == "items" else ()
         return ("prepare", *vectors, "quantize", "compose")
 
     def made_with(self) -> set[str]:

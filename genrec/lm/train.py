@@ -25,7 +25,6 @@ from transformers import (
 )
 
 from genrec.extras import install
-from genrec.lm import features
 from genrec.lm.balance import CURVES_FILE, BalanceWatch, draw_curves, unbalanced
 from genrec.lm.callbacks import Average, Flow, LogFile, read_log, trackers
 from genrec.lm.checkpoints import check_kind, is_finished, last_complete_checkpoint, room_for
@@ -288,11 +287,6 @@ def _checkpointing(wanted: bool) -> dict[str, Any]:
 
 def check_sharding(model: nn.Module, *, fsdp: bool, deepspeed: bool, ema: float) -> None:
     """Raises where a launcher shares out what this run needs whole."""
-    if (fsdp or deepspeed) and hasattr(model, features.NAME):
-        raise ValueError(
-            "train.model.item_features: are added to whole rows, and under FSDP or DeepSpeed each "
-            "process has a part of them; set train.model.item_features=0"
-        )
     if (fsdp or deepspeed) and ema:
         raise ValueError(
             f"train.ema={ema}: averages whole weights, and under FSDP or DeepSpeed each process has a "

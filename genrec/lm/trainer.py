@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
-from genrec.lm import features
 from genrec.lm.batch import IGNORED
 from genrec.lm.callbacks import Average, Tally
 from genrec.lm.conditions import write_conditions
@@ -134,8 +133,7 @@ class SidTrainer(Trainer):
         """Measures loss and the decoder's metrics, of the averaged weights if there are any."""
         started = time.perf_counter()
         self.model.eval()
-        average = self._average.applied() if self._average else nullcontext()
-        with average, features.merged(self.model), torch.no_grad():
+        with self._average.applied() if self._average else nullcontext(), torch.no_grad():
             measured = self._valid_losses()
             measured |= dict(self._validate(self.model)) if self._validate else {}
         # Processes must agree on early stopping to the last digit.

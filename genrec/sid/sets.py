@@ -124,6 +124,26 @@ class SIDSets:
             levels.append(blocks[0] if len(blocks) == 1 else block_diag(*blocks))
         return levels
 
+    def mean_vectors(self, vectors: Floats, codes: int) -> list[Floats]:
+        """Returns for each of the model's codes the mean vector of the items that have it.
+
+        Args:
+            vectors: float [N, D].
+            codes: K of every level of the model.
+
+        Returns:
+            Per level float [K, D]; 0 for a code that no item has.
+        """
+        levels: list[Floats] = []
+        for level in range(self.levels):
+            owners = [own[:, level] for own in self if level < own.shape[1]]
+            counts = np.bincount(np.concatenate(owners), minlength=codes)
+            total = np.zeros((codes, vectors.shape[1]))
+            for own in owners:
+                np.add.at(total, own, vectors)
+            levels.append(total / np.maximum(counts, 1)[:, None])
+        return levels
+
     def __iter__(self) -> Iterator[npt.NDArray[np.int32]]:
         """Yields the SIDs of each set in the codes of the model."""
         return (self[number] for number in range(len(self)))

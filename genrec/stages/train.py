@@ -15,13 +15,12 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from genrec.decode.head import set_softmax
 from genrec.decode.rope import LengthRope
-from genrec.enrich import load_fused
+from genrec.enrich import components, load_fused
 from genrec.evaluate import per_user
 from genrec.lm import batch
 from genrec.lm.adapters import save_adapter
 from genrec.lm.checkpoints import room_for
 from genrec.lm.corpus import encode_file, lengths_of, texts_of
-from genrec.lm.features import attach, code_features, merge
 from genrec.lm.meaning import write_sids
 from genrec.lm.model import (
     build_scratch,
@@ -42,6 +41,7 @@ from genrec.stages import Context, read_prompts
 logger = logging.getLogger(__name__)
 
 METRIC = "ndcg@10"  # chooses the checkpoint; recall alone is blind to the order
+_COMPONENTS = 128  # of the items' vectors, for sid_init=items
 # Of the section; what `train` is not told.
 _NOT_TRAINERS = {"model", "max_length", "eval_users", "softmax"}
 
@@ -57,12 +57,6 @@ def run(context: Context) -> None:
     by_codes = section.softmax == "codes"
     set_softmax(model, section.softmax)
     code_tokens = batch.code_token_ids(tokenizer, sids.codes_per_level)
-    if dim := section.model.item_features:
-        vectors, size = load_fused(context.inputs["embed"].path)[0], model.get_input_embeddings()
-        features = code_features(
-            vectors, sids, code_tokens, dim=dim, vocab_size=size.num_embeddings
-        )
-        attach(model, features, seed=context.recipe.seed)
     encoded = {
         split: encode_file(
             *(path, tokenizer, code_tokens),
@@ -98,7 +92,6 @@ def run(context: Context) -> None:
         return
     if whole := summary.pop("whole", None):
         model = _reopened(context, sids, context.out / whole)
-    merge(model)
     summary["trimmed"] = {split: part.trimmed for split, part in encoded.items()}
     with room_for("the model", context.out):
         if section.model.tune != "full":
@@ -150,13 +143,16 @@ def _tracks(context: Context) -> Path:
 
 
 def _model(context: Context, examples: Path, sids: SIDSets) -> Any:
-    options = context.section.model.model_dump(exclude={"kind", "sid_init", "item_features"})
+    options = context.section.model.model_dump(exclude={"kind", "sid_init"})
     shape = {"levels": sids.levels, "codes": max(sids.codes_per_level)}
     shape["seed"] = context.recipe.seed
     if context.section.model.sid_init == "codebook":
         files = [file_of(number, "quantizer", "safetensors") for number in range(len(sids))]
         books = [[*load_codebooks(context.inputs["quantize"] / file)] for file in files]
         options["sid_init"] = sids.code_vectors(books, shape["codes"])
+    if context.section.model.sid_init == "items":
+        vectors = components(load_fused(context.inputs["embed"].path)[0], _COMPONENTS)
+        options["sid_init"] = sids.mean_vectors(vectors, shape["codes"])
     if context.section.model.kind == "scratch":
         return build_scratch(texts=texts_of(examples), **options, **shape)
     if context.section.model.sid_init == "keep":

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from genrec.enrich import late_fusion, load_fused, load_views, save_views, unit_rows
+from genrec.enrich import components, late_fusion, load_fused, load_views, save_views, unit_rows
 
 
 def test_views_are_saved_at_length_one_and_fused_by_their_weights(tmp_path: Path) -> None:
@@ -76,3 +76,16 @@ def test_fused_rows_have_the_weight_as_length_or_are_zero(view, weight):
 def test_views_that_cannot_be_fused_are_refused(views, weights, message):
     with pytest.raises(ValueError, match=message):
         late_fusion(views, weights)
+
+
+def test_components_keep_what_is_near_near() -> None:
+    rng = np.random.default_rng(1)
+    vectors = np.repeat(rng.normal(size=(2, 16)), 20, axis=0) + 0.1 * rng.normal(size=(40, 16))
+    few = components(vectors.astype(np.float32), 3)
+    assert few.shape == (40, 3)
+    assert few.dtype == np.float32
+    assert np.square(few).sum(1).mean() == pytest.approx(1, abs=1e-5)
+    apart = np.linalg.norm(few[:20].mean(0) - few[20:].mean(0))
+    assert np.linalg.norm(few[:20] - few[:20].mean(0), axis=1).max() < apart / 2
+    plane = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], dtype=np.float32)
+    assert components(plane, 9).shape == (3, 2), "three points span a plane"

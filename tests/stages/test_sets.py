@@ -18,6 +18,7 @@ from genrec import Dataset, Pipeline, schema
 from genrec.ablate.runs import Run
 from genrec.ablate.table import long_table
 from genrec.decode import BeamEngine, VLLMBeamEngine
+from genrec.enrich import components, load_fused
 from genrec.evaluate.probes import invalid_rates
 from genrec.lm.batch import code_token_ids, encode_prompts
 from genrec.lm.corpus import encode_file, lengths_of, sets_of
@@ -43,7 +44,7 @@ SECTIONS: dict[str, Any] = {
     },
     "compose": {"tasks": {"history_to_title": {"rate": 0}, "titles_to_sid": {"rate": 0}}},
     "train": {
-        "model": {"kind": "scratch", "hidden": 16, "layers": 1, "heads": 2, "item_features": 4},
+        "model": {"kind": "scratch", "hidden": 16, "layers": 1, "heads": 2, "sid_init": "items"},
         "epochs": 2,
         "softmax": "codes",
     },
@@ -223,23 +224,46 @@ def test_what_is_shown(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -
     assert shares["set 1"][-1] == pytest.approx(hits["user"].n_unique() / len(targets))
 
 
-def test_sid_rows_start_like_the_codebooks_of_each_set(pipeline: Pipeline) -> None:
-    """Within a set near codes have near rows; the further level of the second set is its own."""
+def first_rows(pipeline: Pipeline, sid_init: str) -> tuple[np.ndarray, list[list[np.ndarray]]]:
+    """Returns the rows that a model starts with, and the tokens of each set's codes by level."""
     stage = importlib.import_module("genrec.stages.train")
     sets = SIDSets.load(pipeline["quantize"].path)
-    settings = pipeline.recipe.train.model.model_copy(
-        update={"sid_init": "codebook", "hidden": 256}
-    )
+    settings = pipeline.recipe.train.model.model_copy(update={"sid_init": sid_init, "hidden": 256})
     context: Any = SimpleNamespace(
         recipe=pipeline.recipe,
         section=pipeline.recipe.train.model_copy(update={"model": settings}),
-        inputs={"quantize": pipeline["quantize"]},
+        inputs={name: pipeline[name] for name in ("embed", "quantize")},
         device="cpu",
     )
     model, tokenizer = stage._model(context, pipeline["compose"] / "train.parquet", sets)
-    weight = model.get_input_embeddings().weight.detach().numpy()
-    of_codes = code_token_ids(tokenizer, sets.codes_per_level)
-    for number, by_level in enumerate(sets.tokens(of_codes)):
+    tokens = sets.tokens(code_token_ids(tokenizer, sets.codes_per_level))
+    return model.get_input_embeddings().weight.detach().numpy(), tokens
+
+
+def test_sid_rows_start_like_the_items_that_have_the_code(pipeline: Pipeline) -> None:
+    """In every set: the mean of their vectors, on each level in directions of its own."""
+    weight, tokens = first_rows(pipeline, "items")
+    items = components(load_fused(pipeline["embed"].path)[0], 128)
+    for own, by_level in zip(SIDSets.load(pipeline["quantize"].path), tokens, strict=True):
+        own = own - own.min(axis=0)
+        for level, names in enumerate(by_level):
+            has = [items[own[:, level] == code] for code in range(len(names))]
+            used = [code for code, rows in enumerate(has) if len(rows)]
+            means = np.stack([has[code].mean(axis=0) for code in used])
+            rows = weight[np.asarray(names)[used]]
+            near, expected = ((v - v.mean(0)) @ (v - v.mean(0)).T for v in (rows, means))
+            assert np.corrcoef(near.ravel(), expected.ravel())[0, 1] > 0.9
+    first, second = (weight[names] for names in tokens[0][:2])
+    across = (first - first.mean(0)) @ (second - second.mean(0)).T
+    assert (
+        np.abs(across).mean() < np.abs((first - first.mean(0)) @ (first - first.mean(0)).T).mean()
+    )
+
+
+def test_sid_rows_start_like_the_codebooks_of_each_set(pipeline: Pipeline) -> None:
+    """Within a set near codes have near rows; the further level of the second set is its own."""
+    weight, by_set = first_rows(pipeline, "codebook")
+    for number, by_level in enumerate(by_set):
         file = pipeline["quantize"] / file_of(number, "quantizer", "safetensors")
         for tokens, book in zip(by_level, load_codebooks(file), strict=False):
             own, wanted = (v - v.mean(0) for v in (weight[tokens], book[: len(tokens)]))

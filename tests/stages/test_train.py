@@ -42,14 +42,11 @@ def test_weights_that_are_all_trained_are_float32() -> None:
         load("demo", ["train.model.tune=full", "train.model.dtype=bfloat16"])
 
 
-def test_item_features_read_the_items_vectors() -> None:
+def test_rows_that_start_like_items_read_their_vectors() -> None:
     plain = Pipeline.load("demo", "train.model={kind: scratch}")
-    with_features = Pipeline.load("demo", "train.model={kind: scratch, item_features: 8}")
+    like_items = Pipeline.load("demo", "train.model={kind: scratch, sid_init: items}")
     assert "embed" not in plain.graph.nodes["train"].reads
-    assert "embed" in with_features.graph.nodes["train"].reads
-    assert "item_features" not in load("demo").train.model.model_dump(), "in no old fingerprint"
-    with pytest.raises(ValueError, match=r"item_features=8: adapters train rows .* tune=full"):
-        load("demo", ["train.model.item_features=8"])
+    assert "embed" in like_items.graph.nodes["train"].reads
 
 
 @pytest.fixture(scope="module")
