@@ -24,6 +24,7 @@ from genrec.decode.filters import Allowed, Eligibility, ItemLists
 from genrec.decode.memory import PromptCache
 from genrec.ranking import RankedLists, top_k
 
+_TOGETHER = 16  # users whose lists are scored in one search
 Prompts = tuple[torch.Tensor, torch.Tensor]  # input_ids and attention_mask, [B, T] each
 
 
@@ -313,12 +314,15 @@ class _Search:
         users = np.array([user for user, items in enumerate(missing) if len(items)], dtype=np.int64)
         if not len(users):
             return scores
-        most = max(len(missing[user]) for user in users)
-        allowed = [missing[user] for user in users]
-        out = self._found(rows[users], num_beams=most, k=most, allowed=allowed)
-        for user, items, own in zip(users, out.items.numpy(), out.scores.numpy(), strict=True):
-            there = items >= 0
-            scores[user, np.searchsorted(union[user], items[there])] = own[there]
+        # A search has as many beams as the longest of its lists: lists of like length go together.
+        counts = np.array([len(missing[user]) for user in users])
+        for part in np.array_split(users[np.argsort(-counts)], -(-len(users) // _TOGETHER)):
+            most = len(missing[part[0]])
+            allowed = [missing[user] for user in part]
+            out = self._found(rows[part], num_beams=most, k=most, allowed=allowed)
+            for user, items, own in zip(part, out.items.numpy(), out.scores.numpy(), strict=True):
+                there = items >= 0
+                scores[user, np.searchsorted(union[user], items[there])] = own[there]
         return scores
 
     def _found(self, rows: npt.NDArray[np.int64], **wanted: Any) -> Any:
