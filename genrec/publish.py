@@ -181,10 +181,22 @@ def _settings(pipeline: Pipeline) -> dict[str, Any]:
     prompt = {"style": compose.style, "max_history": compose.max_history}
     settings = {"prompt": prompt, "max_length": train.max_length}
     if (sets := len(SIDSets.load(pipeline["quantize"].path))) > 1:
-        fitted = pipeline.finished("recommend")
-        weights = pipeline["recommend"].load(SET_WEIGHTS) if fitted else [1 / sets] * sets
-        settings["set_weights"] = weights
+        settings["set_weights"] = _set_weights(pipeline, sets)
     return settings | {"made_with": pipeline["train"].manifest.get("environment")}
+
+
+def _set_weights(pipeline: Pipeline, sets: int) -> list[float]:
+    """Returns how much each set of SIDs counts, as the recipe says or the stage recommend fitted it."""
+    if pipeline.finished("recommend"):
+        return list(pipeline["recommend"].load(SET_WEIGHTS))
+    wanted = pipeline.recipe.recommend.set_weights
+    if wanted == "fit":
+        log.warning(
+            "the sets of SIDs are published with equal weights: they are fitted by the stage recommend, "
+            "and it has not run; run it first, or set recommend.set_weights=equal"
+        )
+    given = [1.0] * sets if isinstance(wanted, str) else wanted
+    return [weight / sum(given) for weight in given]
 
 
 def _facts(pipeline: Pipeline, what: str) -> Facts:

@@ -6,6 +6,7 @@ are named by `kind` come from the registry, so that other packages can add their
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -223,6 +224,7 @@ class Recipe(Section):
                 "train.model.sid_init=codebook: published SIDs come without a codebook; leave "
                 "it out, or make the SIDs here (quantize.kind=rkmeans)"
             )
+        self._check_sets()
         source = self.prepare.source
         if not self.quantize.learns and not source.brings_sids:
             raise ValueError("quantize.kind=published needs prepare.source.index, an *.index.json")
@@ -254,6 +256,32 @@ class Recipe(Section):
             raise ValueError(
                 f"fuse.weights: {weights}, and what is fused is {sorted(fused)}; expected one weight "
                 "for each, and one above 0"
+            )
+
+    def _check_sets(self) -> None:
+        """Checks now what decoding, after all the training, would refuse."""
+        engine, weights = self.recommend.engine, self.recommend.set_weights
+        if self.train.softmax == "codes" and getattr(engine, "head", None) == "full":
+            raise ValueError(
+                "recommend.engine.head=full: a model of train.softmax=codes has no probabilities over "
+                "all tokens; leave head=auto"
+            )
+        index = getattr(self.prepare.source, "index", None)
+        if self.quantize.learns:
+            sets = len(self.quantize.each_set)
+        elif index is None:
+            return  # how many the files of another toolkit hold is seen when they are read
+        else:
+            sets = len(index) if isinstance(index, tuple) else 1
+        if sets == 1 and self.compose.sets == "random":
+            raise ValueError("compose.sets=random: there is one set of SIDs; set quantize.sets")
+        if isinstance(weights, str):
+            return
+        fits = len(weights) == sets and all(0 <= w < math.inf for w in weights) and any(weights)
+        if not fits:
+            raise ValueError(
+                f"recommend.set_weights: {list(weights)}; expected {sets} number(s) of 0 or more, one "
+                "for each set of SIDs (quantize.sets), and one of them above 0"
             )
 
     def _check_lengths(self, lengths: dict[str, int]) -> None:
@@ -303,7 +331,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(_expand(data, file))
     except ValidationError as error:
-        problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
+        problems = "\n".join(f"  {_explain(problem)}" for problem in _meant(error.errors()))
         raise RecipeError(f"{file}: this recipe cannot be used\n{problems}") from error
 
 
@@ -385,11 +413,38 @@ def _expand(value: Any, file: Path) -> Any:
     return _VARIABLE.sub(replace, value)
 
 
+# What pydantic names in a location for the form of a value that it tried, such as a list.
+_FORM = re.compile(
+    r"(constrained-|function-|nullable|(tuple|list|literal|dict)\[|(int|str|float)$)"
+)
+
+
+def _meant(problems: Sequence[Any]) -> list[Any]:
+    """Leaves out what is said of the other forms of a value, where one form fits but for its inside."""
+    inside = set()
+    for problem in problems:
+        form = next((n for n, part in enumerate(problem["loc"]) if _FORM.match(str(part))), None)
+        if form is not None and form + 1 < len(problem["loc"]):
+            inside.add(problem["loc"][:form])
+    return [
+        problem
+        for problem in problems
+        if not (problem["loc"][:-1] in inside and _FORM.match(str(problem["loc"][-1])))
+    ]
+
+
 def _explain(problem: Any) -> str:
-    location = [str(part) for part in problem["loc"]]
+    location = [str(part) for part in problem["loc"] if not _FORM.match(str(part))]
     unknown = problem["type"] == "extra_forbidden"
     known = _fields_at(location[:-1]) if unknown else ()
     return explain(problem, ".".join(location) or "recipe", known)
+
+
+def _types(annotation: Any) -> list[type]:
+    """Returns the classes within an annotation."""
+    if isinstance(annotation, type) and not get_args(annotation):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _types(part)]
 
 
 def _fields_at(location: Sequence[str]) -> list[str]:
@@ -403,8 +458,7 @@ def _fields_at(location: Sequence[str]) -> list[str]:
             here = members[part]
         elif part.isdigit():
             continue
-        sections = [t for t in (here, *get_args(here)) if isinstance(t, type)]
-        plain = [t for t in sections if issubclass(t, Section)]
+        plain = [t for t in _types(here) if issubclass(t, Section)]
         if len(plain) == 1:
             here = plain[0]
     return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []

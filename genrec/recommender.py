@@ -6,6 +6,7 @@ recommend stage and serving all go through here, so they cannot differ.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from genrec.decode import BeamEngine, MixtureEngine, VLLMServerEngine, fit_weights
+from genrec.decode.mixture import LEAST
 from genrec.decode.vllm_constraint import Catalogue
 from genrec.lm.batch import code_token_ids, encode_prompts
 from genrec.processes import ALONE, Processes
@@ -24,6 +26,8 @@ from genrec.progress import Progress, quiet, silent
 from genrec.ranking import RankedLists, tied_ranks
 from genrec.schema import Segment
 from genrec.sid import SIDSets, SIDTrie
+
+logger = logging.getLogger(__name__)
 
 Prompt = tuple[Segment, ...]
 # With several sets of SIDs a user has a prompt in each.
@@ -239,7 +243,7 @@ class Recommender:
             progress: told how many users are done.
 
         Returns:
-            `weights`, and the mean NDCG@10 with `equal` and with `fitted` ones.
+            `weights`, and the mean NDCG@10 of these users with equal and with fitted ones.
         """
         self.engine = MixtureEngine(self.engine.all_engines)
         items, by_set = [], []
@@ -253,7 +257,17 @@ class Recommender:
         lists, scores = np.concatenate(items), np.concatenate(by_set, axis=1)
         fitted = fit_weights(lists, scores, np.asarray(targets))
         self.engine = MixtureEngine(self.engine.all_engines, fitted.weights)
-        return fitted._asdict()
+        if fitted.users < LEAST:
+            logger.warning(
+                "the sets of SIDs keep equal weights: of %d validation users, %d have their item in the "
+                "list, and fitting wants %d",
+                *(len(lists), fitted.users, LEAST),
+            )
+        return {
+            "weights": fitted.weights,
+            "valid ndcg@10, equal": fitted.equal,
+            "valid ndcg@10, fitted": fitted.fitted,
+        }
 
     def _search(
         self, prompts: Sequence[Any], filters: Mapping[str, Any], options: Mapping[str, Any]

@@ -184,3 +184,35 @@ def test_texts_are_those_that_the_recipe_has(tmp_path: Path) -> None:
     assert found.texts(["prepare", "embed"]) == ("title",)
     assert found.texts(["prepare", "caption", "embed"]) == ("title", "caption")
     assert set(found.optional_reads().values()) == {None}
+
+
+SETS = "quantize.sets=[{views: {text: 1}}, {}]"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            [SETS, "recommend.set_weights=[1, 2, 3]"],
+            r"set_weights: \[1.0, 2.0, 3.0\]; expected 2 number",
+        ),
+        ([SETS, "recommend.set_weights=[0, 0]"], "expected 2 number.*one of them above 0"),
+        ([SETS, "recommend.set_weights=[-1, 2]"], "of 0 or more"),
+        (["recommend.set_weights=[1, 2]"], "expected 1 number"),
+        (["compose.sets=random"], "there is one set of SIDs"),
+        (["train.softmax=codes", "recommend.engine.head=full"], "leave head=auto"),
+        (["quantize.sets=[]"], "quantize.rkmeans.sets: .*at least 1"),
+        (["quantize.sets=99"], "quantize.rkmeans.sets: .*less than or equal to 8"),
+        (
+            ["quantize.sets=[{}, {view: {text: 1}}]"],
+            r"sets.1.view: unknown key; did you mean 'views'\?",
+        ),
+        (["quantize.sets=[{}, {x: 3}]"], "expected one of views, levels, codes, seed"),
+        (["recommend.set_weights=best"], "set_weights: Input should be 'fit' or 'equal'"),
+    ],
+)
+def test_sets_that_cannot_be_decoded_are_refused_at_once(overrides: list[str], said: str) -> None:
+    with pytest.raises(RecipeError, match=said) as caught:
+        load("demo", overrides)
+    assert "constrained" not in str(caught.value)
+    assert "tuple[SetSettings" not in str(caught.value)

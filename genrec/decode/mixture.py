@@ -24,6 +24,7 @@ from genrec.decode.filters import Allowed, Eligibility, ItemLists
 from genrec.decode.memory import PromptCache
 from genrec.ranking import RankedLists, top_k
 
+LEAST = 100  # users that weights are fitted on
 _TOGETHER = 16  # users whose lists are scored in one search
 Prompts = tuple[torch.Tensor, torch.Tensor]  # input_ids and attention_mask, [B, T] each
 
@@ -183,11 +184,13 @@ class FittedWeights(NamedTuple):
         weights: M numbers that sum to 1.
         equal: mean NDCG@k with equal ones.
         fitted: mean NDCG@k with these.
+        users: whose target was in their list; with fewer than `LEAST` the weights stay equal.
     """
 
     weights: list[float]
     equal: float
     fitted: float
+    users: int
 
 
 def fit_weights(
@@ -197,7 +200,7 @@ def fit_weights(
     *,
     k: int = 10,
     steps: int = 20,
-    least: int = 100,
+    least: int = LEAST,
 ) -> FittedWeights:
     """Returns the weights under which validation users' targets rank highest, by NDCG@k.
 
@@ -232,7 +235,7 @@ def fit_weights(
     before = best = gain(equal)
     chosen = equal
     if rows.sum() < least:
-        return FittedWeights(equal.tolist(), before, before)
+        return FittedWeights(equal.tolist(), before, before, int(rows.sum()))
     improved = True
     while improved:
         improved = False
@@ -243,7 +246,7 @@ def fit_weights(
                 weights = np.insert((1 - share) * rest, number, share)
                 if (measured := gain(weights)) > best + 1e-9:
                     best, chosen, improved = measured, weights, True
-    return FittedWeights(chosen.tolist(), before, best)
+    return FittedWeights(chosen.tolist(), before, best, int(rows.sum()))
 
 
 class _Filters:

@@ -10,7 +10,7 @@ from genrec.settings import PartSettings, Section
 
 
 class SetSettings(Section):
-    """One of several sets of SIDs; what is null is as for the first set."""
+    """One of several sets of SIDs; what is null is as `quantize` says."""
 
     views: dict[str, float] | None = Field(
         None, description="weight of each view in it; null: as `embed` weighs them"
@@ -50,10 +50,13 @@ class QuantizerSettings(SIDSettings):
 
     learns: ClassVar[bool] = True
     later: ClassVar[tuple[str, ...]] = ("sets",)
-    sets: Annotated[int, Field(ge=1, le=8)] | tuple[SetSettings, ...] = Field(
+    sets: (
+        Annotated[int, Field(ge=1, le=8)]
+        | Annotated[tuple[SetSettings, ...], Field(min_length=1, max_length=8)]
+    ) = Field(
         1,
         description="sets of SIDs, each with its own codes: how many, alike but for the seed; or a list "
-        "of what each is made of",
+        "of what each is made of; at most 8",
     )
     levels: int = Field(4, ge=1, le=8, description="codes of a SID, L")
     codes: int = Field(256, ge=2, description="of each level, K")

@@ -80,7 +80,7 @@ def published_stats(sids: NDArray[np.integer]) -> dict[str, Any]:
 
 
 def prefix_recall(sids: Ints, items: Ints, targets: Ints, *, k: int = 10) -> list[float]:
-    """Says at which code lists go wrong: of how many users the target's first codes are in the list.
+    """Says at which code a list goes wrong: of how many users the target's first codes are in it.
 
     Args:
         sids: int [N, L].

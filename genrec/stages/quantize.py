@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+from itertools import combinations
+
+import numpy as np
 
 from genrec import registry
 from genrec.enrich import load_fused
@@ -23,11 +26,18 @@ def run(context: Context) -> None:
         given = SIDSets.load(context.inputs["prepare"].path, PUBLISHED_SIDS).from_zero()
         maker = registry.implementation(section)(section, device="cpu")
         made = [maker.make_sids(given.own(number)) for number in range(len(given))]
+    for a, b in combinations(range(len(made)), 2):
+        if np.array_equal(made[a].sids, made[b].sids):
+            logger.warning(
+                "quantize.sets: sets %d and %d are the same, so the second one adds nothing; give it "
+                "other views, another size or another seed",
+                *(a + 1, b + 1),
+            )
     SIDSets([part.sids for part in made]).save(context.out)
     for number, part in enumerate(made):
         if part.quantizer is not None:
             part.quantizer.save(context.out / file_of(number, "quantizer", "safetensors"))
-        of = f" (set {number + 1})" if len(made) > 1 else ""
+        of = f" (set {number + 1} of quantize.sets)" if len(made) > 1 else ""
         for finding in part.stats.get("findings", ()):
             logger.warning("quantize%s: %s", of, finding)
     further = {"sets": [part.stats for part in made]} if len(made) > 1 else {}

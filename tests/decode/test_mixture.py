@@ -226,7 +226,8 @@ def test_weights_go_to_the_set_that_knows():
     rng = np.random.default_rng(0)
     right = rng.integers(0, 20, 400)
     items, by_set = lists(rng, 400, right)
-    weights, before, fitted = fit_weights(items, by_set, right)
+    weights, before, fitted, users = fit_weights(items, by_set, right)
+    assert users == 400
     equal = fit_weights(items, by_set, right, least=401)
     assert equal.weights == pytest.approx([1 / 3] * 3)
     assert fitted > before == equal.equal == equal.fitted
@@ -242,7 +243,7 @@ def test_too_few_users_leave_the_weights_equal():
     assert fit_weights(items, by_set, right)[0] == pytest.approx([1 / 3] * 3)
     absent = np.full(400, 99)  # nobody's target is in a list
     items, by_set = lists(rng, 400, rng.integers(0, 20, 400))
-    assert fit_weights(items, by_set, absent) == (pytest.approx([1 / 3] * 3), 0, 0)
+    assert fit_weights(items, by_set, absent) == (pytest.approx([1 / 3] * 3), 0, 0, 0)
 
 
 def test_the_gain_is_ndcg_of_the_whole_user_group():

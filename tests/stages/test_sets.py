@@ -195,6 +195,15 @@ def test_weights_may_be_given_or_equal(pipeline: Pipeline) -> None:
         assert other.graph.fingerprint("train") == pipeline.graph.fingerprint("train")
 
 
+def test_sets_that_are_the_same_are_told(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = Pipeline.load(recipe_of(pipeline), "quantize.sets=[{seed: 3}, {}, {seed: 3}]")
+    other.run("quantize")
+    assert "sets 1 and 3 are the same" in caplog.text
+    assert "sets 1 and 2" not in caplog.text
+
+
 def test_an_unknown_view_is_named(pipeline: Pipeline) -> None:
     words = recipe_of(pipeline)
     other = Pipeline.load(words, "quantize.sets=[{views: {sound: 1}}]")
@@ -321,10 +330,22 @@ def test_what_is_published_recommends_the_same(pipeline: Pipeline, tmp_path: Pat
         open_published(tmp_path / "hub")
 
 
-def test_sets_count_alike_until_weights_are_known(pipeline: Pipeline, tmp_path: Path) -> None:
-    other = Pipeline.load(recipe_of(pipeline), "recommend.set_weights=[1, 9]")
+@pytest.mark.parametrize(
+    ("wanted", "expected"), [("[1, 9]", [0.1, 0.9]), ("equal", [0.5, 0.5]), ("fit", [0.5, 0.5])]
+)
+def test_before_recommend_a_published_model_has_the_weights_of_the_recipe(
+    pipeline: Pipeline,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    wanted: str,
+    expected: list[float],
+) -> None:
+    other = Pipeline.load(
+        recipe_of(pipeline), f"recommend.set_weights={wanted}", "recommend.num_beams=41"
+    )
     publish(other, tmp_path / "hub")
-    assert open_published(tmp_path / "hub").recommender.engine.weights.tolist() == [0.5, 0.5]
+    assert open_published(tmp_path / "hub").recommender.engine.weights.tolist() == expected
+    assert ("published with equal weights" in caplog.text) == (wanted == "fit")
 
 
 def test_probes_are_of_each_set(pipeline: Pipeline) -> None:
