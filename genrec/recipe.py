@@ -110,6 +110,7 @@ class Evaluate(Section):
     """Metrics with intervals, what the systems know of each other, and the report."""
 
     packages: ClassVar[tuple[str, ...]] = ("numpy",)
+    later: ClassVar[tuple[str, ...]] = ("purpose",)
     ks: tuple[int, ...] = Field((5, 10, 20), description="cut-offs of the metrics")
     baselines: tuple[str, ...] = Field(
         ("popular", "cooccurrence"), description="systems that every other one is compared with"
@@ -117,6 +118,9 @@ class Evaluate(Section):
     samples: int = Field(1000, ge=100, description="bootstrap resamples")
     report_users: int = Field(10, ge=1, description="users whose lists the report shows")
     alignment: AlignmentSettings | None = None
+    purpose: str | None = Field(
+        None, description="what the run is for, in a sentence; the report begins with it"
+    )
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ def write_report(
     examples: Sequence[UserExample] = (),
     facts: Mapping[str, object] | None = None,
     diagnostics: Mapping[str, Any] | None = None,
+    purpose: str | None = None,
 ) -> None:
     """Writes the report.
 
@@ -41,6 +42,7 @@ def write_report(
         examples: from `user_examples`.
         facts: what was run, by name: source, model, seed ...
         diagnostics: `diagnostics.json`; None leaves it out.
+        purpose: what the run is for, in a sentence.
 
     Raises:
         ValueError: `metrics` has no row of its split.
@@ -56,6 +58,7 @@ def write_report(
             summary=summary,
             names=_NAMES,
             focus=_focus(summary),
+            purpose=purpose,
             sentence=_sentence(summary),
             groups=_groups(metrics, summary),
             charts=[_chart(summary, metric) for metric in ("ndcg", "recall")],

@@ -40,6 +40,7 @@ def run(context: Context) -> None:
         data_stats=prepared.load("stats.json"),
         facts=_facts(context),
         diagnostics=diagnostics,
+        purpose=context.section.purpose,
         examples=user_examples(
             users, systems=systems, targets=targets, items=items, image_root=prepared.path
         ),

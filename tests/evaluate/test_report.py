@@ -186,6 +186,15 @@ def test_accessible(tmp_path: Path, metrics: dict, example: UserExample) -> None
     assert all(a.get("aria-label") for a in found.all("span", role="img"))
 
 
+def test_the_report_begins_with_what_the_run_is_for(tmp_path: Path, metrics: dict) -> None:
+    path = tmp_path / "report.html"
+    write_report(path, title="small", metrics=metrics, purpose="Shows <b>all</b> parts.")
+    text = path.read_text("utf-8")
+    assert text.index("Shows &lt;b&gt;all&lt;/b&gt; parts.") < text.index(" reaches NDCG@")
+    write_report(path, title="small", metrics=metrics)
+    assert path.read_text("utf-8").count('class="lead"') == 1
+
+
 def test_smallest_report_leaves_sections_out(tmp_path: Path, metrics: dict) -> None:
     found = page(tmp_path, metrics)
     ids = {a.get("id") for a in found.all("h2")}
