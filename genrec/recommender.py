@@ -44,10 +44,17 @@ class RecommendedLists(RankedLists):
         scores: float32 [U, K]; -inf where there is none.
         tied: bool [U, K - 1], the item on place i + 1 has the SID of the one on place i.
         exact: bool [U], the list is proven to be the top of the whole catalogue.
+        bound: float64 [U], the most that an item that was not scored can have.
     """
 
     tied: npt.NDArray[np.bool_]
     exact: npt.NDArray[np.bool_]
+    bound: npt.NDArray[np.float64]
+
+    def proven(self, k: int) -> npt.NDArray[np.bool_]:
+        """Says of each user whether the first k places are proven, however long the list is. [U]."""
+        places: npt.NDArray[np.float32] = self.scores[:, :k]
+        return np.asarray(places[:, -1] >= self.bound)
 
     @property
     def ranks(self) -> npt.NDArray[np.int32]:
@@ -218,11 +225,11 @@ class Recommender:
         if processes.count > 1:
             parts = processes.merge(parts)
             progress("decode users", len(prompts), len(prompts))
-        items, scores, exact = (np.concatenate(part) for part in zip(*parts, strict=True))
+        items, scores, exact, bound = (np.concatenate(part) for part in zip(*parts, strict=True))
         tied = (self._whole[items[:, 1:]] == self._whole[items[:, :-1]]).all(axis=-1)
         beyond = tied_ranks(items, tied) > k
         items[beyond], scores[beyond] = -1, -np.inf
-        return RecommendedLists(items, scores.astype(np.float32), tied, exact)
+        return RecommendedLists(items, scores.astype(np.float32), tied, exact, bound)
 
     def fit_weights(
         self,
@@ -274,9 +281,9 @@ class Recommender:
     ) -> list[np.ndarray]:
         if len(self.sets) > 1:
             out = self.engine.search(self._encoded(prompts), **filters, **options)
-            return [out.items.astype(np.int64), out.scores, out.exact]
+            return [out.items.astype(np.int64), out.scores, out.exact, out.bound]
         out = self.engine.search(*self._encode(prompts), **filters, **options)
-        return [t.cpu().numpy() for t in (out.items, out.scores, out.exact)]
+        return [t.cpu().numpy() for t in (out.items, out.scores, out.exact, out.bound.double())]
 
     def _encoded(self, prompts: Sequence[Any]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """The prompts of the users in each set."""

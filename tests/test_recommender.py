@@ -29,7 +29,13 @@ def test_items_that_share_a_sid_share_a_rank_in_the_table() -> None:
         np.array([[-1, -2, -2, -3], [-3, -np.inf, -np.inf, -np.inf]], dtype=np.float32),
         np.array([[False, True, False], [False, False, False]]),
         np.array([True, True]),
+        np.array([-2.5, -np.inf]),
     )
+    assert [lists.proven(k).tolist() for k in (2, 3, 4)] == [
+        [True, True],
+        [True, True],
+        [False, True],
+    ]
     assert lists.ranks.tolist() == [[1, 2, 2, 4], [1, 0, 0, 0]]
     table = lists.to_table([7, 8])
     schema.check(table, schema.RECOMMENDATIONS, "test")
@@ -96,6 +102,7 @@ class Recorder:
             items=torch.arange(k).repeat(users, 1),
             scores=traces.float(),
             exact=torch.arange(users) % 2 == 0,
+            bound=torch.zeros(users),
         )
 
 

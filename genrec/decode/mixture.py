@@ -37,11 +37,14 @@ class MixtureResult(RankedLists):
         items: item numbers, -1 where there is none. int32 [B, K].
         scores: weighted mean of the log-probabilities of the item's SIDs, in nats. float32 [B, K].
         exact: whether the list is proven to be the best K of all eligible items. bool [B].
+        bound: the most that an item that no set found can score; a place whose score is not below it
+            is proven. float64 [B].
         by_set: the log-probability of each item's SID in each set. float32 [M, B, K].
         scored: items that were scored under every set, the union of the sets' lists. int64 [B].
     """
 
     exact: npt.NDArray[np.bool_]
+    bound: npt.NDArray[np.float64]
     by_set: npt.NDArray[np.float32]
     scored: npt.NDArray[np.int64]
 
@@ -172,6 +175,7 @@ class MixtureEngine:
         return MixtureResult(
             *(numbers, np.where(missing, -np.inf, best.scores)),
             exact=best.scores[:, -1] >= bound,
+            bound=bound,
             by_set=by_set,
             scored=np.array([len(numbers) for numbers in union], dtype=np.int64),
         )
@@ -340,7 +344,7 @@ def _replaced(
 ) -> MixtureResult:
     """Puts some users' lists in place of others."""
     items, scores, exact = result.items.copy(), result.scores.copy(), result.exact.copy()
-    by_set, scored = result.by_set.copy(), result.scored.copy()
+    by_set, scored, bound = result.by_set.copy(), result.scored.copy(), result.bound.copy()
     items[rows], scores[rows], exact[rows] = other.items, other.scores, other.exact
-    by_set[:, rows], scored[rows] = other.by_set, other.scored
-    return MixtureResult(items, scores, exact=exact, by_set=by_set, scored=scored)
+    by_set[:, rows], scored[rows], bound[rows] = other.by_set, other.scored, other.bound
+    return MixtureResult(items, scores, exact=exact, bound=bound, by_set=by_set, scored=scored)

@@ -81,6 +81,21 @@ def test_the_proof_is_neither_always_nor_never_there(sets):
     assert shares == sorted(shares)
 
 
+@pytest.mark.parametrize("width", [3, 5, 8])
+def test_what_no_set_found_scores_at_most_the_bound(sets, width):
+    """So the first places are proven where they are not below it, whatever the rest of the list is."""
+    out = MixtureEngine(sets.engines, WEIGHTS).search(sets.prompts, num_beams=width, k=width)
+    for user in range(4):
+        found = {
+            int(item)
+            for engine, prompts in zip(sets.engines, sets.prompts, strict=True)
+            for item in engine.search(*prompts, num_beams=width, k=width).items[user]
+        }
+        others = np.setdiff1d(np.arange(ITEMS), sorted(found))
+        assert out.scored[user] == len(found)
+        assert not len(others) or sets.scores[user][others].max() <= out.bound[user] + 1e-4
+
+
 def test_certify_widens_until_it_is_proven(sets):
     engine = MixtureEngine(sets.engines, WEIGHTS)
     assert not engine.search(sets.prompts, num_beams=3, k=3).exact.all()

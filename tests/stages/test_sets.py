@@ -222,7 +222,9 @@ def test_what_is_shown(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -
     assert f"{format_sid(sets[0][0])} {format_sid(sets[1][0])}" in printed
     show(pipeline, "recommend", rows=1)
     printed = capsys.readouterr().out
-    shares = pipeline["recommend"].load("stats.json")["prefix_recall@10"]
+    stats = pipeline["recommend"].load("stats.json")
+    assert stats["proven_top_10"]["test"] >= stats["proven_exact"]["test"]
+    shares = stats["prefix_recall@10"]
     assert [len(share) for share in shares.values()] == [own.shape[1] for own in sets]
     for own in shares.values():
         assert own == sorted(own, reverse=True)
