@@ -37,10 +37,12 @@ TINY = [
     "quantize.kind=rkmeans",
     "quantize.levels=3",
     "quantize.codes=16",
+    "quantize.sets=1",
     "caption.engine={kind: none}",
     "mine.engine={kind: none}",
     "retrieve=[{kind: popular}, {kind: cooccurrence}]",
     "train.model={kind: scratch, hidden: 32, layers: 1, heads: 2, vocab: 400}",
+    "train.softmax=vocabulary",
     "train.epochs=2",
     "train.eval_every=10",
     "train.eval_users=20",
@@ -48,6 +50,11 @@ TINY = [
     "recommend.num_beams=10",
     "runtime.save_every=3",
 ]
+# The LLM that ships, adapted: what the recipe says how to have.
+LORA = (
+    "train.model={kind: pretrained, name: 'asset:tiny-lm', tune: lora, rank: 64, alpha: 128, "
+    "dropout: 0}"
+)
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
@@ -65,6 +72,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def tiny() -> list[str]:
     """Overrides that make `recipes/demo.yaml` tiny, without captions, interests and LoRA."""
     return list(TINY)
+
+
+@pytest.fixture(scope="session")
+def lora() -> str:
+    """The override of `recipes/demo.yaml` that adapts the LLM that ships."""
+    return LORA
 
 
 @pytest.fixture(scope="session")

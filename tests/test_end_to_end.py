@@ -34,9 +34,10 @@ def genrec(*args: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def whole(tiny: list[str]) -> list[str]:
+def whole(tiny: list[str], lora: str) -> list[str]:
     """As `tiny`, with captions, interests and LoRA."""
-    return [value for value in tiny if not value.startswith(("caption", "mine", "train.model"))]
+    kept = [value for value in tiny if not value.startswith(("caption", "mine", "train.model"))]
+    return [*kept, lora]
 
 
 @pytest.fixture(scope="module")

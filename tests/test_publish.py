@@ -214,7 +214,7 @@ FACTS = Facts(
     [("Qwen/Qwen3-1.7B", True), ("asset:tiny-lm", False), ("/data/models/mine", False)],
 )
 def test_a_folder_is_no_base_that_others_can_load(name: str, public: bool) -> None:
-    pipeline = Pipeline.load("demo", f"train.model.name='{name}'")
+    pipeline = Pipeline.load("demo", f"train.model={{kind: pretrained, name: '{name}'}}")
     assert publish._is_public(pipeline) == public
 
 

@@ -49,7 +49,6 @@ def test_sets_of_other_items_are_refused() -> None:
 
 
 def test_a_fingerprint_has_sets_only_where_there_are_some() -> None:
-    assert "sets" not in load("demo").quantize.model_dump()
     assert "sets" not in load("demo", ["quantize.sets=1"]).quantize.model_dump()
     several = load("demo", ["quantize.sets=[{views: {text: 1}}, {levels: 3, codes: 64}]"]).quantize
     assert [own.levels for own in several.each_set] == [None, 3]

@@ -19,8 +19,11 @@ SIDS = np.array([[0, 1], [3, 2]], dtype=np.int32)
 ITEMS = SimpleNamespace(load=lambda file: pl.DataFrame({"item_id": ["i0", "i1"]}))
 
 
+LORA = "train.model={kind: pretrained, name: 'asset:tiny-lm'}"
+
+
 def built(*overrides: str) -> torch.nn.Module:
-    recipe = load("demo", overrides)
+    recipe = load("demo", [LORA, *overrides])
     inputs = {"prepare": ITEMS}
     context = SimpleNamespace(recipe=recipe, section=recipe.train, inputs=inputs, device="cpu")
     return stage._model(context, None, SIDSets([SIDS]))[0]
@@ -39,7 +42,7 @@ def test_weights_that_are_all_trained_are_float32() -> None:
     model = built("train.model={kind: pretrained, name: 'asset:tiny-lm', tune: full}")
     assert {p.dtype for p in model.parameters()} == {torch.float32}, "though it ships in bfloat16"
     with pytest.raises(ValueError, match="dtype=bfloat16: weights that are trained themselves"):
-        load("demo", ["train.model.tune=full", "train.model.dtype=bfloat16"])
+        load("demo", [LORA, "train.model.tune=full", "train.model.dtype=bfloat16"])
 
 
 def test_rows_that_start_like_items_read_their_vectors() -> None:
