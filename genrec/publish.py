@@ -22,7 +22,7 @@ from genrec.lm.meaning import SIDS_FILE, write_sids
 from genrec.pipeline import Pipeline
 from genrec.recommender import Recommender
 from genrec.sid import SIDSets
-from genrec.sid.sets import file_of
+from genrec.sid.sets import file_of, further_files
 
 log = logging.getLogger(__name__)
 SETTINGS_FILE = "genrec.json"
@@ -147,7 +147,7 @@ def _read_sets(folder: Path) -> tuple[list[str], SIDSets]:
     """Returns the items' names, and their SIDs in every set."""
     index = read_index(folder / SIDS_FILE)
     item_ids, sets = list(index), [np.array([*index.values()], dtype=np.int32)]
-    while (file := folder / file_of(len(sets), suffix="json")).is_file():
+    for file in further_files(folder, suffix="json"):
         index = read_index(file)
         if lacking := [item_id for item_id in item_ids if item_id not in index]:
             raise ValueError(

@@ -172,15 +172,21 @@ class SIDSets:
         Raises:
             FileNotFoundError: there is no `sids.npy`.
         """
-        sets = [np.load(Path(folder) / file_of(0, name), allow_pickle=False)]
-        while (file := Path(folder) / file_of(len(sets), name)).is_file():
-            sets.append(np.load(file, allow_pickle=False))
-        return cls(sets)
+        files = [Path(folder) / file_of(0, name), *further_files(Path(folder), name)]
+        return cls([np.load(file, allow_pickle=False) for file in files])
 
 
 def file_of(number: int, name: str = "sids", suffix: str = "npy") -> str:
     """Returns the file of a set: `sids.npy` of the first, `sids-1.npy` of the next."""
     return f"{name}{f'-{number}' if number else ''}.{suffix}"
+
+
+def further_files(folder: Path, name: str = "sids", suffix: str = "npy") -> Iterator[Path]:
+    """Yields the files of the sets after the first, as far as there are any."""
+    number = 1
+    while (file := folder / file_of(number, name, suffix)).is_file():
+        yield file
+        number += 1
 
 
 def in_set(name: str, number: int) -> str:

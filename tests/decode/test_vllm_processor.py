@@ -110,6 +110,16 @@ REQUESTS = [  # prompt, output, extra_args -> tokens that may follow; None: all
 ]
 
 
+def left(row, expected, case):
+    """Returns the tokens that a masked row leaves, after checking that they are those expected."""
+    tokens = range(VOCAB) if expected is None else [END] if expected == "end" else expected
+    found = np.flatnonzero(row > -torch.inf)
+    assert found.tolist() == sorted(tokens), case
+    if expected == "end":
+        assert row[END] == IMPOSSIBLE
+    return found
+
+
 @pytest.mark.parametrize("runner", [FirstRunner, SecondRunner])
 @pytest.mark.parametrize("part", [slice(0, 7), slice(7, None)])
 def test_rows(config, runner, part):
@@ -123,12 +133,8 @@ def test_rows(config, runner, part):
     masked = runner(config()).run(requests, logits)
     assert masked is logits, "it must be changed in place"
     for row, (*_, expected) in enumerate(cases):
-        tokens = range(VOCAB) if expected is None else [END] if expected == "end" else expected
-        found = np.flatnonzero(masked[row] > -torch.inf)
-        assert found.tolist() == sorted(tokens), cases[row]
-        if expected == "end":
-            assert masked[row, END] == IMPOSSIBLE
-        else:
+        found = left(masked[row], expected, cases[row])
+        if expected != "end":
             torch.testing.assert_close(masked[row, found], plain[row, found])
 
 
@@ -162,12 +168,8 @@ def test_rows_of_two_sets(config, runner, part, softmax):
     ]
     masked = runner(config((SIDTrie(SECOND), [D, E]), softmax=softmax)).run(requests, logits)
     for row, (*_, expected, level) in enumerate(cases):
-        tokens = range(VOCAB) if expected is None else [END] if expected == "end" else expected
-        found = np.flatnonzero(masked[row] > -torch.inf)
-        assert found.tolist() == sorted(tokens), cases[row]
-        if expected == "end":
-            assert masked[row, END] == IMPOSSIBLE
-        else:
+        found = left(masked[row], expected, cases[row])
+        if expected != "end":
             among = level if softmax and level is not None else range(VOCAB)
             total = plain[row, list(among)].logsumexp(-1)
             torch.testing.assert_close(masked[row, found], plain[row, found] - total)

@@ -1,6 +1,5 @@
 """The loss in blocks: the values and gradients of the whole, whatever the head, and never more cells."""
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -107,6 +106,18 @@ def test_what_families_do_after_the_head_is_done_in_blocks(scratch, index):
     assert assert_equal_to_the_plain_loss(model, batch_of(data))._known
 
 
+def double_logits(model):
+    """Makes a model do after its head what no family is known to do."""
+    forward = model.forward
+
+    def odd(**inputs):
+        out = forward(**inputs)
+        out.logits = out.logits * 2
+        return out
+
+    model.forward = odd
+
+
 def among_own_codes(model, batch, groups, smoothing):
     """Every target by itself, with the logits of all other groups taken away."""
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
@@ -132,7 +143,7 @@ def test_codes_may_be_learned_among_their_level(scratch, tmp_path, kind, smoothi
         names = ["gemma2", "cohere2", "granite"]
         model = list(families(len(tokenizer)))[names.index(kind)].eval()
     groups, batch = code_token_ids(tokenizer, [8, 8]), batch_of(data)
-    groups[1] = np.concatenate([groups[1][::-1]])  # any order
+    groups[1] = groups[1][::-1].copy()  # any order
     expected = among_own_codes(model, batch, groups, smoothing)
     assert (expected - among_own_codes(model, batch, [], smoothing)).abs().max() > 0.1
     wanted = gradients(model, expected.sum())
@@ -149,14 +160,7 @@ def test_codes_may_be_learned_among_their_level(scratch, tmp_path, kind, smoothi
 
 def test_a_model_that_is_not_known_has_groups_too(scratch):
     model, tokenizer, data, _ = scratch(dropout=0.0)
-    forward = model.forward
-
-    def odd(**inputs):
-        out = forward(**inputs)
-        out.logits = out.logits * 2
-        return out
-
-    model.forward = odd
+    double_logits(model)
     groups, batch = code_token_ids(tokenizer, [8, 8]), batch_of(data)
     loss = TargetLoss(model, code_groups=groups)
     expected = among_own_codes(model, batch, groups, 0.0)
@@ -178,14 +182,7 @@ def test_among_codes_no_logits_of_the_vocabulary_are_held(scratch):
 
 def test_a_model_that_is_not_known_is_computed_whole_and_says_so(scratch, caplog):
     model, _, data, _ = scratch(dropout=0.0)
-    forward = model.forward
-
-    def odd(**inputs):
-        out = forward(**inputs)
-        out.logits = out.logits * 2
-        return out
-
-    model.forward = odd
+    double_logits(model)
     loss = assert_equal_to_the_plain_loss(model, batch_of(data))
     loss(model, batch_of(data))
     assert loss._known is False

@@ -9,7 +9,7 @@ their own, `<name>.index-1.json`, each in codes from 0: LC-Rec takes one by `--i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import count, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from genrec.data.formats.bundle import (
 )
 from genrec.data.formats.interchange import read_catalogue, read_interchange
 from genrec.schema import ITEMS, SPLITS, USERS
-from genrec.sid.sets import file_of
+from genrec.sid.sets import further_files
 
 
 def write(bundle: Bundle, folder: Path) -> None:
@@ -103,10 +103,7 @@ def read(folder: Path, name: str) -> Bundle:
 
 def _further(folder: Path, name: str) -> Iterator[Ints]:
     """Yields the SIDs of the sets after the first, as far as there are files of them."""
-    for number in count(1):
-        index = folder / file_of(number, f"{name}.index", "json")
-        if not index.is_file():
-            return
+    for index in further_files(folder, f"{name}.index", "json"):
         _, sids = read_catalogue(folder / f"{name}.item.json", index)
         yield np.array(list((sids or {}).values()), dtype=np.int32)
 
