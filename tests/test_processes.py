@@ -144,6 +144,7 @@ def run(command):
 run("train")
 Processes.leave = leave
 assert torch.distributed.is_initialized()
+Processes.current().wait()  # the first alone puts the trained model in its place
 run("recommend")
 assert not torch.distributed.is_initialized(), "who ends without leaving may be aborted"
 """
