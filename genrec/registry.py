@@ -40,6 +40,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "cooccurrence": "genrec.retrieve.settings:CooccurrenceSettings",
         "itemknn": "genrec.retrieve.settings:ItemKNNSettings",
         "ease": "genrec.retrieve.settings:EASESettings",
+        "graph": "genrec.retrieve.settings:GraphSettings",
         "sasrec": "genrec.retrieve.settings:SASRecSettings",
         "anchorrec": "genrec.retrieve.anchorrec.settings:AnchorRecSettings",
         "magnitude": "genrec.retrieve.magnitude.settings:MagnitudeSettings",

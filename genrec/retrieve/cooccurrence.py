@@ -14,7 +14,7 @@ from scipy import sparse
 from genrec.progress import Progress, silent
 from genrec.ranking import RankedLists, best_first, best_of_rows, first_allowed
 from genrec.retrieve.base import Ranker, Retriever
-from genrec.retrieve.linear import SparseSimilarity
+from genrec.retrieve.linear import SparseSimilarity, pairs
 from genrec.retrieve.sequences import Flat, Sequences, flatten, popularity
 from genrec.retrieve.settings import CooccurrenceSettings
 
@@ -38,8 +38,8 @@ class Cooccurrence(SparseSimilarity, Retriever[CooccurrenceSettings]):
         self.popularity_ = popularity(flat, num_items=num_items)
         counts = sparse.csr_array((num_items, num_items), dtype=np.float64)
         for distance in range(1, self.settings.window + 1):
-            pairs = _pairs(flat, distance, num_items)
-            counts += (pairs + pairs.T) / distance
+            one_way = pairs(flat, distance, num_items=num_items)
+            counts += (one_way + one_way.T) / distance
             progress("cooccurrence: fit", distance, self.settings.window)
         coo = counts.tocoo()
         norm = np.sqrt(self.popularity_[coo.row] * self.popularity_[coo.col] + 1.0)
@@ -65,14 +65,6 @@ class Cooccurrence(SparseSimilarity, Retriever[CooccurrenceSettings]):
             (self.settings.decay ** seen.back[newest], (seen.row[newest], seen.item[newest])),
             shape=(seen.num_rows, self.num_items_),
         )
-
-
-def _pairs(flat: Flat, distance: int, num_items: int) -> sparse.csr_array:
-    """How often item j comes `distance` places after item i, float64 [N, N], zero diagonal."""
-    left, right = flat.item[:-distance], flat.item[distance:]
-    pair = (flat.row[:-distance] == flat.row[distance:]) & (left != right)
-    ones = np.ones(int(pair.sum()))
-    return sparse.csr_array((ones, (left[pair], right[pair])), shape=(num_items, num_items))
 
 
 def _top(

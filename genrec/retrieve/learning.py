@@ -181,33 +181,3 @@ def _places(scores: torch.Tensor, histories: Sequences, targets: np.ndarray) -> 
     better = (scores > own) | ((scores == own) & earlier)
     places = torch.where(own[:, 0].isfinite(), 1 + better.sum(1), torch.inf)
     return places.double().cpu().numpy()
-
-
-def check_view(
-    name: str, values: npt.ArrayLike, *, num_items: int, width: int | None = None
-) -> Floats:
-    """Returns one view of the items as float32 [N, D].
-
-    Args:
-        name: of the view, for the message.
-        values: float [N, D].
-        num_items: N.
-        width: the D to expect; None takes any.
-
-    Raises:
-        ValueError: another shape, NaN or infinity; names the view and the item.
-    """
-    array = np.ascontiguousarray(values, dtype=np.float32)  # torch takes no negative strides
-    wide = array.ndim == 2 and array.shape[1] > 0 and width in (None, array.shape[1])
-    if not wide or len(array) != num_items:
-        raise ValueError(
-            f"features['{name}'] has the shape {array.shape}; expected ({num_items}, {width or 'D'}), "
-            "one row per item"
-        )
-    wrong = ~np.isfinite(array).all(axis=1)
-    if wrong.any():
-        raise ValueError(
-            f"features['{name}']: item {int(wrong.argmax())} holds NaN or infinity "
-            f"({int(wrong.sum())} items do); a row of zeros says that an item lacks the view"
-        )
-    return array

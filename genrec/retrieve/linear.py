@@ -54,14 +54,31 @@ class SparseSimilarity:
     num_items_: int
 
     def _arrays(self) -> Arrays:
-        parts = {f"similarity.{part}": getattr(self.similarity_, part) for part in _CSR}
-        return {"popularity": self.popularity_, **parts}
+        return {"popularity": self.popularity_, **csr_to_arrays("similarity", self.similarity_)}
 
     def _restore(self, arrays: Arrays) -> None:
         self.popularity_ = arrays["popularity"]
         self.num_items_ = len(self.popularity_)
-        parts: Any = tuple(arrays[f"similarity.{part}"] for part in _CSR)
-        self.similarity_ = sparse.csr_array(parts, shape=(self.num_items_, self.num_items_))
+        self.similarity_ = csr_of_arrays("similarity", arrays, self.num_items_)
+
+
+def csr_to_arrays(name: str, matrix: sparse.csr_array) -> Arrays:
+    """Returns the parts of a sparse matrix as arrays to save."""
+    return {f"{name}.{part}": getattr(matrix, part) for part in _CSR}
+
+
+def csr_of_arrays(name: str, arrays: Arrays, num_items: int) -> sparse.csr_array:
+    """Returns the [N, N] matrix of which `csr_to_arrays` saved the parts."""
+    parts: Any = tuple(arrays[f"{name}.{part}"] for part in _CSR)
+    return sparse.csr_array(parts, shape=(num_items, num_items))
+
+
+def pairs(flat: Flat, distance: int, *, num_items: int) -> sparse.csr_array:
+    """How often item j comes `distance` places after item i, float64 [N, N], zero diagonal."""
+    left, right = flat.item[:-distance], flat.item[distance:]
+    pair = (flat.row[:-distance] == flat.row[distance:]) & (left != right)
+    ones = np.ones(int(pair.sum()))
+    return sparse.csr_array((ones, (left[pair], right[pair])), shape=(num_items, num_items))
 
 
 def binary(flat: Flat, *, num_items: int) -> sparse.csr_array:

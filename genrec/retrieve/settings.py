@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from genrec.settings import PartSettings
 
@@ -120,6 +120,40 @@ class EASESettings(RetrieverSettings):
         100.0, gt=0, description="the fewer interactions an item has, the more it takes"
     )
     max_items: int = Field(20_000, ge=1, description="the largest catalogue that is accepted")
+
+
+class GraphSettings(RetrieverSettings):
+    """Items a few steps on from the last ones in the graph of transitions, the most alike first."""
+
+    packages: ClassVar[tuple[str, ...]] = ("scipy",)
+    kind: Literal["graph"] = "graph"
+    implementation: ClassVar[str] = "genrec.retrieve.graph:Graph"
+    budgets: tuple[tuple[PositiveInt, ...], ...] = Field(
+        ((7, 2, 1),),
+        min_length=1,
+        description="for the last item, the one before it and so on: how many of every block of places "
+        "go to what is 1, 2, ... steps away; published: [[7, 2, 1]] and [[5, 1], [3, 1]]",
+    )
+    count_weight: float = Field(
+        0.5, ge=0, description="of the logarithm of a transition's count, beside the cosine"
+    )
+    views: tuple[str, ...] | None = Field(
+        None,
+        description="of the items, side by side; null: text and image, as far as there are. Without "
+        "any, counts and popularity order the items",
+    )
+
+    def wanted_views(self, available: Collection[str]) -> tuple[str, ...]:
+        """Returns the views that are named, which must be there, or text and image."""
+        if self.views is not None:
+            return self.views
+        return tuple(name for name in ("text", "image") if name in available)
+
+    @model_validator(mode="after")
+    def _a_step_each(self) -> GraphSettings:
+        if not all(self.budgets):
+            raise ValueError(f"budgets={self.budgets}: expected a number or more for each item")
+        return self
 
 
 class LearnedSettings(RetrieverSettings):

@@ -37,6 +37,7 @@ from genrec import Pipeline, evaluate, retrieve, schema
 from genrec.enrich import load_views
 from genrec.retrieve.anchorrec import AnchorRec
 from genrec.retrieve.ease import EASE
+from genrec.retrieve.graph import Graph
 from genrec.retrieve.itemknn import ItemKNN
 from genrec.retrieve.magnitude import Magnitude
 from genrec.retrieve.norm_concat import NormConcat
@@ -51,6 +52,7 @@ MAKE: dict[str, Callable[[int], Any]] = {
     "cooccurrence": lambda seed: retrieve.Cooccurrence(),
     "itemknn": lambda seed: ItemKNN(shrink=0),  # implicit's cosine has no shrinkage
     "ease": lambda seed: EASE(),
+    "graph": lambda seed: Graph(),
     "sasrec": lambda seed: SASRec(seed=seed),
     "anchorrec": lambda seed: AnchorRec(seed=seed),
     "magnitude": lambda seed: Magnitude(seed=seed),
@@ -145,7 +147,7 @@ def _ours(name: str, data: Data, *, seed: int) -> System:
     if name in ("sasrec", "anchorrec", "magnitude", "norm_concat"):
         targets = data.valid["target"].to_numpy()
         more["valid"] = retrieve.Validation(retrieve.histories_of(data.valid), targets)
-    if name in ("anchorrec", "magnitude", "norm_concat"):
+    if name in ("graph", "anchorrec", "magnitude", "norm_concat"):
         more["features"] = {"text": data.texts}
     histories, users = retrieve.histories_of(data.test), data.test["user"].to_numpy()
     return System(

@@ -58,7 +58,7 @@ def test_anchorrec_needs_an_item_that_a_user_left_out(case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [k for k in KINDS if k not in ("popular", "cooccurrence", "itemknn")]
+    "kind", [k for k in KINDS if k not in ("popular", "cooccurrence", "itemknn", "graph")]
 )
 @pytest.mark.parametrize("sequences", [[], [[], []]])
 def test_what_needs_an_interaction_says_who_it_is(kind: str, sequences: list[list[int]]) -> None:

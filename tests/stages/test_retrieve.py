@@ -25,6 +25,7 @@ retrieve:
 - {kind: anchorrec, name: lightgcn, use_features: false, epochs: 2, dim: 8}
 - {kind: magnitude, epochs: 8, dim: 32}
 - {kind: norm_concat, epochs: 2, dim: 8}
+- {kind: graph}
 recommend: {enabled: false}
 probe: {enabled: false}
 evaluate: {alignment: {of: lightgcn, epochs: 3}, samples: 100}
@@ -105,8 +106,8 @@ def test_fusion_is_that_of_its_weights(finished: Pipeline) -> None:
 def test_diagnostics(finished: Pipeline) -> None:
     found = finished["evaluate"].load("diagnostics.json")
     systems = list(found["complementarity"]["systems"])
-    assert len(systems) == 9
-    assert len(found["complementarity"]["pairs"]) == 9 * 8 // 2
+    assert len(systems) == 10
+    assert len(found["complementarity"]["pairs"]) == 10 * 9 // 2
     metrics = finished["evaluate"].load()
     value = {
         (r["system"], r["metric"], r["k"]): r["value"]

@@ -14,9 +14,10 @@ from torch.nn import functional
 
 from genrec.retrieve.anchorrec.model import AnchorRecModule, Vectors
 from genrec.retrieve.anchorrec.settings import AnchorRecSettings
-from genrec.retrieve.learning import batches, check_view, taken
+from genrec.retrieve.learning import batches, taken
 from genrec.retrieve.lightgcn import distinct_pairs
 from genrec.retrieve.sequences import FloatArray, IntArray, Sequences
+from genrec.retrieve.views import check_view
 
 Ints = npt.NDArray[np.int64]
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genrec.retrieve.learning import check_view
 from genrec.retrieve.magnitude.loss import MagnitudeScore, Variant
 from genrec.retrieve.sequences import FloatArray
+from genrec.retrieve.views import check_view
 
 TEXT = "text"  # the view whose encoder free text is also read by
 

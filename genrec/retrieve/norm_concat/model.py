@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from genrec.retrieve.learning import Floats
 from genrec.retrieve.lightgcn import light_gcn
 
 _MAX_CELLS = 2**24  # of one block of scores [B, N] in training: 64 MiB
@@ -118,10 +115,3 @@ def _block_loss(
     negative = drawn.topk(min(hard, drawn.shape[1]), dim=1).values
     logits = torch.cat([scores.gather(1, positive[:, None]), negative], dim=1) / temperature
     return -logits.log_softmax(dim=1)[:, 0].sum()
-
-
-def unit_rows(features: npt.NDArray[np.floating], *, least: float = 0.0) -> Floats:
-    """Returns rows at unit length, float32 [B, F]; rows no longer than `least` become zeros."""
-    norm = np.linalg.norm(features, axis=1, keepdims=True)
-    there = norm > least
-    return np.where(there, features / np.where(there, norm, 1), 0).astype(np.float32)

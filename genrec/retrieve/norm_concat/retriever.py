@@ -22,7 +22,6 @@ from genrec.retrieve.base import Arrays, Retriever
 from genrec.retrieve.learning import (
     Floats,
     batches,
-    check_view,
     fit_epochs,
     seeded,
     taken,
@@ -36,9 +35,10 @@ from genrec.retrieve.lightgcn import (
     normalised_graph,
 )
 from genrec.retrieve.linear import binary
-from genrec.retrieve.norm_concat.model import Network, Vectors, hard_info_nce, joined, unit_rows
+from genrec.retrieve.norm_concat.model import Network, Vectors, hard_info_nce, joined
 from genrec.retrieve.norm_concat.settings import NormConcatSettings
 from genrec.retrieve.sequences import FloatArray, Sequences, Validation, chunks, flatten
+from genrec.retrieve.views import check_view, unit_rows
 
 _ROUNDING = 1e-5  # sums of unit rows below this length are nothing but rounding
 

@@ -31,6 +31,7 @@ SYSTEMS = {
     "popular": "Popular",
     "itemknn": "Bought with the same items",
     "ease": "Linear model of buyers",
+    "graph": "Bought next",
     "sasrec": "Sequence model",
     "anchorrec": "Anchored content",
     "norm_concat": "Buyers and content",

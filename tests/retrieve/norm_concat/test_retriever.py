@@ -10,9 +10,10 @@ import torch
 from genrec.retrieve import Popular
 from genrec.retrieve.lightgcn import history_block, item_degrees, normalised_graph
 from genrec.retrieve.norm_concat import model as norm_concat_model
-from genrec.retrieve.norm_concat.model import hard_info_nce, joined, unit_rows
+from genrec.retrieve.norm_concat.model import hard_info_nce, joined
 from genrec.retrieve.norm_concat.retriever import NormConcat
 from genrec.retrieve.sequences import Validation
+from genrec.retrieve.views import unit_rows
 
 NUM_ITEMS, GROUPS, COLD = 25, 4, 24  # items 0..23 are of group i % 4; 24 is never seen
 SMALL: dict[str, Any] = {
