@@ -16,6 +16,7 @@ _CORES = (5, 3, 2)
 _KEPT = 0.4  # share of the interactions that a core has to keep
 _TWO_LEVELS = 20_000  # items; beyond it a third level costs less than more codes
 _DENSE = 20_000  # items; up to it EASE's N x N numbers are few
+_COMPARED = 200_000  # items; up to it each can be compared with every user's last one
 _LARGE = 1_000_000  # interactions that a wider model can learn from
 
 
@@ -64,6 +65,8 @@ def sections(
     retrievers = ["popular", "cooccurrence", "itemknn"]
     if items <= _DENSE:
         retrievers.append("ease")
+    if items <= _COMPARED:
+        retrievers.append("graph")
     if not quick:
         retrievers.append("sasrec")
     retrieve: list[dict[str, Any]] = [{"kind": kind} for kind in retrievers]

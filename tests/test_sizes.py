@@ -17,7 +17,9 @@ def test_every_size_is_a_recipe(items: int, quick: bool, text: bool, images: boo
     recipe = Recipe(name="x", prepare={"source": {"kind": "demo"}}, **made)
     quantize = recipe.quantize
     assert quantize.codes**quantize.levels >= items  # type: ignore[attr-defined]
-    assert ("ease" in {r.kind for r in recipe.retrieve}) == (items <= 20_000)
+    kinds = {r.kind for r in recipe.retrieve}
+    assert ("ease" in kinds) == (items <= 20_000)
+    assert ("graph" in kinds) == (items <= 200_000)
     assert (recipe.embed.text is not None) == text  # type: ignore[union-attr]
 
 

@@ -1,12 +1,13 @@
 """Items a few steps on in the graph of transitions, ranked by likeness: nothing is trained.
 
 After TGH (arXiv 2605.07125), which asks how far a benchmark can be solved without a model. The paper
-was not at hand: this is our reading of its code's description, in code of our own.
+was not at hand: this follows what its authors say of their code and what the code does, and says below
+where it differs. No line is theirs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Self
 
 import numpy as np
@@ -26,23 +27,26 @@ Ints = npt.NDArray[np.int64]
 
 
 class Graph(Retriever[GraphSettings]):
-    """Lists what is 1, 2, ... steps from a history's last items, a fixed number of each in every block.
+    """Lists what is 1, 2, ... steps from a history's last items, a fixed number of each.
 
-    An item leads to those that came right after it in training. The items that can be reached in h steps
-    and no fewer are its ring h; the item itself is in none. Inside a ring items stand by the cosine
-    of their vector with the anchor's; ring 1 adds `count_weight` * log(1 + count) / the row's maximum.
+    An item leads to those that came right after it in training. What can be reached from an item in h
+    steps and no fewer is its ring h; the item itself is in none. A ring is ordered by the cosine with
+    the item that it surrounds; ring 1 adds `count_weight` * log(1 + count) / the largest of the row.
 
-    Each row of `budgets` belongs to one anchor: the last item, the one before it, and so on. A list is
-    made of blocks with as many places as the budgets have in sum, ten as published, and every ring has
-    its places in each block. What is reached from two anchors takes the earlier of its places; places
-    that a ring cannot fill are left out, so that the next ones move up. The items in no ring follow by
-    their cosine with the last item, then by popularity, then by item number.
+    Row r of `budgets` belongs to the r-th newest item of the history. A list is made of blocks with as
+    many places as the budgets sum up to, ten as published, and each ring has its places in every block,
+    in the order of the budgets. An item of two rings takes the earlier of its places. Where a ring has
+    too few items, the next places move up, those of the next block too. Items of no ring follow by their
+    cosine with the newest item. Equal ones are ordered by popularity, then by item number; an empty
+    history gets the most popular items. A score is 1 / place in the blocks, and cosine - 1 after them.
 
-    Beyond the first block this is ours: the published lists have ten items. There, too, what a ring
-    lacks comes from the other rings first, then at random or by similarity. A score is
-    1 / (1 + place) in the blocks, and cosine - 1 outside of all rings.
+    Without views all cosines are 0: ring 1 goes by counts, everything else by popularity.
 
-    Without vectors cosines are 0: ring 1 is ordered by counts, what is further away by popularity.
+    Ours, and not the authors': lists of more than one block; blocks that go on where a ring has too few
+    items (theirs fills up from the other rings too, then at random or by similarity); two rings may
+    count the same item (theirs: the second anchor passes over what the first one placed); an item never
+    leads to itself. For lists of ten that is a difference of at most .0005 in NDCG@10 on `scientific`,
+    `movielens-posters` and the demo (validation). They encode texts with flan-t5-xl.
 
     Attributes:
         popularity_: int64 [N], training interactions per item; set by `fit`.
@@ -90,13 +94,17 @@ class Graph(Retriever[GraphSettings]):
         return self
 
     def _ranker(self, histories: Sequences, *, k: int, exclude_seen: bool) -> Ranker:
-        order = best_first(self.popularity_)  # inside, items go by it: their order breaks ties
+        order = best_first(self.popularity_)  # inside, items are numbered so: numbers break ties
         number = np.argsort(order)
-        weights, vectors = _log_shares(self.transitions_)[order][:, order], self.vectors_[order]
+        weights = _log_shares(self.transitions_)[order][:, order]
+
+        def cosine(anchors: Ints) -> Floats:
+            # Rounded, so that items with the same vector tie however many users there are.
+            return (self.vectors_[order[anchors]] @ self.vectors_.T)[:, order].round(6)
 
         def rank(part: slice, seen: Flat) -> RankedLists:
             own = seen._replace(item=number[seen.item])
-            scores = self._scores(own, weights, vectors, k=k, exclude_seen=exclude_seen)
+            scores = self._scores(own, weights, cosine, k=k, exclude_seen=exclude_seen)
             return top_k(scores, k).renumbered(order)
 
         return rank
@@ -105,7 +113,7 @@ class Graph(Retriever[GraphSettings]):
         self,
         seen: Flat,
         weights: sparse.csr_array,
-        vectors: Floats,
+        cosine_of: Callable[[Ints], Floats],
         *,
         k: int,
         exclude_seen: bool,
@@ -113,14 +121,13 @@ class Graph(Retriever[GraphSettings]):
         """Scores [B, N] for a block of users, right for the k best; -inf leaves an item out."""
         budgets = self.settings.budgets
         block, start = sum(map(sum, budgets)), 0
-        scores = np.full((seen.num_rows, len(vectors)), -1, dtype=np.float32)
+        scores = np.full((seen.num_rows, self.num_items_), -1, dtype=np.float32)
         banned = np.zeros(scores.shape, dtype=bool)
         if exclude_seen:
             banned[seen.row, seen.item] = True
         for back, budget in enumerate(budgets):
             user, anchor = seen.row[seen.back == back], seen.item[seen.back == back]
-            # Rounded, so that items with the same vector tie whatever the size of the block.
-            cosine = (vectors[anchor] @ vectors.T).round(6)
+            cosine = cosine_of(anchor)
             if back == 0:
                 scores[user] += cosine
             for step, (row, item, weight) in enumerate(_rings(weights, anchor, len(budget))):

@@ -129,25 +129,25 @@ class GraphSettings(RetrieverSettings):
     kind: Literal["graph"] = "graph"
     implementation: ClassVar[str] = "genrec.retrieve.graph:Graph"
     budgets: tuple[tuple[PositiveInt, ...], ...] = Field(
-        ((7, 2, 1),),
+        ((5, 1), (3, 1)),
         min_length=1,
-        description="for the last item, the one before it and so on: how many of every block of places "
-        "go to what is 1, 2, ... steps away; published: [[7, 2, 1]] and [[5, 1], [3, 1]]",
+        description="for the last item, the one before it and so on: how many of every ten places (of "
+        "their sum) go to items 1, 2, ... steps away; published: these (TGH-2) and [[7, 2, 1]] (TGH-1)",
     )
     count_weight: float = Field(
         0.5, ge=0, description="of the logarithm of a transition's count, beside the cosine"
     )
     views: tuple[str, ...] | None = Field(
         None,
-        description="of the items, side by side; null: text and image, as far as there are. Without "
-        "any, counts and popularity order the items",
+        description="of the items, side by side; null: text, where there is none joint, else image. "
+        "Without any, counts and popularity order the items",
     )
 
     def wanted_views(self, available: Collection[str]) -> tuple[str, ...]:
-        """Returns the views that are named, which must be there, or text and image."""
+        """Returns the views that are named, which must be there, or the first of content."""
         if self.views is not None:
             return self.views
-        return tuple(name for name in ("text", "image") if name in available)
+        return tuple(name for name in ("text", "joint", "image") if name in available)[:1]
 
     @model_validator(mode="after")
     def _a_step_each(self) -> GraphSettings:

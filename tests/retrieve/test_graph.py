@@ -101,7 +101,7 @@ def test_the_item_before_the_last_has_places_of_its_own() -> None:
 
 def test_without_views_counts_decide_then_popularity() -> None:
     train = [[0, 1], [0, 2], [0, 2], [1, 3], [2, 4], [4], [4], [5], [5], [5]]
-    made = Graph().fit(train, num_items=7)
+    made = Graph(budgets=[[7, 2, 1]]).fit(train, num_items=7)
     assert made.vectors_.shape == (7, 0)
     assert made.recommend([[0]], k=6).items.tolist() == [[2, 1, 4, 3, 5, 6]]
 
@@ -179,8 +179,10 @@ def test_a_long_list_begins_like_a_short_one() -> None:
     np.testing.assert_array_equal(short.scores, long.scores[:, :7])
 
 
-def test_it_takes_the_content_that_there_is() -> None:
-    assert GraphSettings().wanted_views(("text", "image", "behaviour")) == ("text", "image")
+def test_it_takes_the_text_or_what_else_there_is() -> None:
+    assert GraphSettings().wanted_views(("image", "text", "behaviour")) == ("text",)
+    assert GraphSettings().wanted_views(("image", "joint")) == ("joint",)
+    assert GraphSettings().wanted_views(("image", "behaviour")) == ("image",)
     assert GraphSettings().wanted_views(("behaviour",)) == ()
     assert GraphSettings(views=("behaviour",)).wanted_views(("text",)) == ("behaviour",)
     assert GraphSettings(views=()).reads == ("prepare",)
