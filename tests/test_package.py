@@ -44,4 +44,4 @@ def test_wheel_works_outside_the_checkout(wheel: zipfile.ZipFile, tmp_path: Path
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
     )
-    assert done.stdout == "run 14\n", done.stderr
+    assert done.stdout == "run 16\n", done.stderr
