@@ -5,7 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -515,20 +523,26 @@ class Pipeline:
             return
         if self._processes.count > 1:
             reason = f"{reason}, {self._processes.count} processes".lstrip(", ")
-        self._console.start(key, reason)
-        inputs = {read: self[read] for read in node.reads}
-        made: dict[str, Any] = {
-            "environment": environment(node.section),
-            "read": {read: artifact.digest for read, artifact in inputs.items()},
-        }
         if not self._processes.first:  # one process alone keeps the books
-            self._call(node, inputs, self._partial(key), made)
+            self._call(node, self._partial(key), {})
             return
-        with self.store.building(
-            node.stage.name, mark, self.graph.inputs(key), resumes=node.stage.resumes, made=made
-        ) as out:
-            self._call(node, inputs, out, made)
-        self._console.finish(key, str(self.store.folder(node.stage.name, mark)))
+        stage = node.stage.name
+        # Of several processes the others would be on their way already, so theirs do not wait.
+        waits = self._says_it_waits(key) if self._processes.count == 1 else None
+        with self.store.turn(stage, mark, waits=waits) as waited:
+            if waited and self._sound(key, rebuild=True):
+                self._console.note(key, f"is done, by another process: {mark}")
+                return
+            self._console.start(key, reason)
+            made: dict[str, Any] = {"environment": environment(node.section)}
+            with self.store.building(
+                stage, mark, self.graph.inputs(key), resumes=node.stage.resumes, made=made
+            ) as out:
+                self._call(node, out, made)
+            self._console.finish(key, str(self.store.folder(stage, mark)))
+
+    def _says_it_waits(self, key: str) -> Callable[[], None]:
+        return lambda: self._console.note(key, "waits for another process that is building it")
 
     def _launcher(self, node: Node) -> Path | None:
         """The accelerate configuration that a stage is to be started with, if this is not yet so."""
@@ -551,18 +565,14 @@ class Pipeline:
         partial.mkdir(parents=True, exist_ok=True)
         return partial
 
-    def _call(
-        self,
-        node: Node,
-        inputs: Mapping[str, Artifact],
-        out: Path,
-        made: MutableMapping[str, Any],
-    ) -> None:
+    def _call(self, node: Node, out: Path, made: MutableMapping[str, Any]) -> None:
+        inputs = {read: self[read] for read in node.reads}
+        made |= {"read": {read: artifact.digest for read, artifact in inputs.items()}}
         # Imported when run: what a stage needs (torch) is nothing that `plan` or `--help` wait for.
         stage = import_module(f"genrec.stages.{node.stage.name}")
         cache = RowCache(
             self.store.root / "rows.sqlite",
-            environment=of_rows(made["environment"]),
+            environment=of_rows(environment(node.section)),
             strict=self._strict,
         )
         try:

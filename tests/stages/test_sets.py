@@ -15,7 +15,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from genrec import Dataset, Pipeline, schema
-from genrec.ablate.runs import Run
 from genrec.ablate.table import long_table
 from genrec.decode import BeamEngine, VLLMBeamEngine
 from genrec.enrich import components, load_fused
@@ -26,6 +25,7 @@ from genrec.lm.sampler import TokenBudgetSampler
 from genrec.lm.settings import PretrainedSettings
 from genrec.publish import open_published, publish
 from genrec.recommendations import SEARCH, ListRequest, influence, recommend
+from genrec.runs import Run
 from genrec.show import show
 from genrec.sid import SIDSets, format_sid
 from genrec.sid.quantizer import load_codebooks
