@@ -518,8 +518,9 @@ class Pipeline:
         mark = self.graph.fingerprint(key)
         if self._strict:
             self.store.forget_older(node.stage.name, mark)
+        anew = bool(reason)
         if config := self._launcher(node):
-            self._launch(key, config, force=bool(reason))
+            self._launch(key, config, force=anew)
             return
         if self._processes.count > 1:
             reason = f"{reason}, {self._processes.count} processes".lstrip(", ")
@@ -529,9 +530,9 @@ class Pipeline:
         stage = node.stage.name
         # Of several processes the others would be on their way already, so theirs do not wait.
         waits = self._says_it_waits(key) if self._processes.count == 1 else None
-        with self.store.turn(stage, mark, waits=waits) as waited:
-            if waited and self._sound(key, rebuild=True):
-                self._console.note(key, f"is done, by another process: {mark}")
+        with self.store.turn(stage, mark, waits=waits):
+            if not anew and self._sound(key, rebuild=True):  # another process came first
+                self._console.note(key, f"done already, {mark}")
                 return
             self._console.start(key, reason)
             made: dict[str, Any] = {"environment": environment(node.section)}

@@ -188,7 +188,7 @@ class Store:
     @contextmanager
     def turn(
         self, stage: str, fingerprint: str, *, waits: Callable[[], None] | None = None
-    ) -> Iterator[bool]:
+    ) -> Iterator[None]:
         """Holds the right to build an artifact, which one process has at a time.
 
         The operating system gives it back when a process ends, however it ends.
@@ -196,10 +196,8 @@ class Store:
         Args:
             stage: the stage's name.
             fingerprint: of its inputs.
-            waits: called once if another process builds this artifact; then this one waits for it.
-
-        Yields:
-            Whether it waited: the artifact may be there now.
+            waits: called once if another process builds this artifact; then this one waits for it,
+                and the artifact may be there when its turn comes.
 
         Raises:
             RuntimeError: another process is building this artifact, and `waits` is None.
@@ -207,7 +205,6 @@ class Store:
         final = self.folder(stage, fingerprint)
         final.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(final.with_name(f"{final.name}.lock"))
-        waited = False
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
@@ -216,11 +213,10 @@ class Store:
                     f"{final}: another genrec process is building this artifact; wait for it, "
                     "or stop it and run again"
                 ) from error
-            waited = True
             waits()
             lock.acquire()
         try:
-            yield waited
+            yield
         finally:
             lock.release()
 

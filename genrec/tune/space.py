@@ -62,12 +62,14 @@ class Space(_Part):
         description: what the space is for.
         system: whose NDCG@10 on validation users counts: `generative`, as measured during its
             training, a retriever's name, or `fused`.
+        common: overrides of every trial, for shorter ones; not of the recipe that is written.
         parameters: by dotted key, or by a name where a choice sets several settings.
     """
 
     name: str = Field(exclude=True)
     description: str = ""
     system: str = "generative"
+    common: dict[str, Any] = {}
     parameters: dict[str, Parameter] = Field(min_length=1)
 
     @property

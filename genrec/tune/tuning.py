@@ -60,7 +60,7 @@ class Tuning:
         console: where progress goes; by default nowhere.
 
     Attributes:
-        base: the recipe as it is, bound to the store.
+        base: the recipe as it is, with what the space sets for all trials, bound to the store.
         dimensions: what is searched, by parameter.
         folder: of this study, in the store: `study.db`, logs, and what `report` writes.
 
@@ -81,10 +81,11 @@ class Tuning:
         self.space: Space = load_space(space)
         self.recipe = find("recipes", recipe, suffix=".yaml")
         self.overrides = tuple(overrides)
+        self._all = (*overrides, *assignments(self.space.common))
         self._console = console or QuietConsole("tune", quiet=True)
-        self.base = Pipeline.load(self.recipe, *overrides, console=self._console)
+        self.base = Pipeline.load(self.recipe, *self._all, console=self._console)
         self.base.graph.keys(self.space.stage)  # or the recipe has no such system
-        self.dimensions: dict[str, Dimension] = dimensions(self.space, self.recipe, overrides)
+        self.dimensions: dict[str, Dimension] = dimensions(self.space, self.recipe, self._all)
         digest = fingerprint(
             {
                 "recipe": self.base.recipe.model_dump(mode="json", exclude={"runtime"}),
@@ -204,7 +205,7 @@ class Tuning:
         trial = study.ask({key: _distribution(one) for key, one in self.dimensions.items()})
         values = shown(self.dimensions, trial.params)
         begun = time.monotonic()
-        words = (*self.overrides, *assignments(assigned(self.dimensions, trial.params)))
+        words = (*self._all, *assignments(assigned(self.dimensions, trial.params)))
         try:
             pipeline = Pipeline.load(self.recipe, *words, console=self._console)
         except RecipeError as error:

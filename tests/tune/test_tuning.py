@@ -89,9 +89,11 @@ def study(tmp_path: Path) -> Callable[..., Tuning]:
         f"runtime: {{store: {tmp_path / 'store'}}}\n"
     )
 
-    def make(parameters: dict[str, Any], **options: Any) -> Tuning:
+    def make(
+        parameters: dict[str, Any], common: dict[str, Any] | None = None, **options: Any
+    ) -> Tuning:
         space = tmp_path / "space.yaml"
-        space.write_text(yaml.safe_dump({"parameters": parameters}))
+        space.write_text(yaml.safe_dump({"parameters": parameters, "common": common or {}}))
         return Tuning(recipe, space, **options)
 
     return make
@@ -104,7 +106,7 @@ def stages(calls: Path) -> list[str]:
 def test_the_first_trial_is_the_recipe_and_shared_artifacts_are_built_once(
     stand_in: Path, study: Callable[..., Tuning], tmp_path: Path
 ) -> None:
-    tuning = study({"train.lr": LR})
+    tuning = study({"train.lr": LR}, common={"train.epochs": 3}, overrides=["train.warmup=0.2"])
     tuning.run(trials=4, workers=2)
     trials = tuning.finished()
     assert [trial.params for trial in trials][:1] == [{"train.lr": 0.1}]
@@ -117,7 +119,9 @@ def test_the_first_trial_is_the_recipe_and_shared_artifacts_are_built_once(
 
     recipe = result.write_recipe(tuning, tmp_path / "tuned.yaml")
     assert load(recipe).train.lr == tuning.best().params["train.lr"]
-    assert load(recipe).train.model == load(tuning.recipe).train.model
+    assert load(recipe).train.epochs == load(tuning.recipe).train.epochs == 20, "3 in trials alone"
+    assert tuning.base.recipe.train.epochs == 3
+    assert load(recipe).train.warmup == 0.2
     assert load(recipe).runtime == load(tuning.recipe).runtime
     rows = result.table(tuning)
     assert rows.columns == ["trial", "ndcg@10", "seconds", "end", "train.lr"]
