@@ -144,6 +144,8 @@ def plan(recipe: str, overrides: tuple[str, ...], why: bool, strict: bool) -> No
     """Show what a run would do, without running anything."""
     for row in Pipeline.load(recipe, *overrides).plan(strict=strict):
         click.echo(f"{row.key:<24}{row.status:<9}{row.fingerprint}")
+        for note in row.notes:
+            click.echo(f"    {note}")
         if why or row.status in ("blocked", "damaged"):
             for reason in row.why:
                 click.echo(f"    {reason}")

@@ -27,6 +27,7 @@ from genrec.environment import UNKNOWN, age, environment, of_rows, packages
 from genrec.extras import command, missing
 from genrec.graph import STAGES, Graph, Node, ancestors, differences
 from genrec.launch import find_config, launch, launched
+from genrec.lm.sizes import size_for
 from genrec.processes import Processes
 from genrec.recipe import Recipe
 from genrec.resources import matching
@@ -49,13 +50,15 @@ _SHARED = ("train", "recommend")  # the stages whose work is split over processe
 class Plan:
     """What a run would do with one node: `status` is done, run, damaged or blocked.
 
-    `why` of a done one says with which other versions it was made, if it was.
+    `why` of a done one says with which other versions it was made, if it was. `notes` say what the
+    recipe leaves to the data.
     """
 
     key: str
     fingerprint: str
     status: str
     why: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def _sized(data: Dataset, store: Path, *, quick: bool) -> dict[str, Any]:
@@ -236,7 +239,7 @@ class Pipeline:
                 status, why = "damaged", (str(error),)
             if status != "done":
                 anew.add(key)
-            plans.append(Plan(key, self.graph.fingerprint(key), status, why))
+            plans.append(Plan(key, self.graph.fingerprint(key), status, why, self._notes(node)))
         self._digests.save()
         return plans
 
@@ -411,6 +414,21 @@ class Pipeline:
             if not matching(value)
         ]
 
+    def _notes(self, node: Node) -> tuple[str, ...]:
+        """What the recipe leaves to the data, as far as the data is known."""
+        model = getattr(node.section, "model", None)
+        if node.stage.name != "train" or getattr(model, "size", None) != "auto":
+            return ()
+        prepared = self._find("prepare")
+        if prepared is None:
+            return ("size=auto is known when prepare is done",)
+        stats = prepared.load("stats.json")
+        size = ", ".join(f"{name} {value}" for name, value in size_for(stats)._asdict().items())
+        counted = ", ".join(
+            f"{stats[name]:,} {name}" for name in ("users", "items", "interactions")
+        )
+        return (f"size=auto is {size}, for {counted}",)
+
     def _missing_packages(self, key: str) -> tuple[str, ...]:
         """What a stage that is to be built needs and is not installed."""
         if self._there(key) is not None:
@@ -568,7 +586,7 @@ class Pipeline:
 
     def _call(self, node: Node, out: Path, made: MutableMapping[str, Any]) -> None:
         inputs = {read: self[read] for read in node.reads}
-        made |= {"read": {read: artifact.digest for read, artifact in inputs.items()}}
+        made["read"] = {read: artifact.digest for read, artifact in inputs.items()}
         # Imported when run: what a stage needs (torch) is nothing that `plan` or `--help` wait for.
         stage = import_module(f"genrec.stages.{node.stage.name}")
         cache = RowCache(

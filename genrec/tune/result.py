@@ -75,7 +75,8 @@ def summary(tuning: Tuning) -> list[str]:
     """Returns the best trials in a line each, and how the rest ended."""
     trials, best = tuning.finished(), tuning.best()
     complete = sorted(
-        (t for t in trials if t.state == TrialState.COMPLETE), key=lambda t: (-t.value, t.number)
+        (t for t in trials if t.state == TrialState.COMPLETE),
+        key=lambda t: (-(_value(t) or 0), t.number),
     )
     said = [
         f"{METRIC} {trial.value:.4f}  trial {trial.number}: {shown(tuning.dimensions, trial.params)}"
@@ -156,7 +157,7 @@ def _plot(tuning: Tuning, file: Path) -> None:
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     whole = [t for t in trials if t.state == TrialState.COMPLETE]
     early = [t for t in trials if t.state == TrialState.PRUNED]
-    best = [max(w.value for w in whole[: n + 1]) for n in range(len(whole))]
+    best = [max(w.value or 0.0 for w in whole[: n + 1]) for n in range(len(whole))]
     grid[0].step([t.number for t in whole], best, where="post", color="0.6", label="best")
     grid[0].set(xlabel="trial", ylabel=METRIC)
     for panel, key in zip(grid, [None, *keys], strict=False):

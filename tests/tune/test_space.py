@@ -37,7 +37,9 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     assert load_space(write(tmp_path, {"train.lr": LR}, system="fused")).stage == "fuse"
 
 
-@pytest.mark.parametrize("name", sorted(p.stem for p in (folder("recipes") / "tuning").glob("*.yaml")))
+@pytest.mark.parametrize(
+    "name", sorted(p.stem for p in (folder("recipes") / "tuning").glob("*.yaml"))
+)
 def test_what_ships_fits_a_recipe_with_all_systems(name: str) -> None:
     space = load_space(name)
     found = dimensions(space, folder("recipes") / "scientific.yaml", [])
