@@ -273,6 +273,12 @@ class Recipe(Section):
         index = getattr(self.prepare.source, "index", None)
         if self.quantize.learns:
             sets = len(self.quantize.each_set)
+            for number, own in enumerate(self.quantize.each_set):
+                if unknown := sorted(set(own.views or ()) - set(self.embed.views)):
+                    raise ValueError(
+                        f"quantize.sets.{number}.views: the recipe embeds no view {unknown}; expected "
+                        f"some of {list(self.embed.views)}, or set embed.{unknown[0]}"
+                    )
         elif index is None:
             return  # how many the files of another toolkit hold is seen when they are read
         else:
