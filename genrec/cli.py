@@ -17,6 +17,7 @@ from genrec.launch import follow_launcher
 from genrec.pipeline import STAGES, Pipeline
 from genrec.processes import Processes
 from genrec.serve.command import chat, serve
+from genrec.tune.command import tune
 
 _OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 _RECIPE = click.argument("recipe")
@@ -112,7 +113,8 @@ def ablate(
     """Run every variant of a grid with several seeds over one store, and compare them."""
     import rich.console
 
-    from genrec.ablate import Ablation, QuietConsole, console_tables
+    from genrec.ablate import Ablation, console_tables
+    from genrec.runs import QuietConsole
 
     with QuietConsole() as console:
         ablation = Ablation(
@@ -142,6 +144,8 @@ def plan(recipe: str, overrides: tuple[str, ...], why: bool, strict: bool) -> No
     """Show what a run would do, without running anything."""
     for row in Pipeline.load(recipe, *overrides).plan(strict=strict):
         click.echo(f"{row.key:<24}{row.status:<9}{row.fingerprint}")
+        for note in row.notes:
+            click.echo(f"    {note}")
         if why or row.status in ("blocked", "damaged"):
             for reason in row.why:
                 click.echo(f"    {reason}")
@@ -311,7 +315,7 @@ def recommend(
         lists.recommend(pipeline, named, users=users, history=history, progress=progress, **given)
 
 
-for _command in (serve, chat):
+for _command in (tune, serve, chat):
     cli.add_command(_command)
 
 

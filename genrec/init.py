@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import re
 import tempfile
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import yaml
 
 from genrec import data, sizes, sniff
 from genrec.data.settings import FilesSettings
 from genrec.data.source import RawData
 from genrec.data.tables import format_of
 from genrec.progress import Progress, silent
+from genrec.recipe_text import lines
 from genrec.sniff import Roles, Table
 
 _CHECKED = 2**31  # bytes; larger files are not read whole
 _QUICK = "-quick"
-_WIDTH = 96  # of a recipe's lines
-_OPENED = ("prepare", "source")  # sections with a line for each of their parts
 
 
 def init(
@@ -418,23 +415,4 @@ def _write(file: Path, recipe: dict[str, Any], files: Sequence[str], quick: bool
         if quick
         else "# Sizes suit the data; `genrec docs` explains every setting."
     )
-    lines = [first, second, *_lines(recipe, depth=3)]
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _lines(section: Mapping[str, Any], *, depth: int) -> list[str]:
-    """YAML as recipes are written: a part in a line, filled to the width of the page."""
-    lines: list[str] = []
-    for name, value in section.items():
-        flow = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
-        flow = flow.removesuffix("...\n").strip()
-        if len(flow) > _WIDTH and depth > 1 and isinstance(value, dict) and name in _OPENED:
-            lines += [f"{name}:", *(f"  {line}" for line in _lines(value, depth=depth - 1))]
-            continue
-        # A line ends after a comma only, so that no `key: value` is torn.
-        held = f"{name}: {flow}".replace(": ", ":\0")
-        wrapped = textwrap.wrap(
-            held, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-        )
-        lines += [line.replace(":\0", ": ") for line in wrapped]
-    return lines
+    file.write_text("\n".join([first, second, *lines(recipe)]) + "\n", encoding="utf-8")

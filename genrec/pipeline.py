@@ -5,7 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +27,7 @@ from genrec.environment import UNKNOWN, age, environment, of_rows, packages
 from genrec.extras import command, missing
 from genrec.graph import STAGES, Graph, Node, ancestors, differences
 from genrec.launch import find_config, launch, launched
+from genrec.lm.sizes import size_for
 from genrec.processes import Processes
 from genrec.recipe import Recipe
 from genrec.resources import matching
@@ -41,13 +50,15 @@ _SHARED = ("train", "recommend")  # the stages whose work is split over processe
 class Plan:
     """What a run would do with one node: `status` is done, run, damaged or blocked.
 
-    `why` of a done one says with which other versions it was made, if it was.
+    `why` of a done one says with which other versions it was made, if it was. `notes` say what the
+    recipe leaves to the data.
     """
 
     key: str
     fingerprint: str
     status: str
     why: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def _sized(data: Dataset, store: Path, *, quick: bool) -> dict[str, Any]:
@@ -228,7 +239,7 @@ class Pipeline:
                 status, why = "damaged", (str(error),)
             if status != "done":
                 anew.add(key)
-            plans.append(Plan(key, self.graph.fingerprint(key), status, why))
+            plans.append(Plan(key, self.graph.fingerprint(key), status, why, self._notes(node)))
         self._digests.save()
         return plans
 
@@ -403,6 +414,21 @@ class Pipeline:
             if not matching(value)
         ]
 
+    def _notes(self, node: Node) -> tuple[str, ...]:
+        """What the recipe leaves to the data, as far as the data is known."""
+        model = getattr(node.section, "model", None)
+        if node.stage.name != "train" or getattr(model, "size", None) != "auto":
+            return ()
+        prepared = self._find("prepare")
+        if prepared is None:
+            return ("size=auto is known when prepare is done",)
+        stats = prepared.load("stats.json")
+        size = ", ".join(f"{name} {value}" for name, value in size_for(stats)._asdict().items())
+        counted = ", ".join(
+            f"{stats[name]:,} {name}" for name in ("users", "items", "interactions")
+        )
+        return (f"size=auto is {size}, for {counted}",)
+
     def _missing_packages(self, key: str) -> tuple[str, ...]:
         """What a stage that is to be built needs and is not installed."""
         if self._there(key) is not None:
@@ -510,25 +536,32 @@ class Pipeline:
         mark = self.graph.fingerprint(key)
         if self._strict:
             self.store.forget_older(node.stage.name, mark)
+        anew = bool(reason)
         if config := self._launcher(node):
-            self._launch(key, config, force=bool(reason))
+            self._launch(key, config, force=anew)
             return
         if self._processes.count > 1:
             reason = f"{reason}, {self._processes.count} processes".lstrip(", ")
-        self._console.start(key, reason)
-        inputs = {read: self[read] for read in node.reads}
-        made: dict[str, Any] = {
-            "environment": environment(node.section),
-            "read": {read: artifact.digest for read, artifact in inputs.items()},
-        }
         if not self._processes.first:  # one process alone keeps the books
-            self._call(node, inputs, self._partial(key), made)
+            self._call(node, self._partial(key), {})
             return
-        with self.store.building(
-            node.stage.name, mark, self.graph.inputs(key), resumes=node.stage.resumes, made=made
-        ) as out:
-            self._call(node, inputs, out, made)
-        self._console.finish(key, str(self.store.folder(node.stage.name, mark)))
+        stage = node.stage.name
+        # Of several processes the others would be on their way already, so theirs do not wait.
+        waits = self._says_it_waits(key) if self._processes.count == 1 else None
+        with self.store.turn(stage, mark, waits=waits):
+            if not anew and self._sound(key, rebuild=True):  # another process came first
+                self._console.note(key, f"done already, {mark}")
+                return
+            self._console.start(key, reason)
+            made: dict[str, Any] = {"environment": environment(node.section)}
+            with self.store.building(
+                stage, mark, self.graph.inputs(key), resumes=node.stage.resumes, made=made
+            ) as out:
+                self._call(node, out, made)
+            self._console.finish(key, str(self.store.folder(stage, mark)))
+
+    def _says_it_waits(self, key: str) -> Callable[[], None]:
+        return lambda: self._console.note(key, "waits for another process that is building it")
 
     def _launcher(self, node: Node) -> Path | None:
         """The accelerate configuration that a stage is to be started with, if this is not yet so."""
@@ -551,18 +584,14 @@ class Pipeline:
         partial.mkdir(parents=True, exist_ok=True)
         return partial
 
-    def _call(
-        self,
-        node: Node,
-        inputs: Mapping[str, Artifact],
-        out: Path,
-        made: MutableMapping[str, Any],
-    ) -> None:
+    def _call(self, node: Node, out: Path, made: MutableMapping[str, Any]) -> None:
+        inputs = {read: self[read] for read in node.reads}
+        made["read"] = {read: artifact.digest for read, artifact in inputs.items()}
         # Imported when run: what a stage needs (torch) is nothing that `plan` or `--help` wait for.
         stage = import_module(f"genrec.stages.{node.stage.name}")
         cache = RowCache(
             self.store.root / "rows.sqlite",
-            environment=of_rows(made["environment"]),
+            environment=of_rows(environment(node.section)),
             strict=self._strict,
         )
         try:

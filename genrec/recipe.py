@@ -15,7 +15,6 @@ from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
@@ -25,6 +24,7 @@ from genrec.data.settings import Downloads, HashUsers, LastOutSettings, SourceSe
 from genrec.decode.settings import DecoderSettings, HFDecoder
 from genrec.enrich.settings import Caption, Joint, Late, Mine
 from genrec.lm.settings import Compose, Train
+from genrec.recipe_text import assign
 from genrec.resources import find
 from genrec.retrieve.fusion.settings import CandidateSettings, Fuse
 from genrec.retrieve.settings import CooccurrenceSettings, PopularSettings, RetrieverSettings
@@ -273,6 +273,12 @@ class Recipe(Section):
         index = getattr(self.prepare.source, "index", None)
         if self.quantize.learns:
             sets = len(self.quantize.each_set)
+            for number, own in enumerate(self.quantize.each_set):
+                if unknown := sorted(set(own.views or ()) - set(self.embed.views)):
+                    raise ValueError(
+                        f"quantize.sets.{number}.views: the recipe embeds no view {unknown}; expected "
+                        f"some of {list(self.embed.views)}, or set embed.{unknown[0]}"
+                    )
         elif index is None:
             return  # how many the files of another toolkit hold is seen when they are read
         else:
@@ -331,7 +337,10 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     data = read_mapping(file, RecipeError, expected="of sections")
     data.setdefault("name", file.stem)
     for override in overrides:
-        _assign(data, override)
+        try:
+            assign(data, override)
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
     try:
         return Recipe.model_validate(_expand(data, file))
     except ValidationError as error:
@@ -379,23 +388,6 @@ def _literals(annotation: Any) -> tuple[Any, ...]:
     if get_origin(annotation) is Literal:
         return get_args(annotation)
     return tuple(value for part in get_args(annotation) for value in _literals(part))
-
-
-def _assign(data: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise RecipeError(f"override '{override}': expected key=value, as quantize.levels=3")
-    *parents, last = key.split(".")
-    node: Any = data
-    try:
-        for part in parents:
-            node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
-        if isinstance(node, list):
-            node[int(last)] = yaml.safe_load(text)
-        else:
-            node[last] = yaml.safe_load(text)
-    except (TypeError, AttributeError, IndexError, ValueError, yaml.YAMLError) as error:
-        raise RecipeError(f"override '{override}': cannot be set there ({error})") from error
 
 
 def _expand(value: Any, file: Path) -> Any:

@@ -13,7 +13,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,6 +186,41 @@ class Store:
             shutil.rmtree(doomed)
 
     @contextmanager
+    def turn(
+        self, stage: str, fingerprint: str, *, waits: Callable[[], None] | None = None
+    ) -> Iterator[None]:
+        """Holds the right to build an artifact, which one process has at a time.
+
+        The operating system gives it back when a process ends, however it ends.
+
+        Args:
+            stage: the stage's name.
+            fingerprint: of its inputs.
+            waits: called once if another process builds this artifact; then this one waits for it,
+                and the artifact may be there when its turn comes.
+
+        Raises:
+            RuntimeError: another process is building this artifact, and `waits` is None.
+        """
+        final = self.folder(stage, fingerprint)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(final.with_name(f"{final.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            if waits is None:
+                raise RuntimeError(
+                    f"{final}: another genrec process is building this artifact; wait for it, "
+                    "or stop it and run again"
+                ) from error
+            waits()
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
     def building(
         self,
         stage: str,
@@ -198,40 +233,29 @@ class Store:
         """Yields the folder to write into; on leaving without an error the artifact is finished.
 
         Args:
-            stage: the stage's name.
+            stage: the stage's name; `turn` must be held.
             fingerprint: of `inputs`.
             inputs: what the result depends on, kept in the manifest.
             resumes: keep what a killed run left there (the trainer's checkpoints).
             made: how it is made, kept in the manifest as it is at the end: `environment`, package to
                 version; `read`, the digests of its inputs; `older`, parts that were made before, by
                 other versions, each with `what` and `environment` (None if unknown).
-
-        Raises:
-            RuntimeError: another process is building this artifact.
         """
         final = self.folder(stage, fingerprint)
         partial = final.with_name(f"{final.name}.partial")
-        final.parent.mkdir(parents=True, exist_ok=True)
         made = {} if made is None else made
-        try:
-            with FileLock(final.with_name(f"{final.name}.lock"), timeout=0):
-                if partial.exists() and not resumes:
-                    shutil.rmtree(partial)
-                partial.mkdir(exist_ok=True)
-                begun = _note_beginning(partial, made)
-                started = time.time()
-                yield partial
-                _open_to_readers(partial)
-                recorded = {"inputs": inputs, **made}
-                _write_manifest(partial, stage, fingerprint, recorded, time.time() - started)
-                self.remove(stage, fingerprint)
-                partial.rename(final)
-                begun.unlink(missing_ok=True)
-        except Timeout as error:
-            raise RuntimeError(
-                f"{final}: another genrec process is building this artifact; wait for it, "
-                "or stop it and run again"
-            ) from error
+        if partial.exists() and not resumes:
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True, exist_ok=True)
+        begun = _note_beginning(partial, made)
+        started = time.time()
+        yield partial
+        _open_to_readers(partial)
+        recorded = {"inputs": inputs, **made}
+        _write_manifest(partial, stage, fingerprint, recorded, time.time() - started)
+        self.remove(stage, fingerprint)
+        partial.rename(final)
+        begun.unlink(missing_ok=True)
 
 
 class RowCache(MutableMapping[str, bytes]):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -263,3 +264,39 @@ def test_a_retriever_reads_what_it_needs(stages: Stages, recipe: Path) -> None:
     assert nodes["retrieve.magnitude"].reads == ("prepare", "mine", "embed")
     assert nodes["recommend"].reads[-1] == "retrieve.ids"
     assert nodes["fuse"].reads == ("prepare", "retrieve.ids")
+
+
+def test_a_plan_shows_the_size_that_the_data_gives(stages: Stages, recipe: Path) -> None:
+    auto = "train.model={kind: scratch, size: auto}"
+
+    def notes() -> dict[str, tuple[str, ...]]:
+        return {row.key: row.notes for row in Pipeline.load(recipe, auto).plan() if row.notes}
+
+    assert notes() == {"train": ("size=auto is known when prepare is done",)}
+    prepared = Pipeline.load(recipe, auto)
+    prepared.run(to="prepare")
+    (prepared["prepare"].path / "stats.json").write_text(
+        json.dumps({"users": 9, "items": 5, "interactions": 240_000})
+    )
+    assert notes() == {
+        "train": (
+            "size=auto is hidden 256, layers 2, heads 8, dropout 0.2, "
+            "for 9 users, 5 items, 240,000 interactions",
+        )
+    }
+
+
+def test_what_another_process_builds_is_waited_for(stages: Stages, recipe: Path) -> None:
+    first, second = Pipeline.load(recipe), Pipeline.load(recipe)
+    waits = threading.Event()
+    second._says_it_waits = lambda key: waits.set  # type: ignore[method-assign]
+    other = threading.Thread(target=second.run, kwargs={"to": "prepare"})
+    with first.store.turn("prepare", first.graph.fingerprint("prepare")):
+        other.start()
+        assert waits.wait(20)
+        with first.store.building(
+            "prepare", first.graph.fingerprint("prepare"), {}, resumes=False
+        ) as out:
+            (out / "items.parquet").write_text("built by the first")
+    other.join(20)
+    assert "prepare" not in stages.calls

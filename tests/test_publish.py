@@ -125,6 +125,7 @@ def test_the_adapter_alone(trained: Pipeline, tmp_path: Path) -> None:
     assert not list((tmp_path / "adapter").glob("model*"))
     *_, code = codes_of(card)
     assert "subfolder" not in code
+    assert "open_published" not in card  # which is for whole models
     model = run(code)["model"]
     base = AutoModelForCausalLM.from_pretrained(find_weights("asset:tiny-lm"))
     assert model.get_input_embeddings().weight.shape[0] > base.config.vocab_size

@@ -208,6 +208,15 @@ SETS = "quantize.sets=[{views: {text: 1}}, {}]"
             r"sets.1.view: unknown key; did you mean 'views'\?",
         ),
         (["quantize.sets=[{}, {x: 3}]"], "expected one of views, levels, codes, seed"),
+        (
+            ["quantize.sets=[{}, {views: {txt: 1}}]"],
+            r"quantize\.sets\.1\.views: the recipe embeds no view \['txt'\]; .*'text', 'image'",
+        ),
+        ([SETS, "embed.text=null"], r"sets\.0\.views: .*no view \['text'\].*set embed\.text"),
+        (
+            ["quantize={kind: published, sets: 2}"],
+            "a set for each file of prepare.source.index",
+        ),
         (["recommend.set_weights=best"], "set_weights: Input should be 'fit' or 'equal'"),
     ],
 )

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,11 +99,27 @@ def test_a_damaged_manifest_is_damage(tmp_path: Path, damage: Callable[[Path], N
 def test_two_processes_cannot_build_the_same(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with (
-        store.building("quantize", MARK, INPUTS, resumes=False),
+        store.turn("quantize", MARK),
         pytest.raises(RuntimeError, match="another genrec process"),
-        store.building("quantize", MARK, INPUTS, resumes=False),
+        Store(tmp_path).turn("quantize", MARK),
     ):
         pass
+
+
+def test_who_waits_is_next(tmp_path: Path) -> None:
+    waits, came = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with Store(tmp_path).turn("quantize", MARK, waits=waits.set):
+            came.set()
+
+    other = threading.Thread(target=second)
+    with Store(tmp_path).turn("quantize", MARK):
+        other.start()
+        assert waits.wait(10)
+        assert not came.is_set()
+    other.join(10)
+    assert came.is_set()
 
 
 def test_digests_follow_content_and_are_remembered(tmp_path: Path) -> None:

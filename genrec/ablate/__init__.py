@@ -2,7 +2,6 @@
 
 from genrec.ablate.ablation import Ablation
 from genrec.ablate.grid import Grid, GridError, load_grid
-from genrec.ablate.runs import QuietConsole
 from genrec.ablate.show import console_tables
 
-__all__ = ["Ablation", "Grid", "GridError", "QuietConsole", "console_tables", "load_grid"]
+__all__ = ["Ablation", "Grid", "GridError", "console_tables", "load_grid"]

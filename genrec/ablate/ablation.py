@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from genrec.ablate.grid import Grid, load_grid
-from genrec.ablate.runs import QuietConsole, Run, run_apart, run_here
+from genrec.ablate.schedule import run_apart, run_here
 from genrec.ablate.show import markdown
 from genrec.ablate.table import collect, compare, long_table
 from genrec.pipeline import Pipeline
 from genrec.recipe import RecipeError
 from genrec.resources import find
+from genrec.runs import QuietConsole, Run
 from genrec.store import fingerprint
 
 

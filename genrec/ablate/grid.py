@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -16,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from genrec.recipe_text import assignments
 from genrec.resources import find
 from genrec.settings import explain, read_mapping
 
@@ -97,7 +96,7 @@ class Grid(_Part):
                 f"'{variant}': no such variant of {self.name}; expected one of "
                 f"{', '.join(self.variants)}"
             )
-        return _dotted(self.common), _dotted(self.variants[variant].overrides)
+        return assignments(self.common), assignments(self.variants[variant].overrides)
 
 
 def load_grid(path: str | Path) -> Grid:
@@ -125,15 +124,6 @@ def load_grid(path: str | Path) -> Grid:
     except ValidationError as error:
         problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
         raise GridError(f"{file}: this grid cannot be used\n{problems}") from error
-
-
-def _dotted(overrides: Mapping[str, Any]) -> list[str]:
-    return [f"{key}={_inline(value)}" for key, value in overrides.items()]
-
-
-def _inline(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, width=2**31, sort_keys=False)
-    return text.removesuffix("...\n").strip()  # PyYAML ends a bare scalar's document
 
 
 def _explain(problem: Any) -> str:

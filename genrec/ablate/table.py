@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from genrec.ablate.runs import Run
 from genrec.evaluate import group_targets, interval, per_user, resampled_means
 from genrec.evaluate.metrics import rounded
 from genrec.pipeline import Pipeline
+from genrec.runs import Run
 from genrec.sid.sets import in_set
 from genrec.stages import system_of
 

@@ -128,6 +128,16 @@ class EmbedSettings(Section):
         return self.text.optional_reads() if self.text else {}
 
     @property
+    def content(self) -> tuple[str, ...]:
+        """The views that are made of what the catalogue says."""
+        raise NotImplementedError
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """All views that there will be."""
+        return self.content if self.behaviour is None else (*self.content, "behaviour")
+
+    @property
     def reads(self) -> tuple[str, ...]:
         """The items, and the stages whose texts enter the text of an item."""
         return ("prepare", *self.optional_reads())
@@ -142,6 +152,12 @@ class Late(EmbedSettings):
     image: Annotated[
         NoImages | DescriptorsSettings | VisionModelSettings, Field(discriminator="kind")
     ] = NoImages()
+
+    @property
+    def content(self) -> tuple[str, ...]:
+        """Text and image, as far as they are embedded."""
+        text = () if self.text is None else ("text",)
+        return text if self.image.kind == "none" else (*text, "image")
 
     @model_validator(mode="after")
     def _some_view(self) -> Late:
@@ -192,6 +208,12 @@ class Joint(EmbedSettings):
     batch_size: int = Field(8, ge=1, description="items embedded at once")
     trust_remote_code: bool = Field(False, description="run Python code that the model brings")
     weight: float = Field(1.0, gt=0, description=_WEIGHT)
+
+    @property
+    def content(self) -> tuple[str, ...]:
+        """Both together, and alone where there are both."""
+        alone = self.separate and self.image and self.text is not None
+        return ("joint", "text", "image") if alone else ("joint",)
 
     @model_validator(mode="after")
     def _some_view(self) -> Joint:

@@ -105,17 +105,16 @@ def _sets(facts: Facts) -> str:
 
 
 def _loading(facts: Facts, place: str) -> str:
-    parts = ["## How to load", "Recommendations, by exact search over the items:"]
-    parts.append(
-        _python(
-            "from genrec.publish import open_published\n\n"
-            f'model = open_published("{place}")\n'
-            "history = model.item_ids[:3]  # oldest first\n"
-            "print(model.recommend([history], k=10))"
-        )
-    )
+    parts = ["## How to load"]
     if facts.adapter != ".":
         parts += [
+            "Recommendations, by exact search over the items:",
+            _python(
+                "from genrec.publish import open_published\n\n"
+                f'model = open_published("{place}")\n'
+                "history = model.item_ids[:3]  # oldest first\n"
+                "print(model.recommend([history], k=10))"
+            ),
             "The model alone, its SID tokens in the vocabulary:",
             _python(
                 "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"

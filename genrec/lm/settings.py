@@ -85,19 +85,37 @@ SidInit = Annotated[
 ]
 
 
+SIZE = ("hidden", "layers", "heads", "dropout")  # of a model from scratch; size=auto chooses them
+
+
 class ScratchSettings(Section):
     """A Qwen3-architecture model of the given size, its tokenizer trained on the examples."""
 
     packages: ClassVar[tuple[str, ...]] = ("tokenizers",)
+    later: ClassVar[tuple[str, ...]] = ("size",)
     kind: Literal["scratch"] = "scratch"
     tune: ClassVar[Literal["full"]] = "full"  # always, as if it were one of Pretrained's
     dtype: ClassVar[Literal["float32"]] = "float32"
+    size: Literal["auto"] | None = Field(
+        None,
+        description="auto: hidden, layers, heads and dropout by the numbers of users, items and "
+        "interactions; `genrec plan` shows them",
+    )
     hidden: int = Field(128, ge=8, description="width")
     layers: int = Field(4, ge=1, description="transformer blocks")
     heads: int = Field(4, ge=1, description="attention heads per block")
     vocab: int = Field(4000, ge=300, description="tokens of text; SID tokens come on top")
     dropout: float = Field(0.2, ge=0, lt=1, description="in training")
     sid_init: SidInit = "random"
+
+    @model_validator(mode="after")
+    def _sized(self) -> ScratchSettings:
+        given = [name for name in SIZE if name in self.model_fields_set]
+        if self.size == "auto" and given:
+            raise ValueError(
+                f"size=auto chooses {', '.join(given)} itself; drop them, or drop size"
+            )
+        return self
 
 
 class PretrainedSettings(Section):

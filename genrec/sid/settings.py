@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from genrec.settings import PartSettings, Section
 
@@ -105,6 +105,16 @@ class PublishedSettings(SIDSettings):
     implementation: ClassVar[str] = "genrec.sid.published:PublishedSIDs"
     learns: ClassVar[bool] = False
     resolve: bool = Field(False, description="one more level where items share a SID")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_published(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "sets" in data:
+            raise ValueError(
+                "sets: published SIDs have a set for each file of prepare.source.index; name several "
+                "files there, and drop sets"
+            )
+        return data
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -38,7 +38,10 @@ def run(context: Context) -> None:
         if part.quantizer is not None:
             part.quantizer.save(context.out / file_of(number, "quantizer", "safetensors"))
         of = f" (set {number + 1} of quantize.sets)" if len(made) > 1 else ""
+        own = section.each_set[number] if section.learns else SetSettings()
         for finding in part.stats.get("findings", ()):
+            for field in own.model_dump(include={"levels", "codes"}, exclude_none=True):
+                finding = finding.replace(f"quantize.{field}", f"quantize.sets.{number}.{field}")
             logger.warning("quantize%s: %s", of, finding)
     further = {"sets": [part.stats for part in made]} if len(made) > 1 else {}
     context.write_json("stats.json", made[0].stats | further)

@@ -30,6 +30,7 @@ from genrec.lm.model import (
     save_merged,
 )
 from genrec.lm.sampler import masked_attention
+from genrec.lm.sizes import size_for
 from genrec.lm.train import train
 from genrec.processes import Processes
 from genrec.recommender import Recommender
@@ -143,7 +144,11 @@ def _tracks(context: Context) -> Path:
 
 
 def _model(context: Context, examples: Path, sids: SIDSets) -> Any:
-    options = context.section.model.model_dump(exclude={"kind", "sid_init"})
+    options = context.section.model.model_dump(exclude={"kind", "sid_init", "size"})
+    if getattr(context.section.model, "size", None) == "auto":
+        size = size_for(context.inputs["prepare"].load("stats.json"))
+        options |= size._asdict()
+        logger.info("size=auto is %s", size)
     shape = {"levels": sids.levels, "codes": max(sids.codes_per_level)}
     shape["seed"] = context.recipe.seed
     if context.section.model.sid_init == "codebook":

@@ -128,7 +128,7 @@ def test_what_several_need_comes_first_when_processes_share_the_work(
         run.pipeline.run()
         return 0.0
 
-    monkeypatch.setattr("genrec.ablate.runs._spawn", spawn)
+    monkeypatch.setattr("genrec.ablate.schedule._spawn", spawn)
     ablation.run(processes=2)
     mine = ["train", "recommend", "fuse", "evaluate"]
     assert left["full, seed 0"] == left["short, seed 1"] == mine
@@ -163,7 +163,7 @@ def test_who_edits_the_recipe_meanwhile_changes_nothing(
         def wait(self) -> int:
             return 0
 
-    monkeypatch.setattr("genrec.ablate.runs.subprocess.Popen", Popen)
+    monkeypatch.setattr("genrec.runs.subprocess.Popen", Popen)
     ablation.run(processes=2)
     assert read == [before]
 

@@ -15,7 +15,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from genrec import Dataset, Pipeline, schema
-from genrec.ablate.runs import Run
 from genrec.ablate.table import long_table
 from genrec.decode import BeamEngine, VLLMBeamEngine
 from genrec.enrich import components, load_fused
@@ -25,7 +24,9 @@ from genrec.lm.corpus import encode_file, lengths_of, sets_of
 from genrec.lm.sampler import TokenBudgetSampler
 from genrec.lm.settings import PretrainedSettings
 from genrec.publish import open_published, publish
+from genrec.recipe import RecipeError
 from genrec.recommendations import SEARCH, ListRequest, influence, recommend
+from genrec.runs import Run
 from genrec.show import show
 from genrec.sid import SIDSets, format_sid
 from genrec.sid.quantizer import load_codebooks
@@ -205,12 +206,12 @@ def test_sets_that_are_the_same_are_told(
 
 
 def test_an_unknown_view_is_named(pipeline: Pipeline) -> None:
-    words = recipe_of(pipeline)
-    other = Pipeline.load(words, "quantize.sets=[{views: {sound: 1}}]")
+    with pytest.raises(RecipeError, match=r"no view \['sound'\]; expected some of"):
+        Pipeline.load(recipe_of(pipeline), "quantize.sets=[{views: {sound: 1}}]")
     with pytest.raises(
         ValueError, match=r"no view \['sound'\]; expected some of \['behaviour', 'text'\]"
     ):
-        other.run("quantize")
+        load_fused(pipeline["embed"].path, {"sound": 1})
 
 
 def test_what_is_shown(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,7 +78,12 @@ def write(bundle: Bundle, name: str, folder: str | Path) -> list[Path]:
             "--out, or remove it"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    chosen.write(bundle, folder)
+    try:
+        chosen.write(bundle, folder)
+    except ValueError:
+        if not any(folder.iterdir()):
+            folder.rmdir()
+        raise
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 

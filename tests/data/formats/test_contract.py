@@ -109,7 +109,8 @@ def test_several_sets_are_refused_where_there_is_place_for_one(
 ) -> None:
     given = replace(bundle(**SMALL), further_sids=(SECOND,))
     with pytest.raises(ValueError, match=rf"{toolkit} has one SID .* 2 sets .*quantize\.sets=1"):
-        write(given, name, tmp_path)
+        write(given, name, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", THERE_AND_BACK)
