@@ -274,7 +274,8 @@ class Recipe(Section):
         if self.quantize.learns:
             sets = len(self.quantize.each_set)
             for number, own in enumerate(self.quantize.each_set):
-                if unknown := sorted(set(own.views or ()) - set(self.embed.views)):
+                unknown = sorted(set(own.views or ()) - set(self.embed.views))
+                if unknown and self.recommend.enabled:
                     raise ValueError(
                         f"quantize.sets.{number}.views: the recipe embeds no view {unknown}; expected "
                         f"some of {list(self.embed.views)}, or set embed.{unknown[0]}"
