@@ -112,8 +112,10 @@ class Evaluate(Section):
     packages: ClassVar[tuple[str, ...]] = ("numpy",)
     later: ClassVar[tuple[str, ...]] = ("purpose",)
     ks: tuple[int, ...] = Field((5, 10, 20), description="cut-offs of the metrics")
-    baselines: tuple[str, ...] = Field(
-        ("popular", "cooccurrence"), description="systems that every other one is compared with"
+    baselines: tuple[str, ...] | None = Field(
+        None,
+        description="systems that every other one is compared with; null: popular, cooccurrence, and "
+        "whatever else learns nothing (ease, graph, itemknn)",
     )
     samples: int = Field(1000, ge=100, description="bootstrap resamples")
     report_users: int = Field(10, ge=1, description="users whose lists the report shows")
@@ -185,6 +187,14 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
     runtime: Runtime = Runtime()
 
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """The systems that every other one is compared with: popular and cooccurrence at the least."""
+        if self.evaluate.baselines is not None:
+            return self.evaluate.baselines
+        counted = (part.label for part in self.retrieve if not part.learns)
+        return tuple(dict.fromkeys(("popular", "cooccurrence", *counted)))
+
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         lengths = {r.label: r.k for r in self.retrieve}
@@ -194,7 +204,7 @@ class Recipe(Section):
                 f"retrieve: a name may stand once, found {labels}; give one of them a `name`"
             )
         named = {
-            "evaluate.baselines": self.evaluate.baselines,
+            "evaluate.baselines": self.baselines,
             "recommend.candidates.from": self.recommend.candidates.sources,
             "evaluate.alignment.of": (self.evaluate.alignment.of,)
             if self.evaluate.alignment

@@ -186,6 +186,16 @@ def test_texts_are_those_that_the_recipe_has(tmp_path: Path) -> None:
     assert set(found.optional_reads().values()) == {None}
 
 
+def test_what_counts_is_compared_with_by_default(tmp_path: Path) -> None:
+    kinds = ["popular", "cooccurrence", "sasrec", "ease", "graph"]
+    text = f"retrieve: [{', '.join(f'{{kind: {kind}}}' for kind in kinds)}]\n"
+    file = write(tmp_path, DEMO + text)
+    assert load(file).baselines == ("popular", "cooccurrence", "ease", "graph")
+    assert load(file, ["evaluate.baselines=[ease]"]).baselines == ("ease",)
+    with pytest.raises(RecipeError, match=r"baselines: \['popular'\] not among"):
+        load(file, ["retrieve=[{kind: cooccurrence}]"])
+
+
 SETS = "quantize.sets=[{views: {text: 1}}, {}]"
 
 

@@ -112,7 +112,7 @@ def _systems(pipeline: Pipeline, k: int, system: str) -> dict[str, dict[Key, Flo
             f"system: '{system}' is none of the recipe's systems {sorted(names.values())}; set it in "
             "the grid"
         )
-    wanted = {system, *pipeline.recipe.evaluate.baselines}
+    wanted = {system, *pipeline.recipe.baselines}
     for key, name in names.items():
         if name not in wanted:
             continue

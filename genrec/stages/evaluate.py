@@ -55,7 +55,7 @@ def _metrics(context: Context, split: str, num_items: int) -> dict[str, Any]:
         split=split,
         num_items=num_items,
         ks=section.ks,
-        baselines=section.baselines,
+        baselines=context.recipe.baselines,
         seen_items="masked" if context.recipe.mask_seen else "kept",
         samples=section.samples,
         seed=context.recipe.seed,
