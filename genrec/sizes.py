@@ -17,7 +17,9 @@ _KEPT = 0.4  # share of the interactions that a core has to keep
 _TWO_LEVELS = 20_000  # items; beyond it a third level costs less than more codes
 _DENSE = 20_000  # items; up to it EASE's N x N numbers are few
 _COMPARED = 200_000  # items; up to it each can be compared with every user's last one
-_LARGE = 1_000_000  # interactions that a wider model can learn from
+_LARGE = 1_000_000  # interactions; beyond it a step has more of them
+_TOKENS = 4  # of an interaction in a set of SIDs: two codes, in a history and as what comes next
+_LONG = 5_000  # steps that a slow average of the weights needs
 
 
 def core(log: pl.DataFrame) -> tuple[int, int, int, int]:
@@ -58,10 +60,22 @@ def sections(
         embed["text"] = None
     if images:
         embed["image"] = {"kind": "descriptors"}
-    large = interactions > _LARGE
-    model = {"kind": "scratch", "hidden": 256 if large else 128, "layers": 4 if large else 2}
-    train: dict[str, Any] = {"model": model | {"dropout": 0.3}, "epochs": 20}
-    train |= {"tokens_per_batch": 8192 if large else 1024, "scheduler": "one-cycle", "ema": 0.999}
+    # Four sets of SIDs where there are words to read: each set's views are known apart and together.
+    sets: Any = 2
+    if text:
+        sets = [{}, {}, {"views": {"text": 1}}, {"views": {"behaviour": 1}}]
+    batch = 8192 if interactions > _LARGE else 1024
+    epoch = max(1, interactions * (4 if text else 2) * _TOKENS // batch)  # steps
+    epochs = 8 if text else 12
+    train: dict[str, Any] = {
+        "model": {"kind": "scratch", "size": "auto", "sid_init": "items"},
+        "epochs": epochs,
+        "tokens_per_batch": batch,
+        "scheduler": "one-cycle",
+        "ema": 0.999 if epochs * epoch > _LONG else 0.99,
+        "softmax": "codes",
+        "eval_every": max(200, epoch),
+    }
     retrievers = ["popular", "cooccurrence", "itemknn"]
     if items <= _DENSE:
         retrievers.append("ease")
@@ -73,11 +87,13 @@ def sections(
     if text and not quick:
         retrieve.append({"kind": "magnitude", "item_table": True})
     if quick:
-        train |= {"model": model | {"hidden": 64}, "epochs": 3}
-    beams = 30 if quick else 100
+        model = {"kind": "scratch", "hidden": 64, "layers": 2, "dropout": 0.3, "sid_init": "items"}
+        train |= {"model": model, "epochs": 3, "ema": 0.99, "eval_every": 200}
+        sets = 1
+    beams = 30 if quick else 50
     recipe: dict[str, Any] = {
         "embed": embed,
-        "quantize": {"kind": "rkmeans", "code_dim": None} | _codes(items),
+        "quantize": {"kind": "rkmeans", "code_dim": None, **_codes(items), "sets": sets},
         "compose": {"tasks": {name: {"rate": 0} for name in _OF_WORDS}},
         "train": train,
         "retrieve": retrieve,
