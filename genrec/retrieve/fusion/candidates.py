@@ -145,6 +145,20 @@ class WithTargets(NamedTuple):
     earlier: npt.NDArray[np.bool_]
     users: int
 
+    def labels(self) -> npt.NDArray[np.bool_]:
+        """Returns which candidates are a target, bool [C].
+
+        Raises:
+            NothingToFitError: all of them.
+        """
+        label = np.zeros(len(self.owner), dtype=bool)
+        label[self.target] = True
+        if label.all():
+            raise NothingToFitError(
+                "fusion: every candidate is its user's target; nothing to tell apart. Give longer lists"
+            )
+        return label
+
 
 def with_targets(rows: Candidates, targets: pl.DataFrame) -> WithTargets:
     """Keeps the users that can teach something about order: their target is a candidate.
