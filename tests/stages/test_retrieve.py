@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 from genrec import Pipeline, registry, schema
-from genrec.retrieve import histories_of, open_retriever
 from genrec.evaluate import per_user
 from genrec.recommendations import ListRequest, recommend
+from genrec.retrieve import histories_of, open_retriever
 from genrec.retrieve.fusion import Fusion, kept, weighted
 from genrec.retrieve.sequences import training_popularity
 

@@ -38,7 +38,7 @@ def planted(seed: int, users: int = 400) -> tuple[Tables, pl.DataFrame]:
         lists = {name: others[8 * n : 8 * n + 8] for n, name in enumerate(rows)}
         for name, listed in lists.items():
             rows[name] += [(user, item, 8.0 - n, n + 1) for n, item in enumerate(listed)]
-        listed = sum(lists.values(), [])
+        listed = [item for each in lists.values() for item in each]
         split.append((user, [3, last], listed[int(np.argmax(VIEW[listed] @ VIEW[last]))]))
     tables = {
         name: pl.DataFrame(r, schema=dict(schema.RECOMMENDATIONS), orient="row")
