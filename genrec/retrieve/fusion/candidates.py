@@ -146,18 +146,23 @@ class WithTargets(NamedTuple):
     users: int
 
     def labels(self) -> npt.NDArray[np.bool_]:
-        """Returns which candidates are a target, bool [C].
-
-        Raises:
-            NothingToFitError: all of them.
-        """
+        """Returns which candidates are their user's target, bool [C]."""
         label = np.zeros(len(self.owner), dtype=bool)
         label[self.target] = True
-        if label.all():
-            raise NothingToFitError(
-                "fusion: every candidate is its user's target; nothing to tell apart. Give longer lists"
-            )
         return label
+
+
+def check_labels(label: npt.NDArray[np.bool_]) -> None:
+    """Checks that there is something to tell apart.
+
+    Raises:
+        NothingToFitError: no candidate is a target, or every one.
+    """
+    if label.all() or not label.any():
+        raise NothingToFitError(
+            f"fusion: {'every' if len(label) else 'no'} candidate to learn from is its user's target; "
+            "nothing to tell apart. Give longer lists"
+        )
 
 
 def with_targets(rows: Candidates, targets: pl.DataFrame) -> WithTargets:

@@ -22,6 +22,7 @@ from genrec.retrieve.fusion.candidates import (
     Floats,
     Tables,
     candidates,
+    check_labels,
     ranked,
     with_targets,
 )
@@ -81,6 +82,7 @@ class Gate:
         self.popularity_ = counts_of(popularity)
         labelled = with_targets(candidates(tables), targets)
         rows, label = labelled.rows, labelled.labels()
+        check_labels(label)
         drawn = self._drawn(labelled.owner, label)
         context = self._context(rows, targets)[drawn]
         self.context_ = np.stack([context.mean(axis=0), _scale(context)])

@@ -12,7 +12,14 @@ from scipy import sparse
 
 from genrec.extras import install
 from genrec.retrieve.base import read_fitted, write_fitted
-from genrec.retrieve.fusion.candidates import Tables, candidates, ranked, with_targets
+from genrec.retrieve.fusion.candidates import (
+    Candidates,
+    Tables,
+    candidates,
+    check_labels,
+    ranked,
+    with_targets,
+)
 from genrec.retrieve.fusion.features import Facts, Views, blocks, counts_of, feature_names
 from genrec.retrieve.fusion.settings import Fuse
 
@@ -24,10 +31,11 @@ class LambdaRank:
     """Ranks candidates by boosted trees, each of which raises NDCG (LambdaMART; Burges 2010).
 
     A candidate's features are those of `features.blocks`: what each source says of it, and how it fits
-    the user's history. Unlike weights, which are a vote, trees can trust one source alone where it has
-    been right. There are few positives, one for each validation user whose target is listed; so the
-    trees are small, few, each of a sample of users and features, with many candidates in a leaf. One
-    thread and a seed: the same lists give the same trees.
+    the user's history. The trees rank what stands among the first `pool` of some list; what is further
+    down follows by its best place. Unlike weights, which are a vote, trees can trust one source alone
+    where it has been right. There are few positives, one for each validation user whose target is in the
+    pool; so the trees are small and few, each of a sample of candidates and features, with many
+    candidates in a leaf. One thread and a seed: the same lists give the same trees.
 
     Args:
         settings: `trees`, `leaves` and `pool`; None takes the defaults.
@@ -62,7 +70,7 @@ class LambdaRank:
         popularity: npt.ArrayLike,
         facts: Facts | None = None,
     ) -> Self:
-        """Learns from validation users whose target a source lists; the target is to come first.
+        """Learns from validation users whose target is in the pool; it is to come first.
 
         Args:
             tables: validation users' recommendations table by source name.
@@ -73,17 +81,20 @@ class LambdaRank:
         Raises:
             ValueError: as `candidates` and `with_targets`; popularity that is no counts, a user without
                 a history row, or a candidate outside 0..N-1.
-            NothingToFitError: no target among the candidates, or nothing but targets.
+            NothingToFitError: no target in the pool, or nothing but targets.
         """
         lightgbm, counts, known = _lightgbm(), counts_of(popularity), facts or Facts()
         labelled = with_targets(candidates(tables), targets)
         rows, label = labelled.rows, labelled.labels()
-        learned = label | (np.nanmin(rows.rank, axis=1) <= self.settings.pool)
+        learned = self._pool(rows)
+        learned &= learned[labelled.target][labelled.owner]  # only users whose target is among them
+        check_labels(label[learned])
+        group = np.bincount(labelled.owner[learned])
         parts = [found[learned[part]] for part, found in blocks(rows, targets, counts, known)]
         data = lightgbm.Dataset(
             np.concatenate(parts),
             label[learned].astype(np.float32),
-            group=np.bincount(labelled.owner[learned]),
+            group=group[group > 0],
             params=_DATA,
         )
         params = _DATA | _TREES | {"num_leaves": self.settings.leaves, "seed": self.seed}
@@ -102,9 +113,11 @@ class LambdaRank:
             raise ValueError(
                 f"lambdarank: fitted on sources {list(names)}, given {list(rows.names)}"
             )
-        score = np.empty(len(rows.item))
+        pool = self._pool(rows)
+        score = self.booster_.lower_bound() - np.nanmin(rows.rank, axis=1)  # below all of the pool
         for part, found in blocks(rows, users, self.popularity_, self.facts_):
-            score[part] = self.booster_.predict(found, num_threads=1)
+            if (inside := pool[part]).any():
+                score[part][inside] = self.booster_.predict(found[inside], num_threads=1)
         return ranked(rows.user, rows.item, score, k=k)
 
     def weights(self) -> dict[str, float]:
@@ -172,6 +185,10 @@ class LambdaRank:
             follows = sparse.csr_array(parts, shape=(size, size))
         self.facts_ = Facts(follows, arrays.get("seen"), {n: given[n] for n in head["views"]})
         return self
+
+    def _pool(self, rows: Candidates) -> npt.NDArray[np.bool_]:
+        """Which candidates are ranked by the trees, bool [C]: those near the top of some list."""
+        return np.nanmin(rows.rank, axis=1) <= self.settings.pool
 
     def _fitted(self) -> tuple[str, ...]:
         names: tuple[str, ...] | None = getattr(self, "names_", None)

@@ -44,7 +44,9 @@ class Fuse(Section):
     trees: int = Field(60, ge=1, description="lambdarank: how many")
     leaves: int = Field(15, ge=2, description="lambdarank: of a tree, at most")
     pool: int = Field(
-        20, ge=1, description="lambdarank: ranks of each source whose items are learned from"
+        20,
+        ge=1,
+        description="lambdarank: ranks of each source whose items the trees order; others follow",
     )
     folds: int = Field(
         5,

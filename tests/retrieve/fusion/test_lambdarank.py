@@ -138,15 +138,29 @@ def test_the_same_seed_gives_the_same_trees(trees: LambdaRank) -> None:
     assert other.booster_.model_to_string() != trees.booster_.model_to_string()
 
 
-def test_the_pool_bounds_what_is_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pool_bounds_what_is_learned_from_and_what_the_trees_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(lambdarank._TREES, "bagging_fraction", 1.0)
     tables, split = planted(0)
-    found = LambdaRank(pool=2, trees=1, leaves=2)
-    found.fit(tables, split, popularity=POPULARITY, facts=FACTS)
-    root = found.booster_.trees_to_dataframe()["count"].max()
-    first = pl.concat([t.filter(pl.col("rank") <= 2) for t in tables.values()])
-    beyond = split.join(first, left_on=["user", "target"], right_on=["user", "item"], how="anti")
-    assert root == len(first) + len(beyond)  # a target beyond it is learned from all the same
+    found = LambdaRank(pool=3).fit(tables, split, popularity=POPULARITY, facts=FACTS)
+    first = pl.concat([t.filter(pl.col("rank") <= 3) for t in tables.values()])
+    hits = split.join(first, left_on=["user", "target"], right_on=["user", "item"], how="semi")
+    counts = found.booster_.trees_to_dataframe()["count"]
+    assert counts.max() == 6 * len(hits)  # a target beyond it teaches nothing
+    fresh, unseen = planted(1)
+    fused = found.fuse(fresh, unseen, k=16).sort("user", "rank")
+    place = pl.concat(fresh.values()).select("user", "item", place="rank")
+    places = fused.join(place, on=["user", "item"], maintain_order="left")["place"].to_numpy()
+    assert (places.reshape(-1, 16)[:, :6] <= 3).all()
+    assert (places.reshape(-1, 16)[:, 6:] == np.repeat([4, 5, 6, 7, 8], 2)).all()
+    in_pool = unseen.join(
+        pl.concat([t.filter(pl.col("rank") <= 3) for t in fresh.values()]),
+        left_on=["user", "target"],
+        right_on=["user", "item"],
+        how="semi",
+    )
+    assert first_is_right(fused, in_pool) > 0.8
 
 
 def test_damaged_files_and_missing_views(trees: LambdaRank, tmp_path: Path) -> None:
