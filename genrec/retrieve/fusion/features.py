@@ -170,7 +170,8 @@ def blocks(
 
 _USERS, _CELLS = 512, 2**24  # users of a block; cells of [users, items] that it may hold
 _OF_SOURCE = ("score", "1/rank", "raw score")
-_OF_LISTS = ("sources", "best rank", "sum of 1/(1 + rank)", "sum of z-scores")
+VOTE = "sum of z-scores"
+_OF_LISTS = ("sources", "best rank", "sum of 1/(1 + rank)", VOTE)
 _COUNTS = ("popularity", "history")
 _FOLLOWS = ("follows the last item", "follows the history")
 _SEEN = ("first seen", "last seen")

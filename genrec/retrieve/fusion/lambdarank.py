@@ -20,7 +20,7 @@ from genrec.retrieve.fusion.candidates import (
     ranked,
     with_targets,
 )
-from genrec.retrieve.fusion.features import Facts, Views, blocks, counts_of, feature_names
+from genrec.retrieve.fusion.features import VOTE, Facts, Views, blocks, counts_of, feature_names
 from genrec.retrieve.fusion.settings import Fuse
 
 if TYPE_CHECKING:
@@ -113,11 +113,14 @@ class LambdaRank:
             raise ValueError(
                 f"lambdarank: fitted on sources {list(names)}, given {list(rows.names)}"
             )
-        pool = self._pool(rows)
+        pool, vote = self._pool(rows), feature_names(names, self.facts_).index(VOTE)
         score = self.booster_.lower_bound() - np.nanmin(rows.rank, axis=1)  # below all of the pool
         for part, found in blocks(rows, users, self.popularity_, self.facts_):
             if (inside := pool[part]).any():
-                score[part][inside] = self.booster_.predict(found[inside], num_threads=1)
+                score[part][inside] = (
+                    self.booster_.predict(found[inside], num_threads=1)
+                    + _TIES * found[inside, vote]
+                )
         return ranked(rows.user, rows.item, score, k=k)
 
     def weights(self) -> dict[str, float]:
@@ -198,6 +201,7 @@ class LambdaRank:
 
 
 _TREES_FILE = "trees.txt"
+_TIES = 1e-3  # what the equal vote counts: it orders what the trees find alike
 _SPARSE = ("data", "indices", "indptr")
 _DATA: dict[str, Any] = {
     "max_bin": 63,
@@ -211,7 +215,7 @@ _TREES: dict[str, Any] = {
     "objective": "lambdarank",
     "label_gain": [0, 1],
     "lambdarank_truncation_level": 20,
-    "learning_rate": 0.1,
+    "learning_rate": 0.05,
     "min_data_in_leaf": 200,
     "lambda_l2": 10.0,
     "feature_fraction": 0.5,

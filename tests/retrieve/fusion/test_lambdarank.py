@@ -83,6 +83,15 @@ def test_it_keeps_private_hits_that_a_vote_loses(trees: LambdaRank) -> None:
     assert lost[0] < lost[1] / 5
 
 
+def test_where_users_are_too_few_for_a_tree_the_equal_vote_decides() -> None:
+    tables, split = planted(0, users=9)
+    found = LambdaRank().fit(tables, split, popularity=POPULARITY)
+    assert found.booster_.lower_bound() == found.booster_.upper_bound()
+    fresh, unseen = planted(1)
+    fused, vote = found.fuse(fresh, unseen, k=9), weighted(fresh, k=9, normalise="zscore")
+    assert fused.select("user", "item", "rank").equals(vote.select("user", "item", "rank"))
+
+
 def test_without_facts_the_lists_alone_are_ranked() -> None:
     """The first of `behaviour` is always right."""
     tables, split = planted(0)
