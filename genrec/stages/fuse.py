@@ -44,15 +44,16 @@ def run(context: Context) -> None:
         file = context.out / schema.recommendations_file(split)
         schema.write(file, fused, schema.RECOMMENDATIONS)
         hits[split] = kept(lists[split], fused, targets[split], k=section.optimise_k)
-    ndcg = f"ndcg@{section.optimise_k}"
-    gain = per_user(
+    measured = per_user(
         made["valid"],
         targets["valid"],
         ks=(section.optimise_k,),
         num_items=len(known["popularity"]),
         where="fused",
-    )[ndcg].mean()
-    stats = fusion.summary() | {"kept": hits, "validation": {"lists": how, ndcg: round(gain, 6)}}
+    )
+    ndcg = f"ndcg@{section.optimise_k}"
+    validation = {"lists": how, ndcg: round(float(measured[ndcg].to_numpy().mean()), 6)}
+    stats = fusion.summary() | {"kept": hits, "validation": validation}
     if fallback is not None:
         stats["fallback"] = fallback
     context.write_json("stats.json", stats)

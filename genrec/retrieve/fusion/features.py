@@ -157,7 +157,7 @@ def blocks(
         place = np.repeat(np.arange(len(own) - 1), np.diff(own))
         length = np.bincount(flat.row, minlength=flat.num_rows)[place]
         columns = [
-            _of_lists(Candidates(rows.names, *(array[part] for array in rows[1:]))),
+            _of_lists(rows.taken(part)),
             np.log1p(np.stack([popularity[item], length], axis=1)),
         ]
         if facts.follows is not None:

@@ -142,7 +142,7 @@ class LambdaRank:
             "names": list(names),
             "views": sorted(facts.views),
         }
-        arrays = {"popularity": self.popularity_}
+        arrays: dict[str, npt.NDArray[Any]] = {"popularity": self.popularity_}
         if facts.follows is not None:
             arrays |= {name: getattr(facts.follows, name) for name in _SPARSE}
         if facts.seen is not None:

@@ -41,7 +41,7 @@ class Fuse(Section):
     restarts: int = Field(2, ge=0, description="random starting points of the fit")
     C: float = Field(1.0, gt=0, description="gate: inverse of the L2 penalty, as scikit-learn's C")
     negatives: int = Field(100, ge=1, description="gate: candidates per user learned from")
-    trees: int = Field(100, ge=1, description="lambdarank: how many")
+    trees: int = Field(120, ge=1, description="lambdarank: how many")
     leaves: int = Field(8, ge=2, description="lambdarank: of a tree, at most")
     pool: int = Field(
         20,
