@@ -140,7 +140,7 @@ def blocks(
 
     Yields:
         Which rows, and their features, float32 [n, F], in the order of `feature_names`. NaN is what is
-        not known: the score of a source that does not list the candidate, nearness to no history.
+        not known: nearness to no history, times of an item that training does not hold.
 
     Raises:
         ValueError: a user stands twice or has no history, or an item lies outside 0..N-1.
@@ -169,7 +169,7 @@ def blocks(
 
 
 _USERS, _CELLS = 512, 2**24  # users of a block; cells of [users, items] that it may hold
-_OF_SOURCE = ("score", "1/rank", "raw score")
+_OF_SOURCE = ("score", "1/rank")
 VOTE = "sum of z-scores"
 _OF_LISTS = ("sources", "best rank", "sum of 1/(1 + rank)", VOTE)
 _COUNTS = ("popularity", "history")
@@ -179,7 +179,7 @@ _NEARNESS = ("last item", "mean of history", "nearest of history")
 
 
 def _of_lists(rows: Candidates) -> Floats:
-    """What the sources say of each candidate, [C, 3 S + 4]."""
+    """What the sources say of each candidate, [C, 2 S + 4]."""
     together = [
         rows.present.sum(axis=1),
         np.nanmin(rows.rank, axis=1),
@@ -188,7 +188,7 @@ def _of_lists(rows: Candidates) -> Floats:
     ]
     place = np.nan_to_num(1 / rows.rank)
     return np.concatenate(
-        [contributions(rows, "minmax"), place, rows.score, np.stack(together, axis=1)], axis=1
+        [contributions(rows, "minmax"), place, np.stack(together, axis=1)], axis=1
     )
 
 
