@@ -189,7 +189,10 @@ class Bundle:
         """Joins the systems that it names; None where the recipe has none."""
         from genrec.retrieve.fusion import Fusion
 
-        return Fusion.load(self.artifacts["fuse"] / "fusion") if "fuse" in self.artifacts else None
+        if "fuse" not in self.artifacts:
+            return None
+        views = self.views if "embed" in self.recipe.fuse.reads else None
+        return Fusion.load(self.artifacts["fuse"] / "fusion", views=views)
 
     @cached_property
     def sets(self) -> SIDSets | None:

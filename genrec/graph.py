@@ -68,10 +68,11 @@ STAGES = (
     ),
     Stage(
         "fuse",
-        1,
+        2,
         ("prepare", "retrieve", "recommend"),
         "recommendations.parquet",
         uses=("seed",),
+        if_needed=("embed",),
     ),
     Stage(
         "probe",

@@ -82,7 +82,7 @@ def test_mistakes_name_the_key_and_the_mend(tmp_path: Path, override: str, messa
         ("retrieve: [{kind: popular}, {kind: cooccurrence, k: 9}]\n", r"retrieve\.cooccurrence=9"),
         ("fuse: {k: 5}\n", r"beyond fuse\.k=5"),
         ("fuse: {sources: [sasrec]}\n", r"fuse\.sources: \['sasrec'\] not among .*'generative'"),
-        ("fuse: {method: gate, weights: {popular: 1}}\n", "the gate learns its own"),
+        ("fuse: {method: gate, weights: {popular: 1}}\n", "gate learns its own"),
         ("fuse: {sources: [popular], weights: {generative: 1}}\n", "one weight for each"),
         (
             "fuse: {weights: {popular: 1}}\n",

@@ -212,8 +212,12 @@ def _fusion(diagnostics: Mapping[str, Any], k: int) -> dict[str, Any] | None:
         }
         for name in fusion["sources"]
     ]
-    fallback = fusion.get("fallback")
-    return {"method": fusion["method"], "fallback": fallback, "k": kept["k"], "rows": rows, **kept}
+    told = {
+        "method": fusion["method"],
+        "fallback": fusion.get("fallback"),
+        "in_sample": fusion["validation"]["lists"] == "in sample",
+    }
+    return told | {"k": kept["k"], "rows": rows, **kept}
 
 
 def _flat(stats: Mapping[str, Any], above: str = "") -> dict[str, object]:

@@ -10,13 +10,15 @@ from genrec import Pipeline
 from genrec.retrieve.fusion import Fusion, reciprocal_rank, weighted
 
 
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty users whose validation and test targets nobody else has. Path of the recipe."""
-    folder = tmp_path_factory.mktemp("unfit")
+def shop(folder: Path, **own: list[str]) -> Path:
+    """Forty users whose validation and test targets nobody else has, but for those in `own`.
+
+    Returns:
+        The path of the recipe.
+    """
     users = {
         f"u{n}": [f"i{n}", f"i{n + 1}", f"i{n + 2}", f"valid{n}", f"test{n}"] for n in range(40)
-    }
+    } | own
     items = sorted({item for history in users.values() for item in history})
     (folder / "i.json").write_text(json.dumps(users))
     (folder / "t.json").write_text(json.dumps({item: {"title": item} for item in items}))
@@ -32,19 +34,32 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shop(tmp_path_factory.mktemp("unfit"))
+
+
 @pytest.mark.parametrize(
     ("method", "used"),
-    [("zscore", "zscore"), ("reciprocal_rank", "reciprocal_rank"), ("gate", "zscore")],
+    [
+        ("zscore", "zscore"),
+        ("reciprocal_rank", "reciprocal_rank"),
+        ("gate", "zscore"),
+        ("lambdarank", "zscore"),
+    ],
 )
 def test_equal_weights_where_no_source_lists_a_target(
     recipe: Path, method: str, used: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    if method == "lambdarank":
+        pytest.importorskip("lightgbm", reason="in the extra `fuse`")
     pipeline = Pipeline.load(recipe, f"fuse.method={method}")
     with caplog.at_level(logging.WARNING):
         pipeline.run()  # to the end: evaluate is reached
     stats = pipeline["fuse"].load("stats.json")
     assert (stats["method"], stats["weights"]) == (used, {"itemknn": 0.5, "popular": 0.5})
     assert "no source lists the target of any of 40 users" in stats["fallback"]
+    assert stats["validation"]["lists"] == "nothing was fitted"
     assert f"fuse: all sources have equal weights, by {used}" in caplog.text
     tables = {name: pipeline[f"retrieve.{name}"].load() for name in ("popular", "itemknn")}
     by_hand = reciprocal_rank(tables, k=20)
@@ -66,5 +81,21 @@ def test_given_weights_need_no_fit_and_no_warning(
     pipeline = Pipeline.load(recipe, "fuse.weights={popular: 3, itemknn: 1}")
     with caplog.at_level(logging.WARNING):
         pipeline.run("fuse")
-    assert "fallback" not in pipeline["fuse"].load("stats.json")
+    stats = pipeline["fuse"].load("stats.json")
+    assert "fallback" not in stats
+    assert stats["validation"]["lists"] == "nothing was fitted"
     assert "fuse:" not in caplog.text
+
+
+def test_one_user_to_learn_from_is_fused_by_a_fit_to_itself_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """User 0 alone wants what another had: without it the others teach nothing."""
+    path = shop(tmp_path, u0=["i0", "i1", "i2", "i3", "test0"])
+    pipeline = Pipeline.load(path)
+    with caplog.at_level(logging.WARNING):
+        pipeline.run("fuse")
+    stats = pipeline["fuse"].load("stats.json")
+    assert stats["validation"]["lists"] == "in sample"
+    assert "fused by a fit to themselves" in caplog.text
+    assert "fallback" not in stats

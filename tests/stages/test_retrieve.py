@@ -9,8 +9,11 @@ import polars as pl
 import pytest
 
 from genrec import Pipeline, registry, schema
+from genrec.evaluate import per_user
+from genrec.recommendations import ListRequest, recommend
 from genrec.retrieve import histories_of, open_retriever
-from genrec.retrieve.fusion import Fusion, weighted
+from genrec.retrieve.fusion import Fusion, kept, weighted
+from genrec.retrieve.sequences import training_popularity
 
 RECIPE = """
 prepare: {source: {kind: demo, items: 60, users: 120, image_size: 32}, core: 2}
@@ -147,12 +150,74 @@ def test_other_fusions(finished: Pipeline, recipe: Path, method: str) -> None:
     assert table.group_by("user").len()["len"].max() == 30
     assert ("weights" in stats) == (method != "gate")
     fusion = Fusion.load(other["fuse"] / "fusion")
-    assert fusion.summary() == {name: stats[name] for name in stats if name != "kept"}
+    told = {name: stats[name] for name in stats if name not in ("kept", "validation")}
+    assert fusion.summary() == told
     users = other["prepare"].load("test.parquet")
     tables = {name: other[f"retrieve.{name}"].load() for name in stats["sources"]}
     assert fusion.fuse(tables, users, k=30).equals(table)
     with pytest.raises(ValueError, match=r"fitted on sources \['ease', 'sasrec'\]"):
         fusion.fuse({"ease": tables["ease"]}, users, k=30)
+
+
+def test_lambdarank_ranks_a_live_history_as_it_ranked_the_test_users(
+    finished: Pipeline, recipe: Path
+) -> None:
+    pytest.importorskip("lightgbm", reason="in the extra `fuse`")
+    other = Pipeline.load(recipe, "fuse.method=lambdarank", "fuse.trees=20")
+    other.run("fuse")
+    stats, table = other["fuse"].load("stats.json"), other["fuse"].load()
+    assert {"first seen", "follows the last item", "text: last item"} < set(stats["importances"])
+    assert stats["validation"]["lists"] == "out of fold"
+    users = other["prepare"].load("test.parquet").head(40)
+    requests = [ListRequest(tuple(history), 20) for history in users["history"]]
+    live = recommend(other.bundle(), requests)
+    for user, listed in zip(users["user"], live, strict=True):
+        expected = table.filter(user=user)
+        assert [entry.item for entry in listed] == expected["item"].to_list()
+        np.testing.assert_allclose([entry.score for entry in listed], expected["score"], rtol=1e-5)
+    assert (
+        len(recommend(other.bundle(), [ListRequest((), 5)])[0]) == 5
+    )  # nothing is near no history
+
+
+@pytest.mark.parametrize("method", ["zscore", "gate"])
+def test_validation_users_are_fused_by_a_fit_to_others(
+    finished: Pipeline, recipe: Path, method: str
+) -> None:
+    """Their lists and counts; test users get the fit to all, whatever the number of folds."""
+    sources = "fuse.sources=[ease, sasrec]"
+    held_out, in_sample = (
+        Pipeline.load(recipe, f"fuse.method={method}", sources, f"fuse.folds={n}") for n in (3, 1)
+    )
+    for pipeline in (held_out, in_sample):
+        pipeline.run("fuse")
+    assert held_out["fuse"].load().equals(in_sample["fuse"].load())
+    file = schema.recommendations_file("valid")
+    targets = finished["prepare"].load("valid.parquet")
+    tables = {name: finished[f"retrieve.{name}"].load(file) for name in ("ease", "sasrec")}
+    fusion = Fusion.load(in_sample["fuse"] / "fusion")
+    assert in_sample["fuse"].load(file).equals(fusion.fuse(tables, targets, k=20))
+    assert in_sample["fuse"].load("stats.json")["validation"]["lists"] == "in sample"
+    counts = training_popularity(
+        finished["prepare"].load("train.parquet"), num_items=len(finished["prepare"].load())
+    )
+    dealt = np.random.default_rng(0).permutation(len(targets)) % 3
+    lists = held_out["fuse"].load(file)
+    for fold in range(3):
+        own = targets["user"].sort().filter(dealt == fold).to_list()
+        theirs = pl.col("user").is_in(own)
+        fit = Fusion(method=method, seed=held_out.recipe.seed).fit(
+            {name: table.filter(~theirs) for name, table in tables.items()},
+            targets.filter(~theirs),
+            popularity=counts,
+        )
+        fused = fit.fuse(tables, targets, k=20).filter(theirs)
+        assert lists.filter(theirs).equals(fused)
+    stats = held_out["fuse"].load("stats.json")
+    assert stats["validation"]["lists"] == "out of fold"
+    gain = per_user(lists, targets, num_items=len(counts), ks=(10,))["ndcg@10"].mean()
+    assert stats["validation"]["ndcg@10"] == pytest.approx(gain, abs=1e-6)
+    assert stats["kept"]["valid"] == kept(tables, lists, targets, k=10)
 
 
 def test_given_weights_are_not_fitted(finished: Pipeline, recipe: Path) -> None:

@@ -47,6 +47,11 @@ class Candidates(NamedTuple):
         """Which source lists which item, bool [C, S]."""
         return ~np.isnan(self.rank)
 
+    def taken(self, rows: slice | npt.NDArray[np.bool_]) -> Candidates:
+        """Returns some of the rows."""
+        arrays = (self.user[rows], self.item[rows], self.score[rows], self.rank[rows])
+        return Candidates(self.names, *arrays)
+
 
 def candidates(tables: Tables) -> Candidates:
     """Joins the sources' lists.
@@ -145,6 +150,25 @@ class WithTargets(NamedTuple):
     earlier: npt.NDArray[np.bool_]
     users: int
 
+    def labels(self) -> npt.NDArray[np.bool_]:
+        """Returns which candidates are their user's target, bool [C]."""
+        label = np.zeros(len(self.owner), dtype=bool)
+        label[self.target] = True
+        return label
+
+
+def check_labels(label: npt.NDArray[np.bool_]) -> None:
+    """Checks that there is something to tell apart.
+
+    Raises:
+        NothingToFitError: no candidate is a target, or every one.
+    """
+    if label.all() or not label.any():
+        raise NothingToFitError(
+            f"fusion: {'every' if len(label) else 'no'} candidate to learn from is its user's target; "
+            "nothing to tell apart. Give longer lists"
+        )
+
 
 def with_targets(rows: Candidates, targets: pl.DataFrame) -> WithTargets:
     """Keeps the users that can teach something about order: their target is a candidate.
@@ -164,7 +188,7 @@ def with_targets(rows: Candidates, targets: pl.DataFrame) -> WithTargets:
             f"fusion: no source lists the target of any of {len(wanted)} users; nothing to fit. "
             "Give the lists of the same (validation) users, and longer ones"
         )
-    kept_rows = Candidates(rows.names, *(array[keep] for array in rows[1:]))
+    kept_rows = rows.taken(keep)
     owner = np.unique(kept_rows.user, return_inverse=True)[1]
     target = np.flatnonzero(hit["item"].to_numpy()[keep])
     earlier = kept_rows.item < kept_rows.item[target][owner]

@@ -20,13 +20,13 @@ from genrec.retrieve.base import read_fitted, write_fitted
 from genrec.retrieve.fusion.candidates import (
     Candidates,
     Floats,
-    NothingToFitError,
     Tables,
     candidates,
-    contributions,
+    check_labels,
     ranked,
     with_targets,
 )
+from genrec.retrieve.fusion.features import check_items, counts_of, histories, of_sources
 from genrec.retrieve.fusion.settings import Fuse
 
 
@@ -53,7 +53,7 @@ class Gate:
         context_: float64 [2, 2], mean and scale of log-popularity and log-history; set by `fit`.
     """
 
-    kind = "gate"
+    kind, learned = "gate", "coefficients"
     names_: tuple[str, ...]
     popularity_: npt.NDArray[np.int64]
     coefficients_: Floats
@@ -79,19 +79,14 @@ class Gate:
                 counts, a user without a history row, or a candidate outside 0..N-1.
             NothingToFitError: no target among the candidates, or nothing but targets.
         """
-        self.popularity_ = _counts(popularity)
+        self.popularity_ = counts_of(popularity)
         labelled = with_targets(candidates(tables), targets)
-        rows = labelled.rows
-        label = np.zeros(len(rows.item), dtype=bool)
-        label[labelled.target] = True
-        if label.all():
-            raise NothingToFitError(
-                "gate: every candidate is its user's target; nothing to tell apart. Give longer lists"
-            )
+        rows, label = labelled.rows, labelled.labels()
+        check_labels(label)
         drawn = self._drawn(labelled.owner, label)
         context = self._context(rows, targets)[drawn]
         self.context_ = np.stack([context.mean(axis=0), _scale(context)])
-        features = self._features(_of_sources(rows)[drawn], context)
+        features = self._features(of_sources(rows)[drawn], context)
         self.mean_, self.scale_ = features.mean(axis=0), _scale(features)
         model = LogisticRegression(C=self.settings.C, max_iter=2000)
         model.fit((features - self.mean_) / self.scale_, label[drawn])
@@ -118,7 +113,7 @@ class Gate:
         rows = candidates(tables)
         if rows.names != names:
             raise ValueError(f"gate: fitted on sources {list(names)}, given {list(rows.names)}")
-        sources, context = _of_sources(rows), self._context(rows, users)
+        sources, context = of_sources(rows), self._context(rows, users)
         score = np.empty(len(rows.item))
         for start in range(0, len(score), _BLOCK):
             part = slice(start, start + _BLOCK)
@@ -165,22 +160,10 @@ class Gate:
 
     def _context(self, rows: Candidates, users: pl.DataFrame) -> Floats:
         """Log-popularity of the item and log-history of the user of each candidate, [C, 2]."""
-        num_items = len(self.popularity_)
-        wrong = (rows.item < 0) | (rows.item >= num_items)
-        if wrong.any():
-            raise ValueError(
-                f"gate: candidate item {rows.item[wrong][0]} is unknown; expected 0..{num_items - 1}"
-            )
-        if users["user"].is_duplicated().any():
-            raise ValueError("gate: a user stands twice; expected one history per user")
-        lengths = users.select("user", length=pl.col("history").list.len().cast(pl.Float64))
-        owners = pl.DataFrame({"user": rows.user}, schema={"user": pl.Int32})
-        length = owners.join(lengths, on="user", how="left", maintain_order="left")["length"]
-        if length.null_count():
-            user = rows.user[length.is_null().to_numpy()][0]
-            raise ValueError(f"gate: user {user} has candidates, but no row with a history")
-        columns = [self.popularity_[rows.item].astype(np.float64), length.to_numpy()]
-        return np.log1p(np.stack(columns, axis=1))
+        check_items(rows, len(self.popularity_))
+        owner, history = histories(rows, users)
+        columns = [self.popularity_[rows.item], history.list.len().to_numpy()[owner]]
+        return np.log1p(np.stack(columns, axis=1).astype(np.float64))
 
     def _features(self, sources: Floats, context: Floats) -> Floats:
         """Float64 [C, F], in the order of `_feature_names`, of rows of `_of_sources` and `_context`."""
@@ -192,14 +175,6 @@ class Gate:
         )
 
 
-def _of_sources(rows: Candidates) -> Floats:
-    """Score, 1/rank and presence in each source's list, float64 [C, 3 S]."""
-    present = rows.present.astype(np.float64)
-    return np.concatenate(
-        [contributions(rows, "minmax"), np.nan_to_num(1 / rows.rank), present], axis=1
-    )
-
-
 _BLOCK = 2**18  # candidates whose features are held at once
 _ARRAYS = ("popularity", "coefficients", "mean", "scale", "context")
 
@@ -208,15 +183,6 @@ def _feature_names(sources: tuple[str, ...]) -> list[str]:
     own = [f"{what} {name}" for what in ("score", "1/rank", "listed") for name in sources]
     crossed = [f"{name} x {level}" for level in ("popularity", "history") for name in own]
     return [*own, *crossed, "agreement", "popularity", "history"]
-
-
-def _counts(popularity: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    counts = np.asarray(popularity)
-    if counts.ndim != 1 or counts.dtype.kind not in "iu" or (counts < 0).any():
-        raise ValueError(
-            f"gate: popularity is {counts.dtype} {counts.shape}; expected integers (N,), 0 or more"
-        )
-    return counts.astype(np.int64)
 
 
 def _scale(features: Floats) -> Floats:
