@@ -259,12 +259,12 @@ def test_a_killed_study_goes_on(
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PART": "0.2", "COLUMNS": "200"}
     process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
     store = tuning.base.store.root / "train"
-    until = time.monotonic() + 60
+    until = time.monotonic() + 200
     while not any(len(p.read_text().splitlines()) > 2 for p in store.glob("*.partial/log.jsonl")):
         assert time.monotonic() < until, process.communicate()
         time.sleep(0.05)
     process.send_signal(how)
-    process.wait(20)
+    process.wait(60)
     for (
         line
     ) in stand_in.read_text().splitlines():  # a study that is killed outright leaves its trials
