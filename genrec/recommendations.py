@@ -7,6 +7,7 @@ Every system is asked once for all lists of a batch; then they are fused user by
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,6 +47,7 @@ class ListRequest(NamedTuple):
         keep_seen: items of the history may come again.
         text: a query in words, instead of the history or in addition to it.
         system: one system's list alone; None fuses.
+        context: what the LLM's prompt says of the history's events, see `Bundle.contexts`; or nothing.
     """
 
     history: tuple[int, ...]
@@ -55,13 +57,15 @@ class ListRequest(NamedTuple):
     keep_seen: bool = False
     text: str | None = None
     system: str | None = None
+    context: tuple[str | None, ...] = ()
 
 
 class InfluenceRequest(NamedTuple):
-    """Asks what each item of the history adds to each of `items`."""
+    """Asks what each item of the history adds to each of `items`; `context` as of `ListRequest`."""
 
     history: tuple[int, ...]
     items: tuple[int, ...]
+    context: tuple[str | None, ...] = ()
 
 
 class SimilarRequest(NamedTuple):
@@ -130,7 +134,8 @@ def recommend_users(
     Args:
         bundle: the finished recipe.
         users: ids of known users, whose whole history counts; None without histories takes all.
-        histories: item ids, oldest first, by whatever the user is to be called.
+        histories: item ids, oldest first, by whatever the user is to be called. Where prompts say what
+            events were like (`compose.context`), they say it of known users alone.
         k: items for each.
         filter_seen: leave out the items of the user's history.
         allowed: ids of the only items to recommend.
@@ -155,10 +160,12 @@ def recommend_users(
         sequences = [
             [by_id(bundle.rows, item, "item") for item in items] for items in histories.values()
         ]
+        contexts: list[Sequence[str | None]] = [()] * len(names)
     else:
         # 12 and "12" are one user, who gets one list.
         names = list(bundle.histories) if users is None else list(dict.fromkeys(map(str, users)))
         sequences = [_history(bundle, user) for user in names]
+        contexts = [bundle.contexts.get(str(user), ()) for user in names]
     mask = None
     if allowed is not None:
         mask = np.zeros(len(bundle), dtype=bool)
@@ -166,8 +173,13 @@ def recommend_users(
     for start in range(0, max(1, len(names)), _BATCH):  # nobody: one table without rows
         part = slice(start, start + _BATCH)
         requests = [
-            ListRequest(tuple(history), k, mask, keep_seen=not filter_seen, system=system)
-            for history in sequences[part]
+            ListRequest(
+                *(tuple(history), k, mask),
+                keep_seen=not filter_seen,
+                system=system,
+                context=tuple(context),
+            )
+            for history, context in zip(sequences[part], contexts[part], strict=True)
         ]
         lists = recommend(bundle, requests)
         table = _owned(bundle, names[part], lists)
@@ -212,7 +224,9 @@ def _reasons(
     ids = bundle.items["item_id"]
     systems, because = list[Any](), list[Any]()
     for request, listed in zip(requests, lists, strict=True):
-        influences = influence(bundle, request.history, [entry.item for entry in listed])
+        influences = influence(
+            bundle, request.history, [entry.item for entry in listed], request.context
+        )
         for place, entry in enumerate(listed):
             ranks = sorted(entry.ranks.items(), key=lambda pair: (pair[1], pair[0]))
             systems.append([{"system": name, "rank": rank} for name, rank in ranks])
@@ -284,7 +298,7 @@ def _of_llm(bundle: Bundle, requests: Mapping[int, ListRequest], *, in_words: bo
         assert bundle.text_prompt is not None, "as above"
         prompts = [bundle.text_prompt(request.text or "") for request in requests.values()]
     else:
-        prompts = [bundle.prompt(request.history) for request in requests.values()]
+        prompts = [bundle.prompt(request.history, request.context) for request in requests.values()]
     lists = bundle.llm.recommend(
         prompts,
         k=bundle.depths[LLM],
@@ -395,7 +409,10 @@ def _lists(count: int, chosen: pl.DataFrame, ranks: pl.DataFrame) -> list[list[R
 
 
 def influence(
-    bundle: Bundle, history: Sequence[int], items: Sequence[int]
+    bundle: Bundle,
+    history: Sequence[int],
+    items: Sequence[int],
+    context: Sequence[str | None] = (),
 ) -> list[dict[int, float]] | None:
     """Returns for each item what the history's items add to its log-probability.
 
@@ -407,6 +424,7 @@ def influence(
         bundle: with an LLM, else there is nothing to say.
         history: item numbers, oldest first.
         items: the recommended items' numbers, each once.
+        context: of the history's events; it goes with its item.
 
     Returns:
         Per item, by item number of the history; None without an LLM.
@@ -416,10 +434,10 @@ def influence(
     newest = list(dict.fromkeys(history[-MAX_INFLUENCES:]))
     if not items or not newest:
         return [{} for _ in items]
-    without = [[other for other in history if other != item] for item in newest]
-    histories = [list(history), *without]
+    events = [*zip_longest(history, context)]
+    histories = [events, *([event for event in events if event[0] != item] for item in newest)]
     lists = bundle.llm.recommend(
-        [bundle.prompt(items_seen) for items_seen in histories],
+        [bundle.prompt([i for i, _ in own], [text for _, text in own]) for own in histories],
         k=len(items),
         num_beams=max(bundle.depths[LLM], len(items)),
         allowed=[list(items)] * len(histories),

@@ -48,6 +48,11 @@ class SourceSettings(PartSettings):
         return tuple(getattr(self, "context", ()))
 
     @property
+    def kept_by(self) -> str | None:
+        """The field that names them; None where there is none."""
+        return "context" if "context" in type(self).model_fields else None
+
+    @property
     def timed(self) -> bool:
         """Whether interactions may have times; what is found when they are read counts."""
         return True
@@ -394,6 +399,11 @@ class FilesSettings(_WithImages):
     def kept(self) -> tuple[str, ...]:
         """Those that the section of the interactions names."""
         return self.interactions.context
+
+    @property
+    def kept_by(self) -> str:
+        """That of the interactions."""
+        return "interactions.context"
 
     @property
     def timed(self) -> bool:

@@ -88,6 +88,9 @@ def list_request(bundle: Bundle, request: RecommendationsRequest) -> ListRequest
         keep_seen=request.keep_seen,
         text=request.query,
         system=request.system,
+        context=tuple(
+            bundle.contexts.get(request.user or "", ()) if request.history is None else ()
+        ),
     )
 
 
