@@ -88,9 +88,7 @@ def list_request(bundle: Bundle, request: RecommendationsRequest) -> ListRequest
         keep_seen=request.keep_seen,
         text=request.query,
         system=request.system,
-        context=tuple(
-            bundle.contexts.get(request.user or "", ()) if request.history is None else ()
-        ),
+        context=tuple(bundle.contexts.get(request.user or "", ())),
     )
 
 
