@@ -23,7 +23,14 @@ from genrec.stages import read_prompts
 SECTIONS: dict[str, Any] = {
     "embed": {"text": None, "behaviour": {"dim": 8}},
     "quantize": {"kind": "rkmeans", "levels": 2, "codes": 8, "code_dim": None},
-    "compose": {"context": ["stars", "event", "gap"], "without_context": 0.2},
+    "compose": {
+        "context": ["stars", "event", "gap"],
+        "without_context": 0.2,
+        "tasks": {
+            name: {"rate": 0}
+            for name in ("title_to_sid", "sid_to_title", "history_to_title", "titles_to_title")
+        },
+    },
     "train": {"model": {"kind": "scratch", "hidden": 16, "layers": 1, "heads": 2}, "epochs": 1},
     "recommend": {"num_beams": 40, "k": 40},
     "retrieve": [{"kind": "popular"}, {"kind": "cooccurrence"}],
