@@ -23,6 +23,7 @@ from genrec.recipe import Recipe
 from genrec.store import Artifact, fingerprint
 
 if TYPE_CHECKING:
+    from genrec.lm.context import EventContext
     from genrec.recommender import Recommender
     from genrec.retrieve import Retriever
     from genrec.retrieve.fusion import Fusion
@@ -146,19 +147,24 @@ class Bundle:
         return dict(zip(named["user_id"], named["item"].to_list(), strict=True))
 
     @cached_property
-    def contexts(self) -> dict[str, list[str | None]]:
-        """What prompts say of each event of `histories`, by user id; empty where they say nothing."""
+    def event_context(self) -> EventContext | None:
+        """How prompts say what events were like; None where they do not, or there is no LLM."""
         from genrec.lm.context import EventContext
 
         compose = self.recipe.compose
         if not compose.context or self.sets is None:
+            return None
+        levels = self.artifacts["compose"].load(CONTEXT)
+        return EventContext(compose.context, compose.style, levels)
+
+    @cached_property
+    def contexts(self) -> dict[str, list[str | None]]:
+        """What prompts say of each event of `histories`, by user id; empty where they say nothing."""
+        if self.event_context is None:
             return {}
         prepared = self.artifacts["prepare"]
         log = prepared.load("interactions.parquet")
-        levels = self.artifacts["compose"].load(CONTEXT)
-        texts = EventContext(compose.context, compose.style, levels).texts(
-            log.with_columns(place="user")
-        )
+        texts = self.event_context.texts(log.with_columns(place="user"))
         said = log.select("user", context=pl.Series(texts, dtype=pl.String))
         whole = said.group_by("user", maintain_order=True).agg("context")
         named = prepared.load("users.parquet").join(whole, on="user", how="inner")

@@ -122,6 +122,7 @@ def recommend_users(
     users: Iterable[Id] | None = None,
     *,
     histories: Mapping[Id, Sequence[Id]] | None = None,
+    events: Mapping[Id, Sequence[Mapping[str, Any]]] | None = None,
     k: int = 10,
     filter_seen: bool = True,
     allowed: Collection[Id] | None = None,
@@ -134,8 +135,10 @@ def recommend_users(
     Args:
         bundle: the finished recipe.
         users: ids of known users, whose whole history counts; None without histories takes all.
-        histories: item ids, oldest first, by whatever the user is to be called. Where prompts say what
-            events were like (`compose.context`), they say it of known users alone.
+        histories: item ids, oldest first, by whatever the user is to be called.
+        events: of such users, what each event of the history was like, where prompts say so
+            (`compose.context`), as in `{"rating": 4.5, "timestamp": "2026-01-31T12:00:00Z"}`; of users
+            without, nothing is said. Of known users the log says it.
         k: items for each.
         filter_seen: leave out the items of the user's history.
         allowed: ids of the only items to recommend.
@@ -152,15 +155,22 @@ def recommend_users(
 
     Raises:
         KeyError: an unknown user or item.
-        ValueError: users and histories both given, k below 1, or an unknown system.
+        ValueError: users and histories both given, k below 1, or an unknown system; events of nobody, or
+            not one for each item.
     """
     check_request(users, histories, k)
+    if nobody := [user for user in events or () if user not in (histories or ())]:
+        raise ValueError(f"events: of {nobody[:3]}, of whom `histories` has no history")
     if histories is not None:
         names: list[Id] = list(histories)
         sequences = [
             [by_id(bundle.rows, item, "item") for item in items] for items in histories.values()
         ]
-        contexts: list[Sequence[str | None]] = [()] * len(names)
+        described = [(events or {}).get(name) for name in names]
+        contexts: list[Sequence[str | None]] = [
+            () if own is None else context_of(bundle, items, own)
+            for items, own in zip(sequences, described, strict=True)
+        ]
     else:
         # 12 and "12" are one user, who gets one list.
         names = list(bundle.histories) if users is None else list(dict.fromkeys(map(str, users)))
@@ -187,6 +197,28 @@ def recommend_users(
             table = table.with_columns(*_reasons(bundle, requests, lists))
         yield table
         progress("users", min(part.stop, len(names)), len(names))
+
+
+def context_of(
+    bundle: Bundle, history: Sequence[int], events: Sequence[Mapping[str, Any]]
+) -> tuple[str | None, ...]:
+    """Returns `ListRequest.context` of a history whose events somebody describes.
+
+    Args:
+        bundle: whose prompts.
+        history: item numbers, oldest first.
+        events: what each was like, see `EventContext.said`.
+
+    Raises:
+        ValueError: not one for each item, or prompts do not say what is given.
+    """
+    if bundle.event_context is None:
+        raise ValueError(
+            "the prompts of this recipe say nothing of events (compose.context); leave them out"
+        )
+    if len(events) != len(history):
+        raise ValueError(f"{len(events)} events, and {len(history)} items; expected one for each")
+    return tuple(bundle.event_context.said(events))
 
 
 def _history(bundle: Bundle, user: Id) -> list[int]:

@@ -6,16 +6,21 @@ next item is learned and asked for with the context of all events before it, and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from genrec.data.settings import TIMED
 from genrec.prompts import ContextTemplate, ContextWording, Style, load_context
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = 10**9
 _DAY = 24 * 60 * 60 * _SECOND
 # Where `minutes`, `hours`, ... begin.
@@ -69,6 +74,30 @@ class EventContext:
             texts.append(wording.context.format(values=values) if known else None)
         return texts
 
+    def said(self, events: Sequence[Mapping[str, Any]]) -> list[str | None]:
+        """Returns the context of a history's events as somebody describes them, as `texts` does.
+
+        Args:
+            events: oldest first; of each its columns by name, and where a gap, weekday or month is said
+                its `timestamp`, a datetime or ISO 8601 (without a zone it is UTC). What is left out or
+                None is not said.
+
+        Raises:
+            ValueError: an unknown name, or a value that does not fit; names the event.
+        """
+        known = [name for name in self.names if name not in TIMED]
+        known += ["timestamp"] if len(known) < len(self.names) else []
+        rows = []
+        for number, event in enumerate(events):
+            if unknown := sorted(event.keys() - set(known)):
+                raise ValueError(f"event {number}: no {unknown} in prompts; expected {known}")
+            rows.append([self._value(name, event.get(name), number) for name in known])
+        kinds: dict[str, Any] = dict.fromkeys(known, pl.String)
+        kinds |= dict.fromkeys(self.levels, pl.Float64)
+        kinds |= {"timestamp": pl.Int64} if "timestamp" in known else {}
+        table = pl.DataFrame(rows, schema=kinds, orient="row")
+        return self.texts(table.with_columns(place=0))
+
     def added(self, split: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
         """Returns a split with the column `context`, a text or null per item of each history.
 
@@ -92,6 +121,29 @@ class EventContext:
     def _wording(self) -> ContextWording:
         return self._template.compact if self.style == "compact" else self._template.instruct
 
+    def _value(self, name: str, value: Any, number: int) -> Any:
+        """Returns what somebody says of an event as it is in a log."""
+        if value is None:
+            return None
+        if name == "timestamp":
+            try:
+                time = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"event {number}: timestamp {value!r}; expected such as 2026-01-31T12:00:00Z"
+                ) from None
+            zoned = time if time.tzinfo else time.replace(tzinfo=UTC)
+            return (zoned - _EPOCH) // timedelta(microseconds=1) * 1000
+        if name not in self.levels:
+            return str(value)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
+            raise ValueError(f"event {number}: {name} {value!r}; expected a number")
+        return float(value)
+
     def _words(self, name: str, events: pl.DataFrame) -> list[str | None]:
         if name == "gap":
             gap = events.select(pl.col("timestamp").diff().over("place")).to_series()
@@ -103,7 +155,7 @@ class EventContext:
                 time.weekday() if name == "weekday" else time.month()
             ).to_series()
             words = getattr(self._template, name)
-            return [words[place - 1] for place in number]
+            return [None if place is None else words[place - 1] for place in number]
         if name in self.levels:
             return _chosen(self._template.number, self.levels[name], events[name], side="left")
         return [

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from datetime import datetime
 
 import polars as pl
 import pytest
@@ -80,6 +81,33 @@ def test_instruct_says_it_in_words_and_leaves_out_what_is_not_known() -> None:
     times = [MONDAY, MONDAY + DAY, MONDAY + DAY]
     events = log(stars=[1.0, None, None], timestamp=times, place=[0, 0, 1])
     assert written(["stars", "gap"], events, "instruct") == [" (stars one)", " (gap days)", None]
+
+
+def test_somebody_may_describe_events() -> None:
+    context = EventContext(("stars", "event", "gap", "weekday"), "compact", {"stars": [1.0, 2.0]})
+    events = [
+        {"stars": 2, "timestamp": "2024-01-01T10:00:00Z"},
+        {"event": "buy", "timestamp": datetime(2024, 1, 3, 9)},  # of UTC
+        {"timestamp": "2024-01-03T11:00:00+01:00", "stars": None},
+        {"stars": 9.5},
+    ]
+    assert context.said(events) == [
+        *(" starstwo weekdayMonday", " eventbuy gapdays weekdayWednesday"),
+        *(" gaphours weekdayWednesday", " starsthree"),
+    ]
+    assert context.said([]) == []
+    alone = EventContext(("event",), "compact", {})
+    assert alone.said([{}, {"event": "view"}]) == [None, " eventview"]
+    for event, message in (
+        ({"rating": 4}, r"event 0: no \['rating'\].*\['stars', 'event', 'timestamp'\]"),
+        ({"stars": "4"}, "event 0: stars '4'; expected a number"),
+        ({"timestamp": 17e8}, "event 0: timestamp 17.*; expected such as 2026"),
+        ({"timestamp": "soon"}, "event 0: timestamp 'soon'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            context.said([event])
+    with pytest.raises(ValueError, match=r"no \['timestamp'\] in prompts; expected \['event'\]"):
+        alone.said([{"timestamp": "2024-01-01"}])
 
 
 def test_it_is_added_history_by_history() -> None:

@@ -16,7 +16,7 @@ from genrec.graph import Graph
 from genrec.publish import open_published, publish
 from genrec.recipe import RecipeError, load
 from genrec.recommendations import ListRequest, influence, recommend
-from genrec.serve.resolve import list_request
+from genrec.serve.resolve import Unknown, list_request
 from genrec.serve.schemas import RecommendationsRequest
 from genrec.stages import read_prompts
 
@@ -170,6 +170,36 @@ def test_known_users_carry_it_and_histories_that_are_given_do_not(pipeline: Pipe
     assert told is not None
     assert set(told[0]) == set(history)
     assert told != untold
+
+
+def test_events_that_are_described_are_written_as_those_of_the_log(pipeline: Pipeline) -> None:
+    bundle = pipeline.bundle()
+    name, history = next(iter(bundle.histories.items()))
+    ids = bundle.items["item_id"].gather(history).to_list()
+    log = pipeline["prepare"].load("interactions.parquet").filter(user=0)
+    time = pl.from_epoch("timestamp", time_unit="ns").dt.strftime("%Y-%m-%dT%H:%M:%S.%6fZ")
+    events = log.select("stars", "event", timestamp=time).to_dicts()
+    asked = list_request(bundle, RecommendationsRequest(history=ids, events=events))
+    assert asked.context == tuple(bundle.contexts[name])
+    options = {"k": 3, "system": "generative"}
+    told = pipeline.recommend(histories={"x": ids, "y": ids}, events={"x": events}, **options)
+    mine = pipeline.recommend([name], **options)
+    for column in ("item_id", "score"):
+        assert told.filter(user_id="x")[column].to_list() == mine[column].to_list()
+    assert told.filter(user_id="y")["score"].to_list() != mine["score"].to_list()
+    with pytest.raises(ValueError, match=r"1 events, and \d+ items; expected one for each"):
+        pipeline.recommend(histories={"x": ids}, events={"x": events[:1]})
+    with pytest.raises(ValueError, match=r"events: of \['z'\], of whom"):
+        pipeline.recommend(histories={"x": ids}, events={"z": events})
+    with pytest.raises(Unknown, match="events: event 0: stars 'x'; expected a number"):
+        list_request(bundle, RecommendationsRequest(history=ids[:1], events=[{"stars": "x"}]))
+    with pytest.raises(Unknown, match="events: the prompts of this recipe say nothing of events"):
+        list_request(
+            bundle.replace(event_context=None),
+            RecommendationsRequest(history=ids, events=events),
+        )
+    with pytest.raises(ValueError, match="events are those of a history"):
+        RecommendationsRequest(user=name, events=events)
 
 
 def test_a_published_model_takes_histories_without(pipeline: Pipeline, tmp_path: Path) -> None:
