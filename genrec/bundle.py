@@ -23,6 +23,7 @@ from genrec.recipe import Recipe
 from genrec.store import Artifact, fingerprint
 
 if TYPE_CHECKING:
+    from genrec.lm.context import EventContext
     from genrec.recommender import Recommender
     from genrec.retrieve import Retriever
     from genrec.retrieve.fusion import Fusion
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 Artifacts = Mapping[str, Artifact]
 LLM = "generative"  # the name of the LLM among the systems
+CONTEXT = "context.json"  # of the stage compose, where histories say what their events were like
 SET_WEIGHTS = "set_weights.json"  # of the stage recommend, where there are several sets of SIDs
 PROMPTS = 2**28  # bytes of prompts that are kept computed, for histories that come again
 
@@ -143,6 +145,30 @@ class Bundle:
         users = prepared.load("users.parquet")
         named = users.join(whole, on="user", how="inner", maintain_order="left")
         return dict(zip(named["user_id"], named["item"].to_list(), strict=True))
+
+    @cached_property
+    def event_context(self) -> EventContext | None:
+        """How prompts say what events were like; None where they do not, or there is no LLM."""
+        from genrec.lm.context import EventContext
+
+        compose = self.recipe.compose
+        if not compose.context or self.sets is None:
+            return None
+        levels = self.artifacts["compose"].load(CONTEXT)
+        return EventContext(compose.context, compose.style, levels)
+
+    @cached_property
+    def contexts(self) -> dict[str, list[str | None]]:
+        """What prompts say of each event of `histories`, by user id; empty where they say nothing."""
+        if self.event_context is None:
+            return {}
+        prepared = self.artifacts["prepare"]
+        log = prepared.load("interactions.parquet")
+        texts = self.event_context.texts(log.with_columns(place="user"))
+        said = log.select("user", context=pl.Series(texts, dtype=pl.String))
+        whole = said.group_by("user", maintain_order=True).agg("context")
+        named = prepared.load("users.parquet").join(whole, on="user", how="inner")
+        return dict(zip(named["user_id"], named["context"].to_list(), strict=True))
 
     @property
     def images(self) -> Path:
@@ -269,17 +295,20 @@ class Bundle:
         return self.llm is not None and getattr(self.llm.engine, "strategy", None) == "tree"
 
     @cached_property
-    def prompt(self) -> Callable[[Sequence[int]], Any]:
-        """A history's item numbers to the model's prompt; with several sets of SIDs one in each."""
+    def prompt(self) -> Callable[..., Any]:
+        """A history's item numbers to the model's prompt; with several sets of SIDs one in each.
+
+        A second argument is the context of its events, as `contexts` has it; without it none is said.
+        """
         from genrec.lm.compose import prompt_in_sets
 
         compose, sets = self.recipe.compose, self.sids_by_set
         wording: dict[str, Any] = {"style": compose.style, "max_history": compose.max_history}
 
-        def prompt(history: Sequence[int]) -> Any:
+        def prompt(history: Sequence[int], context: Sequence[str | None] = ()) -> Any:
             if not sets:
                 raise ValueError("this recipe has no LLM, so there is no prompt")
-            return prompt_in_sets(sets, history, **wording)
+            return prompt_in_sets(sets, history, context, **wording)
 
         return prompt
 

@@ -195,7 +195,10 @@ class Graph:
     def _prompts(self, node: Node) -> dict[str, str]:
         if node.stage.name == "compose":
             tasks = registry.parts("tasks")
-            return {name: tasks[name].template.digest for name in _tasks(node)}
+            digests = {name: tasks[name].template.digest for name in _tasks(node)}
+            if node.section.context:  # type: ignore[attr-defined]
+                digests["context"] = prompts.load_context().digest
+            return digests
         if node.stage.name in ("caption", "mine"):
             return {"prompt": prompts.load_chat(node.section.prompt).digest}  # type: ignore[attr-defined]
         if isinstance(node.section, Probe) and node.section.judge.engine.kind != "none":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 from string import Formatter
 from typing import Any, Literal, TypeVar, get_args
@@ -69,6 +70,45 @@ class Template(BaseModel):
         return _digest(self)
 
 
+class ContextWording(BaseModel):
+    """How one style writes the context of an event: each value, what joins them, and what is around."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: str
+    between: str
+    context: str
+
+
+class ContextTemplate(BaseModel):
+    """The file `prompts/context.yaml`, checked: how the context of events is written.
+
+    Attributes:
+        description: one line for people.
+        compact: for models trained from scratch.
+        instruct: for pretrained LLMs.
+        gap: words for the time since the event before, shortest first.
+        weekday: Monday first.
+        month: January first.
+        number: words for the levels of a column of numbers, lowest first.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    description: str
+    compact: ContextWording
+    instruct: ContextWording
+    gap: tuple[str, ...] = Field(min_length=7, max_length=7)
+    weekday: tuple[str, ...] = Field(min_length=7, max_length=7)
+    month: tuple[str, ...] = Field(min_length=12, max_length=12)
+    number: tuple[str, ...] = Field(min_length=2)
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the content, in hex; equal for files that say the same."""
+        return _digest(self)
+
+
 class ChatTemplate(BaseModel):
     """What an engine is asked about one item: a system message and a user message, checked.
 
@@ -114,6 +154,29 @@ def load_chat(name: str | Path, *, placeholders: Collection[str] | None = None) 
     template = _parsed(ChatTemplate, file, "a chat template has description, system and user")
     _check(template.system, (), f"{file}: system")
     _check(template.user, placeholders, f"{file}: user")
+    return template
+
+
+@cache
+def load_context(name: str | Path = "context") -> ContextTemplate:
+    """Loads the wording of the context of events; read once per process.
+
+    Args:
+        name: the shipped template, or the path of a `.yaml`.
+
+    Raises:
+        FileNotFoundError: there is no such template.
+        TemplateError: it is not YAML, a field is missing or unknown, or a placeholder is wrong.
+    """
+    file = find("prompts", name, suffix=".yaml")
+    shape = (
+        "compact and instruct have value, between and context; gap, weekday, month and number are lists "
+        "of words"
+    )
+    template = _parsed(ContextTemplate, file, shape)
+    for style, wording in (("compact", template.compact), ("instruct", template.instruct)):
+        _check(wording.value, ("name", "value"), f"{file}: {style}.value")
+        _check(wording.context, ("values",), f"{file}: {style}.context")
     return template
 
 

@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 from genrec import registry
 from genrec.analysis.settings import AlignmentSettings, Probe
-from genrec.data.settings import Downloads, HashUsers, LastOutSettings, SourceSettings, Split
+from genrec.data.settings import TIMED, Downloads, HashUsers, LastOutSettings, SourceSettings, Split
 from genrec.decode.settings import DecoderSettings, HFDecoder
 from genrec.enrich.settings import Caption, Joint, Late, Mine
 from genrec.lm.settings import Compose, Train
@@ -221,6 +221,7 @@ class Recipe(Section):
         self._check_weights((*lengths, *llm))
         self._check_lengths(lengths)
         self._check_tasks()
+        self._check_context()
         if self.probe.enabled and not self.recommend.enabled:
             raise ValueError(
                 "probe.enabled: there is no model to look into with recommend.enabled=false; set "
@@ -260,6 +261,22 @@ class Recipe(Section):
             + "; set a rate above 0, such as compose.tasks.history_to_sid.rate=1, or "
             "recommend.enabled=false for retrievers alone"
         )
+
+    def _check_context(self) -> None:
+        """Checks that the data have what prompts say of events."""
+        source, wanted = self.prepare.source, self.compose.context
+        there = (*source.kept, *(TIMED if source.timed else ()))
+        if missing := [name for name in wanted if name not in there]:
+            times = "" if source.timed else "; it has no times, which gap, weekday and month need"
+            named = (
+                f"name the column in prepare.source.{source.kept_by}"
+                if source.kept_by
+                else f"a source of kind {source.kind} keeps no columns"
+            )
+            raise ValueError(
+                f"compose.context: {missing} not among what this source has, {list(there)}{times}; "
+                f"{named}, or take it out"
+            )
 
     def _check_weights(self, systems: tuple[str, ...]) -> None:
         """Checks now what the fusion, after all the training, would refuse."""

@@ -7,6 +7,7 @@ Every system is asked once for all lists of a batch; then they are fused user by
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,6 +47,7 @@ class ListRequest(NamedTuple):
         keep_seen: items of the history may come again.
         text: a query in words, instead of the history or in addition to it.
         system: one system's list alone; None fuses.
+        context: what the LLM's prompt says of the history's events, see `Bundle.contexts`; or nothing.
     """
 
     history: tuple[int, ...]
@@ -55,13 +57,15 @@ class ListRequest(NamedTuple):
     keep_seen: bool = False
     text: str | None = None
     system: str | None = None
+    context: tuple[str | None, ...] = ()
 
 
 class InfluenceRequest(NamedTuple):
-    """Asks what each item of the history adds to each of `items`."""
+    """Asks what each item of the history adds to each of `items`; `context` as of `ListRequest`."""
 
     history: tuple[int, ...]
     items: tuple[int, ...]
+    context: tuple[str | None, ...] = ()
 
 
 class SimilarRequest(NamedTuple):
@@ -118,6 +122,7 @@ def recommend_users(
     users: Iterable[Id] | None = None,
     *,
     histories: Mapping[Id, Sequence[Id]] | None = None,
+    events: Mapping[Id, Sequence[Mapping[str, Any]]] | None = None,
     k: int = 10,
     filter_seen: bool = True,
     allowed: Collection[Id] | None = None,
@@ -131,6 +136,9 @@ def recommend_users(
         bundle: the finished recipe.
         users: ids of known users, whose whole history counts; None without histories takes all.
         histories: item ids, oldest first, by whatever the user is to be called.
+        events: of such users, what each event of the history was like, where prompts say so
+            (`compose.context`), as in `{"rating": 4.5, "timestamp": "2026-01-31T12:00:00Z"}`; of users
+            without, nothing is said. Of known users the log says it.
         k: items for each.
         filter_seen: leave out the items of the user's history.
         allowed: ids of the only items to recommend.
@@ -147,18 +155,27 @@ def recommend_users(
 
     Raises:
         KeyError: an unknown user or item.
-        ValueError: users and histories both given, k below 1, or an unknown system.
+        ValueError: users and histories both given, k below 1, or an unknown system; events of nobody, or
+            not one for each item.
     """
     check_request(users, histories, k)
+    if nobody := [user for user in events or () if user not in (histories or ())]:
+        raise ValueError(f"events: of {nobody[:3]}, of whom `histories` has no history")
     if histories is not None:
         names: list[Id] = list(histories)
         sequences = [
             [by_id(bundle.rows, item, "item") for item in items] for items in histories.values()
         ]
+        described = [(events or {}).get(name) for name in names]
+        contexts: list[Sequence[str | None]] = [
+            () if own is None else context_of(bundle, items, own)
+            for items, own in zip(sequences, described, strict=True)
+        ]
     else:
         # 12 and "12" are one user, who gets one list.
         names = list(bundle.histories) if users is None else list(dict.fromkeys(map(str, users)))
         sequences = [_history(bundle, user) for user in names]
+        contexts = [bundle.contexts.get(str(user), ()) for user in names]
     mask = None
     if allowed is not None:
         mask = np.zeros(len(bundle), dtype=bool)
@@ -166,8 +183,13 @@ def recommend_users(
     for start in range(0, max(1, len(names)), _BATCH):  # nobody: one table without rows
         part = slice(start, start + _BATCH)
         requests = [
-            ListRequest(tuple(history), k, mask, keep_seen=not filter_seen, system=system)
-            for history in sequences[part]
+            ListRequest(
+                *(tuple(history), k, mask),
+                keep_seen=not filter_seen,
+                system=system,
+                context=tuple(context),
+            )
+            for history, context in zip(sequences[part], contexts[part], strict=True)
         ]
         lists = recommend(bundle, requests)
         table = _owned(bundle, names[part], lists)
@@ -175,6 +197,28 @@ def recommend_users(
             table = table.with_columns(*_reasons(bundle, requests, lists))
         yield table
         progress("users", min(part.stop, len(names)), len(names))
+
+
+def context_of(
+    bundle: Bundle, history: Sequence[int], events: Sequence[Mapping[str, Any]]
+) -> tuple[str | None, ...]:
+    """Returns `ListRequest.context` of a history whose events somebody describes.
+
+    Args:
+        bundle: whose prompts.
+        history: item numbers, oldest first.
+        events: what each was like, see `EventContext.said`.
+
+    Raises:
+        ValueError: not one for each item, or prompts do not say what is given.
+    """
+    if bundle.event_context is None:
+        raise ValueError(
+            "the prompts of this recipe say nothing of events (compose.context); leave them out"
+        )
+    if len(events) != len(history):
+        raise ValueError(f"{len(events)} events, and {len(history)} items; expected one for each")
+    return tuple(bundle.event_context.said(events))
 
 
 def _history(bundle: Bundle, user: Id) -> list[int]:
@@ -212,7 +256,9 @@ def _reasons(
     ids = bundle.items["item_id"]
     systems, because = list[Any](), list[Any]()
     for request, listed in zip(requests, lists, strict=True):
-        influences = influence(bundle, request.history, [entry.item for entry in listed])
+        influences = influence(
+            bundle, request.history, [entry.item for entry in listed], request.context
+        )
         for place, entry in enumerate(listed):
             ranks = sorted(entry.ranks.items(), key=lambda pair: (pair[1], pair[0]))
             systems.append([{"system": name, "rank": rank} for name, rank in ranks])
@@ -284,7 +330,7 @@ def _of_llm(bundle: Bundle, requests: Mapping[int, ListRequest], *, in_words: bo
         assert bundle.text_prompt is not None, "as above"
         prompts = [bundle.text_prompt(request.text or "") for request in requests.values()]
     else:
-        prompts = [bundle.prompt(request.history) for request in requests.values()]
+        prompts = [bundle.prompt(request.history, request.context) for request in requests.values()]
     lists = bundle.llm.recommend(
         prompts,
         k=bundle.depths[LLM],
@@ -395,7 +441,10 @@ def _lists(count: int, chosen: pl.DataFrame, ranks: pl.DataFrame) -> list[list[R
 
 
 def influence(
-    bundle: Bundle, history: Sequence[int], items: Sequence[int]
+    bundle: Bundle,
+    history: Sequence[int],
+    items: Sequence[int],
+    context: Sequence[str | None] = (),
 ) -> list[dict[int, float]] | None:
     """Returns for each item what the history's items add to its log-probability.
 
@@ -407,6 +456,7 @@ def influence(
         bundle: with an LLM, else there is nothing to say.
         history: item numbers, oldest first.
         items: the recommended items' numbers, each once.
+        context: of the history's events; it goes with its item.
 
     Returns:
         Per item, by item number of the history; None without an LLM.
@@ -416,10 +466,10 @@ def influence(
     newest = list(dict.fromkeys(history[-MAX_INFLUENCES:]))
     if not items or not newest:
         return [{} for _ in items]
-    without = [[other for other in history if other != item] for item in newest]
-    histories = [list(history), *without]
+    events = [*zip_longest(history, context)]
+    histories = [events, *([event for event in events if event[0] != item] for item in newest)]
     lists = bundle.llm.recommend(
-        [bundle.prompt(items_seen) for items_seen in histories],
+        [bundle.prompt([i for i, _ in own], [text for _, text in own]) for own in histories],
         k=len(items),
         num_beams=max(bundle.depths[LLM], len(items)),
         allowed=[list(items)] * len(histories),

@@ -29,6 +29,7 @@ INTERACTIONS: Schema = {
     "item": pl.Int32,
     "timestamp": pl.Int64,
     "split": pl.String,  # "train" is what is learned from; all else is held out
+    # then the context of the interaction, as far as the source keeps any: String or Float64, or null
 }
 # Groups of choices, for evaluation only: a (user, item) may stand in several, or in none.
 GROUPS: Schema = {"user": pl.Int32, "item": pl.Int32, "group": pl.String}
@@ -179,12 +180,12 @@ def write(path: str | Path, table: pl.DataFrame, schema: Schema) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of a prompt or completion: plain text, or one item's SID. Exactly one is set.
+    """A piece of a prompt or completion: plain text, or one item's SID.
 
     SIDs never travel as text, so that a title which happens to contain `<a_12>` stays a title.
 
     Attributes:
-        text: plain text.
+        text: plain text; beside a SID the context of its event, which stands after it and is no target.
         sid: an item's codes.
         entry: this text is one item of a history. Where a prompt is too long, items go whole and
             oldest first; a SID always is an item.
@@ -195,7 +196,7 @@ class Segment:
     entry: bool = False
 
     def __post_init__(self) -> None:
-        assert (self.text is None) != (self.sid is None), "a segment is a text or a SID"
+        assert self.text is not None or self.sid is not None, "a segment is a text or a SID"
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +285,6 @@ def _segments(rows: Iterable[dict[str, object]]) -> tuple[Segment, ...]:
     return tuple(
         Segment(text=row["text"], entry=row["entry"])  # type: ignore[arg-type]
         if row["sid"] is None
-        else Segment(sid=tuple(row["sid"]))  # type: ignore[arg-type]
+        else Segment(sid=tuple(row["sid"]), text=row["text"])  # type: ignore[arg-type]
         for row in rows
     )

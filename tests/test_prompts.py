@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from genrec.prompts import STYLES, TemplateError, load_template, pieces
+from genrec.prompts import STYLES, TemplateError, load_context, load_template, pieces
 from genrec.resources import folder
 
 SHIPPED = sorted(path.stem for path in (folder("prompts") / "tasks").glob("*.yaml"))
@@ -98,3 +98,28 @@ def test_digest_covers_content_not_layout(tmp_path):
 def test_pieces_split_text_and_placeholders():
     assert pieces("a {x}{y} {{b}}") == (("a ", "x"), ("", "y"), (" {", None), ("b}", None))
     assert pieces("plain") == (("plain", None),)
+
+
+CONTEXT = (folder("prompts") / "context.yaml").read_text("utf-8")
+
+
+def test_the_shipped_wording_of_context_has_words_for_everything():
+    template = load_context()
+    assert len({*template.gap, *template.weekday, *template.month, *template.number}) == 36
+    assert template.compact.context.startswith(" "), "a word of its own, behind an item"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("{name}{value}", "{name}", r"mine\.yaml: compact\.value: placeholders {name} in"),
+        ("({values})", "()", r"mine\.yaml: instruct\.context: placeholders none"),
+        ("Monday, ", "", r"mine\.yaml: weekday: Tuple should have at least 7 items"),
+        ("seconds, ", "now, seconds, ", r"gap: Tuple should have at most 7 items.*lists of words"),
+        ("month:", "moon:", r"mine\.yaml: month: Field required"),
+    ],
+)
+def test_a_bad_wording_of_context_names_file_and_field(tmp_path, old, new, message):
+    assert old in CONTEXT
+    with pytest.raises(TemplateError, match=message):
+        load_context(written(tmp_path, CONTEXT.replace(old, new)))

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import polars as pl
 
 from genrec.data import tables
+from genrec.data.context import read_names, settle_context
 from genrec.data.delimited import columns_of
 from genrec.data.files import at_least
 from genrec.data.images import place_images
@@ -57,6 +58,7 @@ def read_amazon(
     *,
     min_rating: float = 0.0,
     verified: bool = False,
+    context: Sequence[str] = (),
     describe: Sequence[Part] = ("description", "features"),
     images: str | None = None,
     max_unknown: float = 0.05,
@@ -74,6 +76,7 @@ def read_amazon(
         meta: JSON lines; those of 2014 may be Python literals.
         min_rating: ratings below are no interactions.
         verified: reviews of verified purchases only.
+        context: `rating`, or nothing: what is kept with each interaction.
         describe: what the description is made of, in this order.
         images: a folder with `<id>.jpg`, "download" or None, as of `read_files`.
         max_unknown: see `source.clean`; products without a title do not count as unknown.
@@ -92,7 +95,7 @@ def read_amazon(
         ValueError: a file cannot be read, or is of none of these layouts; a bad row.
     """
     bad_rows = BadRows(on_bad)
-    log = _reviews(reviews, min_rating, verified, bad_rows, progress)
+    log = _reviews(reviews, min_rating, verified, context, bad_rows, progress)
     items = _products(meta, set(log["item_id"].unique()), describe, bad_rows, progress)
     untitled = items.filter(pl.col("title").is_null())["item_id"]
     items = items.drop_nulls("title")
@@ -122,7 +125,7 @@ def read_amazon(
     )
     if "image_url" not in items.columns:
         items = items.with_columns(urls)
-    return RawData(items, log.select(list(RAW_INTERACTIONS)), dropped=bad_rows.dropped)
+    return RawData(items, log.select(*RAW_INTERACTIONS, *context), dropped=bad_rows.dropped)
 
 
 def hub_files(category: str, *, dataset: str = HUB, revision: str = "main") -> tuple[Path, Path]:
@@ -171,12 +174,18 @@ def _local(folder: Path, name: str) -> Path:
 
 
 def _reviews(
-    pattern: str | Path, least: float, verified: bool, bad_rows: BadRows, progress: Progress
+    pattern: str | Path,
+    least: float,
+    verified: bool,
+    context: Sequence[str],
+    bad_rows: BadRows,
+    progress: Progress,
 ) -> pl.DataFrame:
     parts = []
     paths = tables.files(pattern, what="reviews as JSON lines")
     for done, path in enumerate(paths, 1):
         columns, unit = _layout(path, verified)
+        columns |= {ours: columns[theirs] for ours, theirs in read_names(context).items()}
         log = tables.read(
             path, columns, bad_rows=bad_rows, field="the layout", exact=("timestamp",)
         )
@@ -189,7 +198,8 @@ def _reviews(
         field = columns["timestamp"]
         parts.append(parse(log, unit=unit, bad_rows=bad_rows, where=path, field=field))
         progress("read reviews", done, len(paths))
-    return settle(pl.concat(parts, how="diagonal"), where=pattern, times="ns")
+    log = settle(pl.concat(parts, how="diagonal"), where=pattern, times="ns")
+    return settle_context(log, context, where=pattern)
 
 
 def _layout(path: Path, verified: bool) -> tuple[dict[str, str], Unit]:

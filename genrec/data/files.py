@@ -16,6 +16,7 @@ import polars as pl
 import polars.selectors as cs
 
 from genrec.data import tables
+from genrec.data.context import read_names, settle_context
 from genrec.data.delimited import free
 from genrec.data.images import place_images
 from genrec.data.settings import FilesSettings, ItemFile, LogFile, Operator, TableFile
@@ -117,7 +118,7 @@ def read_files(
     attributes = [name for name in table.columns if name not in (*RAW_ITEMS, "row", "file")]
     return RawData(
         table.select(*RAW_ITEMS, *attributes),
-        log.select(list(RAW_INTERACTIONS)),
+        log.select(*RAW_INTERACTIONS, *interactions.context),
         dropped=bad_rows.dropped,
         times=times_of(interactions.timestamp, interactions.unit),
         findings=tuple(bad_rows.findings),
@@ -313,9 +314,9 @@ def read_log(spec: LogFile, bad_rows: BadRows, progress: Progress = silent) -> p
         progress: called with "read files".
 
     Returns:
-        user_id, item_id (String), timestamp (Int64, see `timestamps.times_of`), row, and file where
-        there are several; file by file, rows in their order, or by time where weights are given. Each
-        user's `history` comes before all else.
+        user_id, item_id (String), timestamp (Int64, see `timestamps.times_of`), row, file where there
+        are several, and the context; file by file, rows in their order, or by time where weights are
+        given. Each user's `history` comes before all else.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -338,7 +339,8 @@ def read_log(spec: LogFile, bad_rows: BadRows, progress: Progress = silent) -> p
     if spec.timestamp is None:
         log = log.with_columns(timestamp=pl.int_range(pl.len()))
     log = _with_whole_ids(log, {"user_id": spec.user, "item_id": spec.item}, spec, _LOG, bad_rows)
-    return _reaching(log, spec, bad_rows) if spec.type else log
+    log = _reaching(log, spec, bad_rows) if spec.type else log
+    return settle_context(log, spec.context, where=spec.path)
 
 
 def _log_part(path: Path, spec: LogFile, bad_rows: BadRows) -> pl.DataFrame:
@@ -346,6 +348,7 @@ def _log_part(path: Path, spec: LogFile, bad_rows: BadRows) -> pl.DataFrame:
     columns |= {"type": spec.type, "rating": spec.rating, "history": spec.history}
     named = {ours: theirs for ours, theirs in columns.items() if theirs is not None}
     named |= {f"where.{n}": column for n, (column, _, _) in enumerate(spec.where)}
+    named |= read_names(spec.context)
     log = _read_columns(path, spec, named, bad_rows)
     log = log.rename({"user": "user_id", "item": "item_id"})
     conditions = [(f"where.{n}", *condition) for n, condition in enumerate(spec.where)]

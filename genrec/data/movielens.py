@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from genrec.data import tables
+from genrec.data.context import read_names, settle_context
 from genrec.data.images import attach_images, verify_images
 from genrec.data.settings import MovieLensSettings
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean, existing
@@ -37,6 +38,7 @@ def read_movielens(
     images: str | Path | None = None,
     check_images: bool = True,
     min_rating: float = 0.0,
+    context: Sequence[str] = (),
     on_bad: OnBad = "error",
     progress: Progress = silent,
 ) -> RawData:
@@ -51,6 +53,7 @@ def read_movielens(
         images: a folder with `<movieId>.jpg|jpeg|png|webp`.
         check_images: decode every image once (see `verify_images`).
         min_rating: ratings below it are no interactions; they are counted, not bad.
+        context: `rating`, or nothing: what is kept with each interaction.
         on_bad: raise on bad rows, or drop and count them.
         progress: called with "check images".
 
@@ -64,6 +67,11 @@ def read_movielens(
     bad_rows = BadRows(on_bad)
     items = attach_images(_items(Path(movies), bad_rows), images)
     log = _interactions(Path(ratings), min_rating, bad_rows)
+    log = settle_context(
+        log.with_columns(pl.col("value").alias(n) for n in read_names(context)),
+        context,
+        where=ratings,
+    )
     items, log = clean(items, log, bad_rows, items_from=movies, interactions_from=ratings)
     if images is not None and check_images:
         items, lost = verify_images(items, on_bad=on_bad, progress=progress)
@@ -72,7 +80,7 @@ def read_movielens(
     attributes = [name for name in items.columns if name not in (*RAW_ITEMS, "row")]
     return RawData(
         items.select(*RAW_ITEMS, *attributes),
-        log.select(list(RAW_INTERACTIONS)),
+        log.select(*RAW_INTERACTIONS, *context),
         dropped=bad_rows.dropped,
     )
 

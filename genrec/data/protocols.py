@@ -95,7 +95,7 @@ class SplitProtocol(ABC, Generic[S]):
         """Splits a log.
 
         Args:
-            log: user, item, timestamp; by user and time, in dense ids.
+            log: user, item, timestamp and any context; by user and time, in dense ids.
 
         Raises:
             ValueError: a part would be empty.
@@ -269,7 +269,8 @@ def _last_two() -> pl.Expr:
 
 
 def _labelled(log: pl.DataFrame, label: pl.Expr) -> pl.DataFrame:
-    labelled = log.select("user", "item", "timestamp", split=label)
+    own = ("user", "item", "timestamp")
+    labelled = log.select(*own, label.alias("split"), pl.exclude(*own))
     return check(labelled, INTERACTIONS, "prepare: interactions")
 
 

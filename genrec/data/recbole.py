@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from genrec.data import tables
+from genrec.data.context import read_names, settle_context
 from genrec.data.delimited import Layout, missing
 from genrec.data.files import OWN_COLUMNS, at_least
 from genrec.data.images import place_images
@@ -39,6 +40,7 @@ def read_recbole(
     description: Sequence[str] | None = None,
     rating: str | None = None,
     min_rating: float = 0.0,
+    context: Sequence[str] = (),
     images: str | None = None,
     max_unknown: float = 0.05,
     max_bytes: int = 20_000_000,
@@ -60,6 +62,7 @@ def read_recbole(
         description: fields joined to the description; None takes `description` where there is one.
         rating: the field of ratings.
         min_rating: ratings below are no interactions.
+        context: fields of `.inter` that are kept with each interaction.
         images: as of `read_files`; URLs are expected in a field `image`.
         max_unknown: see `source.clean`.
         max_bytes: largest image file.
@@ -75,7 +78,9 @@ def read_recbole(
         ValueError: a file cannot be read, has no typed header or lacks a field; a bad row.
     """
     bad_rows = BadRows(on_bad)
-    log = _log(Path(interactions), user, item, timestamp, rating, bad_rows)
+    fields = {"user_id": user, "item_id": item, "timestamp": timestamp, "rating": rating}
+    there = {ours: theirs for ours, theirs in fields.items() if theirs is not None}
+    log = _read(Path(interactions), there | read_names(context), bad_rows)
     if rating is not None:
         log = at_least(log, min_rating, bad_rows=bad_rows, where=interactions, field=rating)
     if timestamp is None:
@@ -90,6 +95,7 @@ def read_recbole(
             setting="prepare.source.unit",
         )
         log = settle(log, where=interactions, times=times_of(timestamp, unit))
+    log = settle_context(log, context, where=interactions)
     table = _items(Path(items), item, title, description, bad_rows)
     table, log = clean(
         table,
@@ -110,7 +116,7 @@ def read_recbole(
     )
     return RawData(
         table.select(*RAW_ITEMS, pl.exclude(*RAW_ITEMS, "row")),
-        log.select(list(RAW_INTERACTIONS)),
+        log.select(*RAW_INTERACTIONS, *context),
         dropped=bad_rows.dropped,
         times=times_of(timestamp, unit),
     )
@@ -145,14 +151,6 @@ def _read(path: Path, columns: dict[str, str] | None, bad_rows: BadRows) -> pl.D
             raise missing(Layout(path, path, "\t"), ours, theirs, list(types))
     typed = {ours: f"{theirs}:{types[theirs]}" for ours, theirs in chosen.items()}
     return tables.read(path, typed, bad_rows=bad_rows, form="tsv", quoting="none")
-
-
-def _log(
-    path: Path, user: str, item: str, time: str | None, rating: str | None, bad_rows: BadRows
-) -> pl.DataFrame:
-    columns = {"user_id": user, "item_id": item, "timestamp": time, "rating": rating}
-    named = {ours: theirs for ours, theirs in columns.items() if theirs is not None}
-    return _read(path, named, bad_rows)
 
 
 def _items(

@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     PlainSerializer,
@@ -18,9 +19,43 @@ from pydantic import (
 
 from genrec.settings import PartSettings, Path_, Section
 
+# Names of columns that an interaction has in our tables, or that `compose.context` makes of its time.
+_TAKEN = ("user", "user_id", "item", "item_id", "timestamp", "split", "row", "file")
+TIMED = ("gap", "weekday", "month")
+
+
+def _context(columns: tuple[str, ...]) -> tuple[str, ...]:
+    if twice := sorted({name for name in columns if columns.count(name) > 1}):
+        raise ValueError(f"{twice}: named twice; name a column once")
+    if taken := [name for name in columns if name in (*_TAKEN, *TIMED)]:
+        raise ValueError(
+            f"{taken}: names that have a meaning of their own ({', '.join((*_TAKEN, *TIMED))}); rename "
+            "the column in the file"
+        )
+    return columns
+
+
+_CONTEXT = "columns to keep with each interaction, for `compose.context`"
+Context = Annotated[tuple[str, ...], AfterValidator(_context)]
+
 
 class SourceSettings(PartSettings):
     """What every source has. `implementation` is a function: see `genrec.data.source.ReadSource`."""
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The columns of the log that are kept with each interaction."""
+        return tuple(getattr(self, "context", ()))
+
+    @property
+    def kept_by(self) -> str | None:
+        """The field that names them; None where there is none."""
+        return "context" if "context" in type(self).model_fields else None
+
+    @property
+    def timed(self) -> bool:
+        """Whether interactions may have times; what is found when they are read counts."""
+        return True
 
     @property
     def brings_sids(self) -> bool:
@@ -59,6 +94,11 @@ class InterchangeSettings(SourceSettings):
         """Whether `index` is given."""
         return self.index is not None
 
+    @property
+    def timed(self) -> bool:
+        """Never: lists have an order only."""
+        return False
+
 
 class MovieLensSettings(SourceSettings):
     """MovieLens files (CSV, or the `.dat` of 1M and 10M) and a folder of posters named by movie id."""
@@ -69,6 +109,8 @@ class MovieLensSettings(SourceSettings):
     movies: Path_
     images: Path_ | None = None
     min_rating: float = 0.0
+    later: ClassVar[tuple[str, ...]] = ("context",)
+    context: tuple[Literal["rating"], ...] = Field((), description=_CONTEXT)
 
 
 class DemoSettings(SourceSettings):
@@ -249,6 +291,7 @@ class ItemFile(TableFile):
 class LogFile(TableFile):
     """The interactions' file, and which of them count."""
 
+    later: ClassVar[tuple[str, ...]] = (*TableFile.later, "context")
     user: str = Field("user_id", description="the column of user ids")
     item: str = Field("item_id", description="the column of item ids")
     timestamp: str | None = Field(
@@ -286,6 +329,7 @@ class LogFile(TableFile):
         description="the column with the items that a user had before the first row, oldest first, "
         "written as `explode` says; they count as interactions at the time of that row",
     )
+    context: Context = Field((), description=_CONTEXT)
 
     @model_validator(mode="after")
     def _together(self) -> LogFile:
@@ -303,8 +347,11 @@ class LogFile(TableFile):
             )
         if (self.clicked or self.history) and not self.explode:
             raise ValueError("clicked and history need `explode`, the text between items")
-        if self.history and (self.type or self.rating):
-            raise ValueError("history has no types and no ratings; leave out `type` and `rating`")
+        if self.history and (self.type or self.rating or self.context):
+            raise ValueError(
+                "history has no types, no ratings and no context; leave out `type`, `rating` and "
+                "`context`"
+            )
         return self
 
 
@@ -348,6 +395,21 @@ class FilesSettings(_WithImages):
     )
     interactions: LogFile
 
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Those that the section of the interactions names."""
+        return self.interactions.context
+
+    @property
+    def kept_by(self) -> str:
+        """That of the interactions."""
+        return "interactions.context"
+
+    @property
+    def timed(self) -> bool:
+        """Whether there is a column of times with a unit."""
+        return self.interactions.timestamp is not None and self.interactions.unit != "order"
+
 
 class AmazonSettings(_WithImages):
     """Amazon Reviews 2023, 2018 or 2014: two files, or a category of the hub's 2023 dataset."""
@@ -367,6 +429,8 @@ class AmazonSettings(_WithImages):
     describe: tuple[Literal["description", "features"], ...] = Field(
         ("description", "features"), description="what the description is made of"
     )
+    later: ClassVar[tuple[str, ...]] = ("context",)
+    context: tuple[Literal["rating"], ...] = Field((), description=_CONTEXT)
 
     @model_validator(mode="after")
     def _one_way(self) -> AmazonSettings:
@@ -399,6 +463,13 @@ class RecBoleSettings(_WithImages):
     )
     rating: str | None = Field(None, description="the field of ratings")
     min_rating: float = Field(0.0, description="lower ratings are no interactions")
+    later: ClassVar[tuple[str, ...]] = ("context",)
+    context: Context = Field((), description=_CONTEXT)
+
+    @property
+    def timed(self) -> bool:
+        """Whether there is a field of times with a unit."""
+        return self.timestamp is not None and self.unit != "order"
 
     @model_validator(mode="after")
     def _together(self) -> RecBoleSettings:

@@ -63,7 +63,8 @@ class RawData:
         items: item_id, title, description (String, never null), image (String or null: a path,
             absolute or relative to the output folder), then any attribute columns (String, numbers or
             Boolean, or null); `image_url` among them is where an image can be fetched.
-        interactions: user_id, item_id (String), timestamp (Int64, see `times`).
+        interactions: user_id, item_id (String), timestamp (Int64, see `times`), then any context
+            (String or Float64, or null).
         times: what timestamps are.
         sids: published SIDs by item_id, all of one length; None where the source has none.
         further_sids: those of further sets of SIDs.

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from genrec.data.card import describe, out_of_order
+from genrec.data.context import context_of
 from genrec.data.leakage import check_no_leakage
 from genrec.data.protocols import Given, LastOut, Parts, SplitProtocol, order_only
 from genrec.data.source import (
@@ -263,7 +264,7 @@ def _dense_groups(groups: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame
 
 
 def _numbered(log: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
-    """Returns user, item, timestamp with the rows of `users` and `items` for numbers.
+    """Returns user, item, timestamp, context with the rows of `users` and `items` for numbers.
 
     Ids as text are several times as large, and everything that follows sorts and groups by them.
     """
@@ -273,7 +274,7 @@ def _numbered(log: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame) -> pl
         log = log.with_columns(
             pl.col(f"{what}_id").replace_strict(ids, number, return_dtype=pl.Int32).alias(what)
         ).drop(f"{what}_id")
-    return log.select("user", "item", "timestamp")
+    return log.select("user", "item", "timestamp", *context_of(log))
 
 
 def _shrunk(what: str, table: pl.DataFrame, log: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -114,7 +114,7 @@ def encode_example(
         code_tokens: L int arrays, code -> token id.
         example: what to encode.
         max_length: tokens; a longer example loses the oldest items of its history, each whole (SID
-            or title), then parts of its texts.
+            or title, with the context of its event), then parts of its texts.
 
     Returns:
         input_ids and labels (lists of int; labels are -100 on the prompt), task, length.
@@ -158,7 +158,7 @@ def encoded_rows(
         aim = any(piece.entry and piece.target for piece in pieces)
         fitted = _fit(pieces, max_length, keep=1 + aim)
         ids = [token for piece in fitted for token in piece.ids]
-        labels = [token if piece.target else IGNORED for piece in fitted for token in piece.ids]
+        labels = [label for piece in fitted for label in piece.labels]
         row = {"input_ids": ids, "labels": labels, "task": example.task, "length": len(ids)}
         yield row, fitted is not pieces
 
@@ -213,6 +213,13 @@ class _Piece:
     sid: bool = False
     target: bool = False
     entry: bool = False  # an item of a history, SID or title: goes whole
+    context: int = 0  # how many of the last ids say what the item's event was like
+
+    @property
+    def labels(self) -> list[int]:
+        """The ids where they are targets; context never is one."""
+        learned = len(self.ids) - self.context if self.target else 0
+        return self.ids[:learned] + [IGNORED] * (len(self.ids) - learned)
 
 
 class _Encoder:
@@ -244,7 +251,9 @@ class _Encoder:
         if segment.sid is None:
             return _Piece(self.texts[segment.text or ""], target=target, entry=segment.entry)
         codes = zip(self.code_tokens[: len(segment.sid)], segment.sid, strict=True)
-        return _Piece([int(ids[code]) for ids, code in codes], sid=True, target=target, entry=True)
+        ids = [int(ids[code]) for ids, code in codes]
+        context = self.texts[segment.text or ""]
+        return _Piece([*ids, *context], sid=True, target=target, entry=True, context=len(context))
 
 
 def _fit(pieces: list[_Piece], max_length: int, *, keep: int) -> list[_Piece]:

@@ -11,6 +11,7 @@ from itertools import compress
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from genrec import registry
 from genrec.lm.tasks import (
@@ -20,6 +21,7 @@ from genrec.lm.tasks import (
     Segments,
     Slots,
     Task,
+    rows_of,
     shorten,
     sid_segments,
 )
@@ -112,13 +114,12 @@ def train_examples(
 
 def valid_examples(corpus: Corpus, *, style: Style, max_history: int = 50) -> Iterator[Example]:
     """Yields the examples to validate on, one by one; see `compose`."""
-    pairs = corpus.valid.select("history", "target").iter_rows()
-    return examples_of(corpus.sids, pairs, style=style, max_history=max_history)
+    return examples_of(corpus.sids, corpus.valid, style=style, max_history=max_history)
 
 
 def examples_of(
     sids: np.ndarray,
-    pairs: Iterable[tuple[list[int], int]],
+    split: pl.DataFrame,
     *,
     style: Style,
     max_history: int = 50,
@@ -127,12 +128,12 @@ def examples_of(
 
     Args:
         sids: int [N, L].
-        pairs: item numbers of each user, oldest first, and the one that came next.
+        split: table `schema.SPLIT`, as in `Corpus`.
         style: which variants; always the first one.
         max_history: items of history in a prompt.
     """
-    for history, target in pairs:
-        prompt = prompt_for(sids[history], style=style, max_history=max_history)
+    for history, target, context in rows_of(split):
+        prompt = prompt_for(sids[history], context, style=style, max_history=max_history)
         yield Example("history_to_sid", prompt, sid_segments(sids[[target]]))
 
 
@@ -144,6 +145,7 @@ def _nothing(task: Task) -> str:
 
 def prompt_for(
     history_sids: np.ndarray | Sequence[Sequence[int]],
+    context: Sequence[str | None] = (),
     *,
     style: Style,
     max_history: int | None = None,
@@ -152,10 +154,11 @@ def prompt_for(
 
     Args:
         history_sids: int [H, L], the SIDs of the user's items, oldest first.
+        context: of the H events, as `EventContext` writes it; empty: nothing is said of any.
         style: which variants; always the first one of `history_to_sid`.
         max_history: keep this many of the newest items; None keeps all.
     """
-    sids = sid_segments(history_sids)
+    sids = sid_segments(history_sids, context)
     if max_history is not None:
         sids = sids[-max_history:]
     variant = _task("history_to_sid").template.variants(style)[0]
@@ -163,18 +166,24 @@ def prompt_for(
 
 
 def prompt_in_sets(
-    sets: Iterable[np.ndarray], items: Sequence[int], *, style: Style, max_history: int | None
+    sets: Iterable[np.ndarray],
+    items: Sequence[int],
+    context: Sequence[str | None] = (),
+    *,
+    style: Style,
+    max_history: int | None,
 ) -> Segments | tuple[Segments, ...]:
     """Returns the prompt of a history; with several sets of SIDs one in each, as decoding takes them.
 
     Args:
         sets: the SIDs of each set, int [N, L].
         items: numbers of the history's items, oldest first.
+        context: as of `prompt_for`.
         style: as of `prompt_for`.
         max_history: as there.
     """
     wording: dict[str, Any] = {"style": style, "max_history": max_history}
-    prompts = tuple(prompt_for(sids[list(items)], **wording) for sids in sets)
+    prompts = tuple(prompt_for(sids[list(items)], context, **wording) for sids in sets)
     return prompts if len(prompts) > 1 else prompts[0]
 
 
@@ -220,7 +229,7 @@ def questions(name: str, corpus: Corpus, *, style: Style, max_text: int = 300) -
 def render(example: Example) -> list[tuple[str, bool]]:
     """Returns the example as (text, is_target) parts: what `genrec show` prints in color."""
     return [
-        (format_sid(part.sid) if part.sid is not None else part.text or "", is_target)
+        (("" if part.sid is None else format_sid(part.sid)) + (part.text or ""), is_target)
         for parts, is_target in ((example.prompt, False), (example.completion, True))
         for part in parts
     ]
@@ -304,12 +313,15 @@ def _fill(text: str, slots: Slots) -> Segments:
         parts += slots[name] if name else ()
     merged: list[Segment] = []
     for part in parts:
-        last = merged[-1].text if merged and not merged[-1].entry else None
-        if part.text is not None and last is not None and not part.entry:
-            merged[-1] = Segment(text=last + part.text)
+        if merged and _is_plain(merged[-1]) and _is_plain(part):
+            merged[-1] = Segment(text=f"{merged[-1].text}{part.text}")
         else:
             merged.append(part)
     return tuple(merged)
+
+
+def _is_plain(part: Segment) -> bool:
+    return part.sid is None and not part.entry
 
 
 def _check_texts(task: Task, corpus: Corpus) -> None:

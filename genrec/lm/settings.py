@@ -32,7 +32,7 @@ class Compose(Section):
     """Tables to training examples."""
 
     packages: ClassVar[tuple[str, ...]] = ("numpy",)
-    later: ClassVar[tuple[str, ...]] = ("sets",)
+    later: ClassVar[tuple[str, ...]] = ("sets", "context", "without_context")
     tasks: Tasks = Tasks()
     style: Literal["compact", "instruct"] = Field(
         "compact", description="few tokens, for scratch; or natural language, for pretrained models"
@@ -44,6 +44,26 @@ class Compose(Section):
         description="with several sets of SIDs: every example in each of them, or in one at random, "
         "which takes no longer than one set",
     )
+    context: tuple[str, ...] = Field(
+        (),
+        description="what histories say of each event beside its item: columns that the source keeps "
+        "(prepare.source), such as rating; gap, the time since the event before; weekday; month",
+    )
+    without_context: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of the training users whose histories are written without it, so that the "
+        "model can also do without",
+    )
+
+    @model_validator(mode="after")
+    def _once(self) -> Compose:
+        if len(set(self.context)) < len(self.context):
+            raise ValueError(f"context: {list(self.context)}; name everything once")
+        if not self.context and "without_context" in self.model_fields_set:
+            raise ValueError("without_context: there is no context; set `context`, or leave it out")
+        return self
 
     def optional_reads(self) -> dict[str, str | None]:
         """Returns the stages that the tasks are made of, with the rate that insists on each."""

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -36,8 +37,9 @@ class Corpus:
     Attributes:
         items: table `schema.ITEMS`, row i is item i.
         sids: int [N, L], row i is the SID of item i.
-        train: table `schema.SPLIT`; nothing else of the interactions is ever trained on.
-        valid: table `schema.SPLIT`.
+        train: table `schema.SPLIT`; nothing else of the interactions is ever trained on. A column
+            `context`, a text or null per item of the history, is written beside the items.
+        valid: likewise.
         captions: one per item, None where an item has none; or None where nothing was captioned.
         interests: a list of phrases per item, strongest first; or None where nothing was mined.
     """
@@ -209,13 +211,13 @@ _ONE: tuple[Expand, ...] = ("last", "prefix")
 )
 def history_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     """SID history to the next item's SID: the task that recommends."""
-    for items in _sequences(corpus.train):
-        sids = _sids(corpus, items)
+    for items, context in _sequences(corpus.train):
+        sids, seen = _sids(corpus, items), _sids(corpus, items, context)
         if options.expand in STREAMED:
-            yield list(_streams(sids, options))
+            yield list(_streams(sids, seen, options))
         else:
             yield [
-                {"history": sids[past], "target": sids[nxt : nxt + 1]}
+                {"history": seen[past], "target": sids[nxt : nxt + 1]}
                 for past, nxt in _steps(len(items), options)
             ]
 
@@ -243,10 +245,10 @@ def sid_to_title(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
 def history_to_title(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     """SID history to the next item's title."""
     titles = _titles(corpus, options)
-    for items in _sequences(corpus.train):
-        sids = _sids(corpus, items)
+    for items, context in _sequences(corpus.train):
+        seen = _sids(corpus, items, context)
         yield [
-            {"history": sids[past], "target": _text(titles[items[nxt]])}
+            {"history": seen[past], "target": _text(titles[items[nxt]])}
             for past, nxt in _steps(len(items), options)
         ]
 
@@ -260,8 +262,8 @@ def history_to_title(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
 def titles_to_title(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     """Title history to the next item's title."""
     titles = _titles(corpus, options)
-    for items in _sequences(corpus.train):
-        lines = entries([titles[item] for item in items])
+    for items, context in _sequences(corpus.train):
+        lines = entries([titles[item] for item in items], context)
         yield [
             {"titles": lines[past], "target": _text(titles[items[nxt]])}
             for past, nxt in _steps(len(items), options)
@@ -277,8 +279,9 @@ def titles_to_title(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
 def titles_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     """Title history to the next item's SID."""
     titles = _titles(corpus, options)
-    for items in _sequences(corpus.train):
-        lines, sids = entries([titles[item] for item in items]), _sids(corpus, items)
+    for items, context in _sequences(corpus.train):
+        lines = entries([titles[item] for item in items], context)
+        sids = _sids(corpus, items)
         yield [
             {"titles": lines[past], "target": sids[nxt : nxt + 1]}
             for past, nxt in _steps(len(items), options)
@@ -359,14 +362,25 @@ def query_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
         yield [{"query": _text(shorten(q, options.max_text)), "target": sid} for q in queries]
 
 
-def sid_segments(sids: np.ndarray | Sequence[Sequence[int]]) -> Segments:
-    """Returns one SID segment per row of int [n, L]."""
-    return tuple(Segment(sid=tuple(int(code) for code in sid)) for sid in sids)
+def sid_segments(
+    sids: np.ndarray | Sequence[Sequence[int]], context: Sequence[str | None] = ()
+) -> Segments:
+    """Returns one SID segment per row of int [n, L], with the context of as many events as have one."""
+    rows = zip_longest(sids, context)
+    return tuple(Segment(sid=tuple(int(code) for code in sid), text=text) for sid, text in rows)
 
 
-def entries(titles: Sequence[str]) -> Segments:
-    """Returns a history of titles, oldest first, each on a line of its own."""
-    return tuple(Segment(text=f"{title}\n", entry=True) for title in titles)
+def entries(titles: Sequence[str], context: Sequence[str | None] = ()) -> Segments:
+    """Returns a history of titles, oldest first, each with its context on a line of its own."""
+    rows = zip_longest(titles, context)
+    return tuple(Segment(text=f"{title}{text or ''}\n", entry=True) for title, text in rows)
+
+
+def rows_of(split: pl.DataFrame) -> Iterator[tuple[list[int], int, list[str | None]]]:
+    """Yields history, target and the context of the history, [] without any, of each row."""
+    columns = ["history", "target", *(["context"] if "context" in split.columns else [])]
+    for history, target, *context in split.select(columns).iter_rows():
+        yield history, target, context[0] if context else []
 
 
 def shorten(text: str, max_characters: int) -> str:
@@ -394,18 +408,19 @@ def kind_words(titles: Sequence[str], *, count: int = 2) -> list[str]:
     return [" ".join(w for w in own if w in k) for own, k in zip(title_words, kept, strict=True)]
 
 
-def _streams(sids: Segments, options: Options) -> Iterator[Slots]:
+def _streams(sids: Segments, seen: Segments, options: Options) -> Iterator[Slots]:
     """Yields windows in each of which every item but the first is a target, the newest one last.
 
-    One more than max_history: the newest item is a target only. Windows are placed from the newest
-    item back, so that the oldest is the short one.
+    All but the newest are `seen`, with their context, before the next one is asked for. There is one
+    more than max_history: the newest item is a target only. Windows are placed from the newest item
+    back, so that the oldest is the short one.
     """
     width = options.max_history + 1
     ends = [len(sids)]
     while options.expand == "window" and ends[-1] > width:
         ends.append(ends[-1] - (options.stride or options.max_history))
     for end in reversed(ends):
-        window = sids[max(0, end - width) : end]
+        window = (*seen[max(0, end - width) : end - 1], sids[end - 1])
         if len(window) > 1:
             yield {"history": window[:1], "target": window[1:]}
 
@@ -423,13 +438,14 @@ def _template(task: Task) -> Template:
     return load_template(place, prompt=task.prompt, completion=task.completion)
 
 
-def _sequences(split: pl.DataFrame) -> Iterator[list[int]]:
-    for history, target in split.select("history", "target").iter_rows():
-        yield [*history, target]
+def _sequences(split: pl.DataFrame) -> Iterator[tuple[list[int], list[str | None]]]:
+    """Yields each user's items, and the context of all but the last."""
+    for history, target, context in rows_of(split):
+        yield [*history, target], context
 
 
-def _sids(corpus: Corpus, items: Sequence[int]) -> Segments:
-    return sid_segments(corpus.sids[np.asarray(items, dtype=np.int64)])
+def _sids(corpus: Corpus, items: Sequence[int], context: Sequence[str | None] = ()) -> Segments:
+    return sid_segments(corpus.sids[np.asarray(items, dtype=np.int64)], context)
 
 
 def _titles(corpus: Corpus, options: Options) -> list[str]:

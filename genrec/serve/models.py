@@ -68,10 +68,10 @@ class ModelVersion:
         return await self.batcher.ask(request, timeout=self.timeout)
 
     async def influence(
-        self, history: Sequence[int], items: Sequence[int]
+        self, history: Sequence[int], items: Sequence[int], context: Sequence[str | None] = ()
     ) -> list[dict[int, float]] | None:
         """As `recommendations.influence`, in the queue; raises as `recommend`."""
-        request = InfluenceRequest(tuple(history), tuple(items))
+        request = InfluenceRequest(tuple(history), tuple(items), tuple(context))
         return await self.batcher.ask(request, timeout=self.timeout)
 
     async def similar(self, number: int, view: str, k: int) -> list[tuple[int, float]]:
@@ -208,7 +208,7 @@ def _handle(bundle: Bundle, requests: Sequence[AnyRequest]) -> list[Any]:
 def _influences(
     bundle: Bundle, requests: Sequence[InfluenceRequest]
 ) -> list[list[dict[int, float]] | None]:
-    return [influence(bundle, request.history, request.items) for request in requests]
+    return [influence(bundle, r.history, r.items, r.context) for r in requests]
 
 
 def _each(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from genrec.bundle import Bundle
-from genrec.recommendations import ListRequest
+from genrec.recommendations import ListRequest, context_of
 from genrec.serve.columns import columns_of
 from genrec.serve.schemas import RecommendationsRequest
 
@@ -73,21 +73,29 @@ def list_request(bundle: Bundle, request: RecommendationsRequest) -> ListRequest
     """Returns a request in the bundle's numbers.
 
     Raises:
-        Unknown: an id or an attribute that the bundle does not have.
+        Unknown: an id or an attribute that the bundle does not have, or events that do not fit.
     """
     try:
         allowed = columns_of(bundle).mask(request.filters) if request.filters else None
     except ValueError as error:
         raise Unknown("filters", str(error).removeprefix("filters: ")) from error
     exclude = [number_of(bundle, id_, f"exclude[{n}]") for n, id_ in enumerate(request.exclude)]
+    history = tuple(history_of(bundle, user=request.user, history=request.history))
+    context = tuple(bundle.contexts.get(request.user or "", ()))
+    if request.events is not None:
+        try:
+            context = context_of(bundle, history, request.events)
+        except ValueError as error:
+            raise Unknown("events", str(error)) from error
     return ListRequest(
-        history=tuple(history_of(bundle, user=request.user, history=request.history)),
+        history=history,
         k=request.k,
         allowed=allowed,
         exclude=tuple(exclude),
         keep_seen=request.keep_seen,
         text=request.query,
         system=request.system,
+        context=context,
     )
 
 

@@ -67,6 +67,11 @@ class RecommendationsRequest(Request):
     history: list[Id] | None = Field(
         None, max_length=MAX_HISTORY, description="item ids, oldest first; instead of a user"
     )
+    events: list[dict[str, str | float | None]] | None = Field(
+        None,
+        max_length=MAX_HISTORY,
+        description="what each event of the history was like, where the recipe's prompts say so",
+    )
     query: str | None = Field(
         None, min_length=1, max_length=MAX_QUERY, description="a query in words"
     )
@@ -83,6 +88,8 @@ class RecommendationsRequest(Request):
             raise ValueError("give either user or history, not both")
         if self.user is None and self.history is None and self.query is None:
             raise ValueError("give a user, a history (may be empty) or a query")
+        if self.events is not None and self.history is None:
+            raise ValueError("events are those of a history; give the history, or leave them out")
         return self
 
 

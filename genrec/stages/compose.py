@@ -7,10 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from genrec import schema
-from genrec.bundle import read_items
+from genrec.bundle import CONTEXT, read_items
+from genrec.data.card import times_in
+from genrec.data.context import events_of
+from genrec.data.settings import TIMED
 from genrec.lm import compose
+from genrec.lm.context import EventContext
 from genrec.lm.tasks import Corpus
 from genrec.sid import SIDSets
 from genrec.sid.sets import file_of, in_set
@@ -21,11 +26,14 @@ def run(context: Context) -> None:
     """Tables and SIDs to training examples, and the prompts of validation and test users."""
     section, prepared = context.section, context.inputs["prepare"]
     items = read_items(context.inputs)
+    tables = {split: prepared.load(f"{split}.parquet") for split in schema.SPLITS}
+    if section.context:
+        tables = _with_context(context, tables)
     first = Corpus(
         items=items,
         sids=(sets := SIDSets.load(context.inputs["quantize"].path))[0],
-        train=prepared.load("train.parquet"),
-        valid=prepared.load("valid.parquet"),
+        train=tables["train"],
+        valid=tables["valid"],
         captions=items["caption"].to_list() if "caption" in context.inputs else None,
         interests=[phrases or [] for phrases in items["interests"].to_list()]
         if "mine" in context.inputs
@@ -35,14 +43,33 @@ def run(context: Context) -> None:
     wording = {"style": section.style, "max_history": section.max_history}
     # One by one to disk: together they may be more than memory holds.
     schema.write_examples(context.out / "train.parquet", _train(context, corpora, wording))
-    test = prepared.load("test.parquet").select("history", "target").rows()
     for number, corpus in enumerate(corpora):
         splits = {
             "valid": compose.valid_examples(corpus, **wording),
-            "test": compose.examples_of(corpus.sids, test, **wording),
+            "test": compose.examples_of(corpus.sids, tables["test"], **wording),
         }
         for split, examples in splits.items():
             schema.write_examples(context.out / file_of(number, split, "parquet"), examples)
+
+
+def _with_context(context: Context, tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """Adds to each history the context of its events in words, as training events settle them."""
+    section, prepared = context.section, context.inputs["prepare"]
+    timed = [name for name in section.context if name in TIMED]
+    if timed and (times := times_in(prepared.load("stats.json"))) != "ns":
+        raise ValueError(
+            f"compose.context: {timed} are of times, and those of this data are '{times}': in no unit; "
+            "take them out, or name a column of times in prepare.source"
+        )
+    log = prepared.load("interactions.parquet")
+    events = {split: events_of(table, log) for split, table in tables.items()}
+    wording = EventContext.fit(section.context, section.style, events["train"])
+    context.write_json(CONTEXT, wording.levels)
+    tables = {split: wording.added(table, events[split]) for split, table in tables.items()}
+    drawn = np.random.default_rng(context.recipe.seed).random(len(tables["train"]))
+    without = pl.Series(drawn < section.without_context)
+    nothing = pl.when(without).then(pl.lit([], pl.List(pl.String))).otherwise("context")
+    return tables | {"train": tables["train"].with_columns(context=nothing)}
 
 
 def _train(

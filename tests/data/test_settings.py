@@ -157,7 +157,7 @@ LOG_FILE = {"path": "log.csv"}
         ({"time_format": "%Y", "timestamp": None}, "goes with neither timestamp=null nor unit"),
         ({"clicked": "-1"}, "need `explode`"),
         ({"history": "seen"}, "need `explode`"),
-        ({"history": "a", "explode": " ", "rating": "r"}, "history has no types and no ratings"),
+        ({"history": "a", "explode": " ", "rating": "r"}, "no types, no ratings and no context"),
     ],
 )
 def test_options_of_a_file_fit_together(options: dict[str, Any], said: str) -> None:

@@ -1,0 +1,189 @@
+"""What prompts say of a history's events beside their items: a rating, the time since the one before.
+
+An event's context stands after its item, and only what is known once the event is over is said: so the
+next item is learned and asked for with the context of all events before it, and never with its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from genrec.data.settings import TIMED
+from genrec.prompts import ContextTemplate, ContextWording, Style, load_context
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND = 10**9
+_DAY = 24 * 60 * 60 * _SECOND
+# Where `minutes`, `hours`, ... begin.
+_GAPS = (60 * _SECOND, 3600 * _SECOND, _DAY, 7 * _DAY, 30 * _DAY, 365 * _DAY)
+_LONGEST = 60  # characters of a text of the log
+
+
+@dataclass(frozen=True)
+class EventContext:
+    """How the context of events is written.
+
+    Attributes:
+        names: columns of the log, or `gap`, `weekday`, `month`; in the order in which they stand.
+        style: the form of the template.
+        levels: of each column of numbers the upper bounds of all levels but the last, ascending.
+    """
+
+    names: tuple[str, ...]
+    style: Style
+    levels: Mapping[str, Sequence[float]]
+
+    @classmethod
+    def fit(cls, names: Sequence[str], style: Style, events: pl.DataFrame) -> EventContext:
+        """Finds the levels of numbers in the events that are learned from.
+
+        Args:
+            names: see above.
+            style: see above.
+            events: rows of `schema.INTERACTIONS` with these columns.
+        """
+        most = len(load_context().number)
+        numbers = [name for name in names if name in events.columns and _is_number(events[name])]
+        return cls(tuple(names), style, {name: _levels(events[name], most) for name in numbers})
+
+    def texts(self, events: pl.DataFrame) -> list[str | None]:
+        """Returns the context of each event as it stands in a prompt; None where nothing is known.
+
+        Args:
+            events: rows of `schema.INTERACTIONS`, oldest first within each `place` (of a history), with
+                the columns that are named.
+        """
+        columns = [self._words(name, events) for name in self.names]
+        wording, texts = self._wording, list[str | None]()
+        for row in zip(*columns, strict=True):
+            known = [
+                wording.value.format(name=name, value=value)
+                for name, value in zip(self.names, row, strict=True)
+                if value is not None
+            ]
+            values = wording.between.join(known)
+            texts.append(wording.context.format(values=values) if known else None)
+        return texts
+
+    def said(self, events: Sequence[Mapping[str, Any]]) -> list[str | None]:
+        """Returns the context of a history's events as somebody describes them, as `texts` does.
+
+        Args:
+            events: oldest first; of each its columns by name, and where a gap, weekday or month is said
+                its `timestamp`, a datetime or ISO 8601 (without a zone it is UTC). What is left out or
+                None is not said.
+
+        Raises:
+            ValueError: an unknown name, or a value that does not fit; names the event.
+        """
+        known = [name for name in self.names if name not in TIMED]
+        known += ["timestamp"] if len(known) < len(self.names) else []
+        rows = []
+        for number, event in enumerate(events):
+            if unknown := sorted(event.keys() - set(known)):
+                raise ValueError(f"event {number}: no {unknown} in prompts; expected {known}")
+            rows.append([self._value(name, event.get(name), number) for name in known])
+        kinds: dict[str, Any] = dict.fromkeys(known, pl.String)
+        kinds |= dict.fromkeys(self.levels, pl.Float64)
+        kinds |= {"timestamp": pl.Int64} if "timestamp" in known else {}
+        table = pl.DataFrame(rows, schema=kinds, orient="row")
+        return self.texts(table.with_columns(place=0))
+
+    def added(self, split: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
+        """Returns a split with the column `context`, a text or null per item of each history.
+
+        Args:
+            split: table `schema.SPLIT`.
+            events: those of its histories, as `data.context.events_of` returns them.
+        """
+        texts = events.select("place", context=pl.Series(self.texts(events), dtype=pl.String))
+        own = texts.group_by("place").agg("context")
+        rows = split.with_row_index("place").with_columns(pl.col("place").cast(pl.Int64))
+        joined = rows.join(
+            own.cast({"place": pl.Int64}), on="place", how="left", maintain_order="left"
+        )
+        return joined.drop("place").with_columns(pl.col("context").fill_null([]))
+
+    @cached_property
+    def _template(self) -> ContextTemplate:
+        return load_context()
+
+    @cached_property
+    def _wording(self) -> ContextWording:
+        return self._template.compact if self.style == "compact" else self._template.instruct
+
+    def _value(self, name: str, value: Any, number: int) -> Any:
+        """Returns what somebody says of an event as it is in a log."""
+        if value is None:
+            return None
+        if name == "timestamp":
+            try:
+                time = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"event {number}: timestamp {value!r}; expected such as 2026-01-31T12:00:00Z"
+                ) from None
+            zoned = time if time.tzinfo else time.replace(tzinfo=UTC)
+            return (zoned - _EPOCH) // timedelta(microseconds=1) * 1000
+        if name not in self.levels:
+            return str(value)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
+            raise ValueError(f"event {number}: {name} {value!r}; expected a number")
+        return float(value)
+
+    def _words(self, name: str, events: pl.DataFrame) -> list[str | None]:
+        if name == "gap":
+            gap = events.select(pl.col("timestamp").diff().over("place")).to_series()
+            # Histories of a random split are not in the order of time.
+            return _chosen(self._template.gap, _GAPS, gap.set(gap < 0, None), side="right")
+        if name in ("weekday", "month"):
+            time = pl.from_epoch("timestamp", time_unit="ns").dt
+            number = events.select(
+                time.weekday() if name == "weekday" else time.month()
+            ).to_series()
+            words = getattr(self._template, name)
+            return [None if place is None else words[place - 1] for place in number]
+        if name in self.levels:
+            return _chosen(self._template.number, self.levels[name], events[name], side="left")
+        return [
+            None if value is None else " ".join(str(value).split())[:_LONGEST]
+            for value in events[name]
+        ]
+
+
+def _is_number(values: pl.Series) -> bool:
+    return values.dtype.is_numeric()
+
+
+def _levels(values: pl.Series, most: int) -> list[float]:
+    """Returns where levels end, but for the last: distinct values if there are few, else quantiles."""
+    known: npt.NDArray[np.float64] = values.drop_nulls().to_numpy().astype(np.float64)
+    distinct = np.unique(known)
+    if len(distinct) > most:
+        ends = np.quantile(known, np.arange(1, most) / most, method="inverted_cdf")
+        return [float(end) for end in np.unique(ends)]
+    return [float(value) for value in distinct[:-1]]
+
+
+def _chosen(
+    words: Sequence[str], bounds: Sequence[float], values: pl.Series, *, side: str
+) -> list[str | None]:
+    """Returns the word of each value by the bounds between them; None for null."""
+    found = np.searchsorted(np.asarray(bounds), values.fill_null(0).to_numpy(), side=side)  # type: ignore[call-overload]
+    return [
+        None if missing else words[place]
+        for missing, place in zip(values.is_null(), found, strict=True)
+    ]
