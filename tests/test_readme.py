@@ -125,6 +125,9 @@ def has(annotation: Any, names: list[str]) -> bool:
     if not names:
         return True
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        kind = annotation.model_fields.get("kind")
+        if kind is not None and kind.default == names[0]:  # a part of a list, by its name
+            return has(annotation, names[1:])
         field = annotation.model_fields.get(names[0])
         return field is not None and has(field.annotation, names[1:])
     return any(has(part, names) for part in get_args(annotation))
@@ -133,6 +136,8 @@ def has(annotation: Any, names: list[str]) -> bool:
 def test_what_does_not_exist_is_found() -> None:
     assert not has(Recipe, ["quantize", "levles"])
     assert has(Recipe, ["train", "model", "tune"])
+    assert has(Recipe, ["retrieve", "ease", "l2"])
+    assert not has(Recipe, ["retrieve", "ease", "l3"])
     assert list(commands("```bash\ngenrec run x --to y # z\n```\nor `make demo`")) == [
         "genrec run x --to y",
         "make demo",
