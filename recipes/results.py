@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from genrec import Pipeline
+from genrec.analysis.complementarity import STRATA
 from genrec.evaluate.summary import Row, Summary
 
 GUIDE = Path(__file__).with_name("results.md")
@@ -61,7 +62,7 @@ def table(metrics: Mapping[str, Any], diagnostics: Mapping[str, Any]) -> str:
     for name in best_first:
         gain = summary.difference(name, "ndcg")
         strata = compared["systems"].get(name, {}).get("strata", {})
-        parts = [_short(stratum["recall"]) for stratum in strata.values()]
+        parts = [_short(strata[name]["recall"]) for name in STRATA if strata]
         cells = [_measured(summary.row(name, metric)) for metric in ("recall", "ndcg")]
         cells += ["" if gain is None else _measured(gain, sign="+"), " / ".join(parts)]
         lines.append(f"| {' | '.join([name, *cells])} |".replace("  ", " "))
