@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 _WIDTH = 96  # of a recipe's lines
-_DEPTH = 3  # sections within sections that have lines of their own
+_OPENED = ("prepare", "source")  # sections with a line for each of their parts
 
 
 def assign(data: dict[str, Any], override: str) -> None:
@@ -59,18 +59,17 @@ def inline(value: Any) -> str:
     return text.removesuffix("...\n").strip()  # PyYAML ends a bare scalar's document
 
 
-def lines(section: Mapping[str, Any], *, depth: int = _DEPTH) -> list[str]:
-    """Returns YAML as recipes are written: a part in a line, a section that is too long in several.
+def lines(section: Mapping[str, Any]) -> list[str]:
+    """Returns YAML as recipes are written: a part in a line, filled to the width of the page.
 
     Args:
         section: what to write.
-        depth: so many sections within each other are opened; what lies deeper is filled to the width.
     """
     written: list[str] = []
     for name, value in section.items():
         flow = inline(value)
-        if len(name) + len(flow) + 2 > _WIDTH and depth > 1 and isinstance(value, dict):
-            written += [f"{name}:", *(f"  {line}" for line in lines(value, depth=depth - 1))]
+        if len(flow) > _WIDTH and isinstance(value, dict) and name in _OPENED:
+            written += [f"{name}:", *(f"  {line}" for line in lines(value))]
             continue
         # A line ends after a comma only, so that no `key: value` is torn.
         held = f"{name}: {flow}".replace(": ", ":\0")
