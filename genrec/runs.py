@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.markup import escape
+
 from genrec.console import Console
 from genrec.graph import ancestors
 from genrec.pipeline import Pipeline
@@ -36,7 +38,8 @@ class QuietConsole(Console):
 
     def say(self, text: str) -> None:
         """Prints a line about all runs."""
-        super().note(self._about, text)
+        self._clear(self._about)
+        self._out.print(f"[bold]{self._about}[/] {escape(text)}", soft_wrap=True)
 
 
 @dataclass

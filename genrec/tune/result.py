@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from genrec.recipe import RecipeError
 from genrec.recipe_text import assign, assignments, lines
 from genrec.settings import read_mapping
-from genrec.tune.space import shown
+from genrec.tune.space import shown, text
 from genrec.tune.tuning import METRIC, Tuning
 
 _STATES = {TrialState.COMPLETE: "", TrialState.PRUNED: "ended early", TrialState.FAIL: "failed"}
@@ -34,7 +34,8 @@ def write_recipe(tuning: Tuning, file: Path) -> Path:
         assign(data, override)
     count = len(tuning.finished())
     head = [
-        f"# {tuning.recipe}, by `genrec tune`: {tuning.space.name}, trial {best.number} of {count}.",
+        f"# {tuning.base.recipe.name}, tuned by `genrec tune` in the space {tuning.space.name}: trial "
+        f"{best.number}, the best of {count}.",
         f"# {METRIC} of {tuning.space.system} on validation users: {best.value:.4f}, as it was "
         f"{_own(tuning)}.",
     ]
@@ -54,7 +55,7 @@ def table(tuning: Tuning) -> pl.DataFrame:
             "seconds": round(trial.user_attrs.get("seconds", 0.0)),
             "end": _STATES[trial.state],
         }
-        | {key: str(trial.params.get(key)) for key in tuning.dimensions}
+        | {key: text(trial.params.get(key)) for key in tuning.dimensions}
         for trial in tuning.finished()
     ]
     order = [pl.col("end") != "", pl.col(METRIC).fill_null(-math.inf).neg(), pl.col("trial")]

@@ -138,11 +138,12 @@ def dimensions(space: Space, recipe: Path, overrides: Sequence[str]) -> dict[str
 
 
 def assigned(found: Mapping[str, Dimension], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings by dotted key that a trial's values mean."""
+    """Returns the settings by dotted key that a trial's values mean; numbers to three digits."""
     settings: dict[str, Any] = {}
     for key, value in values.items():
-        choices = found[key].choices
-        settings |= {key: value} if choices is None else choices[value]
+        choices, own = found[key].choices, found[key].own
+        number = float(f"{value:.3g}") if isinstance(value, float) and value != own else value
+        settings |= {key: number} if choices is None else choices[value]
     return settings
 
 
@@ -204,8 +205,9 @@ def _explain(problem: Any) -> str:
 
 def shown(found: Mapping[str, Dimension], values: Mapping[str, Any]) -> str:
     """Returns a trial's values for people, the shortest form of each key that tells them apart."""
-    return ", ".join(f"{key.rpartition('.')[2]} {_text(values[key])}" for key in found)
+    return ", ".join(f"{key.rpartition('.')[2]} {text(values[key])}" for key in found)
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """Returns a value for people; numbers to three digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

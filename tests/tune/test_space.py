@@ -101,6 +101,11 @@ def test_the_recipes_own_values_are_part_of_it(tmp_path: Path, recipe: Path) -> 
     assert size.own == "own"
     values = {"train.lr": 0.005, "size": "small", "train.model.layers": OWN}
     assert assigned(found, values) == {"train.lr": 0.005, "train.model.hidden": 64}
+    assert assigned(found, {"train.lr": 0.00123456}) == {"train.lr": 0.00123}
+    exact = dimensions(
+        load_space(write(tmp_path, {"train.lr": LR})), recipe, ["train.lr=0.0012345"]
+    )
+    assert assigned(exact, {"train.lr": 0.0012345}) == {"train.lr": 0.0012345}
 
 
 def test_overrides_are_the_recipes_own_values(tmp_path: Path, recipe: Path) -> None:

@@ -118,7 +118,8 @@ def test_the_first_trial_is_the_recipe_and_shared_artifacts_are_built_once(
     assert tuning.best().value == max(trial.value for trial in trials if trial.value is not None)
 
     recipe = result.write_recipe(tuning, tmp_path / "tuned.yaml")
-    assert load(recipe).train.lr == tuning.best().params["train.lr"]
+    assert load(recipe).train.lr == pytest.approx(tuning.best().params["train.lr"], rel=0.005)
+    assert "r, tuned by `genrec tune` in the space space: trial" in recipe.read_text()
     assert load(recipe).train.epochs == load(tuning.recipe).train.epochs == 20, "3 in trials alone"
     assert tuning.base.recipe.train.epochs == 3
     assert load(recipe).train.warmup == 0.2
