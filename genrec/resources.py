@@ -25,13 +25,14 @@ def matching(pattern: str | Path) -> list[Path]:
     return sorted(Path(p) for p in paths if Path(p).is_file())
 
 
-def find(kind: str, name: str | Path, *, suffix: str) -> Path:
+def find(kind: str, name: str | Path, *, suffix: str, room: str | None = None) -> Path:
     """Returns the file that `name` means: a path, or the name of a shipped file.
 
     Args:
         kind: `recipes` or `prompts`.
         name: a path to a file of one's own, or a shipped one with or without folder and suffix.
         suffix: such as `.yaml`.
+        room: the shipped folder that a bare name is looked for in, such as `ablations`.
 
     Raises:
         FileNotFoundError: neither exists; names what ships.
@@ -39,10 +40,12 @@ def find(kind: str, name: str | Path, *, suffix: str) -> Path:
     own = Path(name)
     if own.is_file():
         return own
+    if room is not None and len(own.parts) == 1:
+        own = room / own
     shipped = folder(kind)
     relative = own.relative_to(kind) if own.parts[:1] == (kind,) else own
     for candidate in (shipped / relative, shipped / f"{relative}{suffix}"):
         if candidate.is_file():
             return candidate
     known = sorted(str(p.relative_to(shipped)) for p in shipped.rglob(f"*{suffix}"))
-    raise FileNotFoundError(f"{name}: no such file, nor among the shipped {kind}: {known}")
+    raise FileNotFoundError(f"{own}: no such file, nor among the shipped {kind}: {known}")

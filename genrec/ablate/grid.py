@@ -110,10 +110,7 @@ def load_grid(path: str | Path) -> Grid:
         FileNotFoundError: there is no such file.
         GridError: it is not YAML, has an unknown key, or a value that cannot be.
     """
-    path = Path(path)
-    if not path.is_file() and len(path.parts) == 1:
-        path = "ablations" / path
-    file = find("recipes", path, suffix=".yaml")
+    file = find("recipes", path, suffix=".yaml", room="ablations")
     data = read_mapping(file, GridError, expected="with reference and variants")
     if "prepare" in data:
         raise GridError(

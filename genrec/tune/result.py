@@ -107,7 +107,7 @@ def importances(tuning: Tuning) -> dict[str, float]:
 
 
 def _own(tuning: Tuning) -> str:
-    own = {key: one.own for key, one in tuning.dimensions.items()}
+    own = tuning.own
     values = [t.value for t in tuning.finished() if t.params == own and t.value is not None]
     return f"{values[0]:.4f}" if values else "not finished"
 

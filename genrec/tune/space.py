@@ -104,10 +104,7 @@ def load_space(path: str | Path) -> Space:
         FileNotFoundError: there is no such file.
         SpaceError: it is not YAML, has an unknown key, or a value that cannot be.
     """
-    path = Path(path)
-    if not path.is_file() and len(path.parts) == 1:
-        path = "tuning" / path
-    file = find("recipes", path, suffix=".yaml")
+    file = find("recipes", path, suffix=".yaml", room="tuning")
     data = read_mapping(file, SpaceError, expected="with parameters")
     try:
         return Space.model_validate(data | {"name": file.stem})

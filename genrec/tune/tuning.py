@@ -139,6 +139,11 @@ class Tuning:
             raise ValueError(f"{self.folder}: no trial has ended yet; run genrec tune for longer")
         return max(complete, key=lambda trial: (trial.value, -trial.number))
 
+    @property
+    def own(self) -> dict[str, Any]:
+        """The values of the recipe as it is, by parameter."""
+        return {key: one.own for key, one in self.dimensions.items()}
+
     def settings(self, trial: FrozenTrial) -> dict[str, Any]:
         """Returns what a trial sets, by dotted key."""
         return assigned(self.dimensions, trial.params)
@@ -188,8 +193,7 @@ class Tuning:
 
     def _prepare(self, study: optuna.Study) -> None:
         """Has the recipe's own values tried first, and what was killed tried again."""
-        known = study.get_trials(deepcopy=False)
-        own = {key: one.own for key, one in self.dimensions.items()}
+        known, own = study.get_trials(deepcopy=False), self.own
         if not any(t.state == TrialState.COMPLETE and t.params == own for t in known):
             study.enqueue_trial(own)
         for trial in known:
@@ -228,7 +232,7 @@ class Tuning:
                 return False
             end([one.process])
             one.process.wait()
-            self._forget(one.run)
+            shutil.rmtree(_unfinished(one.run), ignore_errors=True)  # it will not go on
             one.trial.set_user_attr("seconds", seconds)
             study.tell(one.trial, state=TrialState.PRUNED)
             clock.ended(seconds)
@@ -266,7 +270,7 @@ class Tuning:
     def _failed(
         self, study: optuna.Study, trial: optuna.Trial, error: str, seconds: float, clock: _Clock
     ) -> None:
-        if trial.params == {key: one.own for key, one in self.dimensions.items()}:
+        if trial.params == self.own:
             study.tell(trial, state=TrialState.FAIL)
             raise RuntimeError(f"the recipe as it is fails, so nothing is tuned: {error}")
         trial.set_user_attr("error", error)
@@ -279,14 +283,14 @@ class Tuning:
         """Says whether a training lags behind the median of the others, as far as it is."""
         if self.space.stage != "train":
             return False
-        stage, mark = one.run.made["train"]
-        partial = one.run.pipeline.store.folder(stage, f"{mark}.partial")
-        return _report(one.trial, one.run, partial, one.reported) and one.trial.should_prune()
+        reported = _report(one.trial, one.run, _unfinished(one.run), one.reported)
+        return reported and one.trial.should_prune()
 
-    def _forget(self, run: Run) -> None:
-        """Removes the checkpoints of a training that will not go on."""
-        stage, mark = run.made["train"]
-        shutil.rmtree(run.pipeline.store.folder(stage, f"{mark}.partial"), ignore_errors=True)
+
+def _unfinished(run: Run) -> Path:
+    """The folder of a training that is not finished: its log and checkpoints."""
+    stage, mark = run.made["train"]
+    return run.pipeline.store.folder(stage, f"{mark}.partial")
 
 
 def measured(pipeline: Pipeline, space: Space) -> float:

@@ -86,10 +86,8 @@ class Fusion:
                 restarts=settings.restarts,
                 seed=self.seed,
             )
-        self.weights_, self.ranker_ = (
-            weights,
-            ranker,
-        )  # only now: a fit that fails leaves none behind
+        # Only now: a fit that fails leaves none behind.
+        self.weights_, self.ranker_ = weights, ranker
         return self
 
     @property

@@ -163,11 +163,8 @@ class LambdaRank:
             ValueError: one is damaged, or views are missing.
         """
         head, arrays = read_fitted(folder, cls.kind)
-        self, file, given = (
-            cls(seed=head["seed"], **head["settings"]),
-            Path(folder) / _TREES_FILE,
-            views or {},
-        )
+        self = cls(seed=head["seed"], **head["settings"])
+        file, given = Path(folder) / _TREES_FILE, views or {}
         if missing := [name for name in head["views"] if name not in given]:
             raise ValueError(
                 f"{folder}: fitted with the views {head['views']} of the items, and {missing} are not "
