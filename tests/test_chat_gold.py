@@ -184,8 +184,7 @@ def test_references_are_to_the_list_that_was_shown(shop: Any) -> None:
     assert not score.judge(ask, 2, score.Reply("So.", about=before), shop, before[:1]).right
 
 
-def test_changes_are_seen_in_the_state() -> None:
-    shop = gold.demo()
+def test_changes_are_seen_in_the_state(shop: Any) -> None:
     green, mug = holds("colour", "in", ["green"]), holds("category", "in", ["mug"])
     ask = talk(
         {"behaviour": "show", "where": [TENT, green]},
