@@ -286,6 +286,7 @@ def _base(
         keep = np.isin(flat, tokenizer.convert_tokens_to_ids(sorted(kept)))
         set_rows(model, flat, seed=start.seed, vectors=vectors, keep=keep)
     if tune == "qlora":
+        _check_rows_of_4_bits(model)
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
         for module in model.modules():
             # bitsandbytes repacks weights at the first CPU inference, rounds their scales to bf16
@@ -293,6 +294,23 @@ def _base(
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = False
     return model, tokenizer
+
+
+def _check_rows_of_4_bits(model: PreTrainedModel) -> None:
+    """Checks that the 4-bit weights of a model are read back as they were written.
+
+    Where the CPU has AVX-512, bitsandbytes (0.50) gives values of a block that goes on in the next
+    row the scale of another block. On every CPU the same models are refused.
+    """
+    for name, weight in model.named_parameters():
+        state = getattr(weight, "quant_state", None)
+        if state is None or weight.device.type != "cpu" or state.shape[-1] % state.blocksize == 0:
+            continue
+        raise ValueError(
+            f"train.model.tune=qlora: {name} has rows of {state.shape[-1]} values; on the CPU "
+            f"bitsandbytes reads 4-bit weights wrongly unless a row is a multiple of "
+            f"{state.blocksize} long. Use tune: lora, or train on a GPU"
+        )
 
 
 def _check_whole(name: str, folder: Path) -> None:

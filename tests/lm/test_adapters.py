@@ -68,7 +68,7 @@ class Trained:
 def base(scratch, tmp_path_factory):
     """Wide enough for the blocks of 4-bit weights."""
     folder = tmp_path_factory.mktemp("base")
-    model, *data = scratch(hidden=64, layers=1)
+    model, *data = scratch(hidden=192, layers=1)
     save_merged(model, data[0], folder)
     return str(folder), tuple(data)
 

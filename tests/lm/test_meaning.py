@@ -29,7 +29,7 @@ def row_of(model, tokenizer, token):
 def trained(request, tmp_path_factory):
     """A model folder as the train stage leaves it, input and output in one matrix or in two."""
     model, tokenizer = build_scratch(
-        texts=TEXTS, hidden=64, layers=1, heads=2, vocab=300, dropout=0.0, **SHAPE
+        texts=TEXTS, hidden=192, layers=1, heads=2, vocab=300, dropout=0.0, **SHAPE
     )
     if not request.param:
         model.config.tie_word_embeddings = False

@@ -9,10 +9,12 @@ import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from genrec import Pipeline, publish
 from genrec.recipe import load
 from genrec.sid import SIDSets
+from genrec.weights import find_weights
 
 stage = importlib.import_module("genrec.stages.train")
 SIDS = np.array([[0, 1], [3, 2]], dtype=np.int32)
@@ -66,7 +68,7 @@ def shop(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[str]
 
 @pytest.fixture(scope="module")
 def first(shop: list[str]) -> Pipeline:
-    model = "{kind: scratch, hidden: 64, layers: 1, heads: 2, vocab: 400}"
+    model = "{kind: scratch, hidden: 192, layers: 1, heads: 2, vocab: 400}"
     pipeline = Pipeline.load("demo", *shop, f"train.model={model}", "train.epochs=6")
     pipeline.run(to="recommend")
     return pipeline
@@ -123,6 +125,18 @@ def test_qlora_goes_on_from_the_same_rows(shop: list[str], first: Pipeline) -> N
     # Rounded once, it is nearly its own 4 bits: a third run moves next to nothing.
     third = lists(goes_on(shop, second["train"] / "merged", "tune: qlora", STILL))
     assert np.mean([third[user][:10] == other[user][:10] for user in other]) > 0.95
+
+
+def test_qlora_refuses_rows_that_its_blocks_do_not_fill(tmp_path: Path) -> None:
+    """The 4-bit weights of such a model would be read back wrongly on some CPUs."""
+    config = Qwen3Config(
+        hidden_size=64, intermediate_size=176, num_hidden_layers=1, vocab_size=2600
+    )
+    Qwen3ForCausalLM(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(find_weights("asset:tiny-lm")).save_pretrained(tmp_path)
+    wanted = r"down_proj\.weight has rows of 176 values.* multiple of 64 long\. Use tune: lora"
+    with pytest.raises(ValueError, match=wanted):
+        built(f"train.model={{kind: pretrained, name: {tmp_path}, tune: qlora}}")
 
 
 def test_other_sids_stop_the_run_until_the_recipe_says_so(
