@@ -253,7 +253,7 @@ class Recipe(Section):
         waiting = [
             f"compose.tasks.{name} needs {task.needs}.engine"
             for name, task in self.compose.tasks
-            if task.rate is None
+            if task.needs and task.rate != 0
         ]
         raise ValueError(
             "compose.tasks: no task takes part, so there is nothing to train on: every rate is 0"

@@ -169,6 +169,17 @@ def test_content_paths_finds_optional_and_plain_ones(tmp_path: Path) -> None:
     assert dict(recipe.content_paths(Late())) == {"text.model": Late().text.model}  # type: ignore[union-attr]
 
 
+def test_an_optional_task_is_left_out_where_its_stage_is(tmp_path: Path) -> None:
+    """A rate insists on captions, unless it says that it does not."""
+    path, rare = write(tmp_path, DEMO), "compose.tasks.caption_to_sid={rate: 0.3, optional: %s}"
+    with pytest.raises(RecipeError, match=r"caption_to_sid\.rate asks for what the stage caption"):
+        load(path, [rare % "false"])
+    assert "caption_to_sid" not in load(path, [rare % "true"]).compose.active(["prepare"])
+    captions = "caption.engine={kind: hf, model: 'asset:tiny-vlm'}"
+    there = load(path, [rare % "true", captions]).compose.active(["caption"])
+    assert there["caption_to_sid"] == {"rate": 0.3}
+
+
 def test_kinds_is_the_registry() -> None:
     assert set(recipe.kinds(Recipe.model_fields["quantize"].annotation)) == {
         "rqvae",

@@ -70,7 +70,7 @@ class Compose(Section):
         stages: dict[str, str | None] = {}
         for name, task in self.tasks:
             if task.needs and task.rate != 0:
-                insists = f"compose.tasks.{name}.rate" if task.rate else None
+                insists = f"compose.tasks.{name}.rate" if task.required else None
                 stages[task.needs] = stages.get(task.needs) or insists
         return stages
 
@@ -83,16 +83,16 @@ class Compose(Section):
         """Returns the options of the tasks that take part.
 
         Args:
-            stages: the stages that compose reads; a rate of null is 1 where the task's is among
-                them, else 0.
+            stages: the stages that compose reads. Without its stage a task takes no part if its
+                rate is null or it is optional; with it a rate of null is 1.
         """
         options: dict[str, dict[str, Any]] = {}
         for name, task in self.tasks:
-            rate = task.rate
-            if rate is None:
-                rate = float(task.needs is None or task.needs in stages)
+            rate = 1.0 if task.rate is None else task.rate
+            if task.needs not in (None, *stages) and not task.required:
+                rate = 0.0
             if rate > 0:
-                options[name] = task.model_dump() | {"rate": rate}
+                options[name] = task.model_dump(exclude={"optional"}) | {"rate": rate}
         return options
 
 

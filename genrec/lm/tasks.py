@@ -91,6 +91,11 @@ class TaskSettings(Section):
     needs: ClassVar[str | None] = None  # the optional stage whose texts the task is made of
     rate: float | None = Field(1.0, ge=0, description="expected passes over its items or users")
 
+    @property
+    def required(self) -> bool:
+        """Whether a recipe must have what the task is made of."""
+        return bool(self.rate)
+
 
 class HistoryTaskSettings(TaskSettings):
     """SID history -> SID; `stream` makes every next item a target in one example per user.
@@ -127,9 +132,20 @@ class CaptionTaskSettings(TaskSettings):
     """A task over captions; it takes part where the recipe has the stage caption."""
 
     needs: ClassVar[str | None] = "caption"
+    later: ClassVar[tuple[str, ...]] = ("optional",)
     rate: float | None = Field(
         None, ge=0, description="null: 1 if the recipe has what it is made of, else 0"
     )
+    optional: bool = Field(
+        False,
+        description="a rate is of use where the recipe has what the task is made of; elsewhere the task "
+        "is left out, where it would else be an error",
+    )
+
+    @property
+    def required(self) -> bool:
+        """Whether a recipe must have the stage `needs`."""
+        return super().required and not self.optional
 
 
 class InterestTaskSettings(CaptionTaskSettings):
