@@ -23,7 +23,7 @@ from genrec.recipe import Recipe
 from genrec.store import Artifact, fingerprint
 
 if TYPE_CHECKING:
-    from genrec.lm.context import EventContext
+    from genrec.lm.context import EventContext, UserProfile
     from genrec.recommender import Recommender
     from genrec.retrieve import Retriever
     from genrec.retrieve.fusion import Fusion
@@ -33,6 +33,8 @@ Floats = npt.NDArray[np.float32]
 Artifacts = Mapping[str, Artifact]
 LLM = "generative"  # the name of the LLM among the systems
 CONTEXT = "context.json"  # of the stage compose, where histories say what their events were like
+USER_ATTRIBUTES = "user_attributes.parquet"  # of the stage prepare, where the source has any
+PROFILE = "profile.json"  # of the stage compose, where prompts say who the user is
 SET_WEIGHTS = "set_weights.json"  # of the stage recommend, where there are several sets of SIDs
 PROMPTS = 2**28  # bytes of prompts that are kept computed, for histories that come again
 
@@ -170,6 +172,30 @@ class Bundle:
         named = prepared.load("users.parquet").join(whole, on="user", how="inner")
         return dict(zip(named["user_id"], named["context"].to_list(), strict=True))
 
+    @cached_property
+    def user_profile(self) -> UserProfile | None:
+        """How prompts say who the user is; None where they do not, or there is no LLM."""
+        from genrec.lm.context import UserProfile
+
+        compose = self.recipe.compose
+        if not compose.user_attributes or self.sets is None:
+            return None
+        levels = self.artifacts["compose"].load(PROFILE)
+        return UserProfile(compose.user_attributes, compose.style, levels)
+
+    @cached_property
+    def profiles(self) -> dict[str, str]:
+        """What prompts say of known users, by user id; of others nothing is known, or nothing said."""
+        if self.user_profile is None:
+            return {}
+        prepared = self.artifacts["prepare"]
+        users = prepared.load(USER_ATTRIBUTES)
+        said = users.select(
+            "user", profile=pl.Series(self.user_profile.texts(users), dtype=pl.String)
+        )
+        named = prepared.load("users.parquet").join(said.drop_nulls(), on="user")
+        return dict(zip(named["user_id"], named["profile"], strict=True))
+
     @property
     def images(self) -> Path:
         """The folder in which the items' relative image paths lie."""
@@ -298,17 +324,22 @@ class Bundle:
     def prompt(self) -> Callable[..., Any]:
         """A history's item numbers to the model's prompt; with several sets of SIDs one in each.
 
-        A second argument is the context of its events, as `contexts` has it; without it none is said.
+        Further arguments are the context of its events, as `contexts` has it, and the user's profile, as
+        of `profiles`; without them nothing is said.
         """
         from genrec.lm.compose import prompt_in_sets
 
         compose, sets = self.recipe.compose, self.sids_by_set
         wording: dict[str, Any] = {"style": compose.style, "max_history": compose.max_history}
 
-        def prompt(history: Sequence[int], context: Sequence[str | None] = ()) -> Any:
+        def prompt(
+            history: Sequence[int],
+            context: Sequence[str | None] = (),
+            profile: str | None = None,
+        ) -> Any:
             if not sets:
                 raise ValueError("this recipe has no LLM, so there is no prompt")
-            return prompt_in_sets(sets, history, context, **wording)
+            return prompt_in_sets(sets, history, context, profile, **wording)
 
         return prompt
 

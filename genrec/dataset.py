@@ -42,6 +42,7 @@ class Dataset:
         times: int64 arrays, when that was, nanoseconds since 1970 (UTC); None where only the order is
             known.
         images: the folder in which the paths of the items' column `image` lie; None without images.
+        users: `user_id` and whatever else is known of users, each once; None where nothing is.
     """
 
     items: pl.DataFrame
@@ -49,6 +50,7 @@ class Dataset:
     sequences: Sequence[npt.NDArray[np.int32]]
     times: Sequence[npt.NDArray[np.int64]] | None = None
     images: Path | None = None
+    users: pl.DataFrame | None = None
 
     @classmethod
     def from_frames(
@@ -61,6 +63,7 @@ class Dataset:
         timestamp: str | None = "timestamp",
         unit: Unit = "auto",
         images: str | Path | None = None,
+        users: Any = None,
     ) -> Self:
         """Makes a dataset of tables: pandas, polars, Arrow or `datasets`.
 
@@ -68,17 +71,20 @@ class Dataset:
             interactions: a row per event.
             items: a row per item; None takes the items that the interactions name. A pipeline reads
                 `title`, `description` and `image`; further columns are attributes.
-            user: the column of user ids, of any type that can be compared.
+            user: the column of user ids, of any type that can be compared; also in `users`.
             item: the column of item ids, in both tables.
             timestamp: the column of times; None where rows stand in the order of time.
             unit: of the times, as of `prepare.source`.
             images: the folder in which the paths of the column `image` lie.
+            users: a row per user, of those of whom something is known; a pipeline's prompts say all
+                further columns of it (`compose.user_attributes`).
 
         Raises:
             TypeError: a table of another kind.
             NotADirectoryError: `images` is no folder.
-            ValueError: a column is missing or has gaps, an item is repeated, an interaction names an
-                item that `items` lacks, or a time cannot be read.
+            ValueError: a column is missing or has gaps, an item or a user is repeated, an interaction
+                names an item that `items` lacks, nobody of `users` is in the interactions, or a time
+                cannot be read.
         """
         log = _table(interactions, "interactions")
         wanted = [user, item, *([timestamp] if timestamp is not None else [])]
@@ -89,11 +95,7 @@ class Dataset:
         if items is None:
             catalogue = log.select(pl.col(item).unique(maintain_order=True))
         else:
-            catalogue = _table(items, "items")
-            _need(catalogue, [item], "items")
-            if catalogue[item].is_duplicated().any():
-                again = catalogue.filter(pl.col(item).is_duplicated())[item][0]
-                raise ValueError(f"items: '{item}' {again!r} stands twice; expected each item once")
+            catalogue = _once(_table(items, "items"), item, "item")
         numbers = catalogue.select(item).with_row_index("number")
         if numbers.schema[item] != log.schema[item]:
             raise ValueError(
@@ -117,6 +119,7 @@ class Dataset:
             [row.to_numpy() for row in lists["number"]],
             [row.to_numpy() for row in lists[_TIME]] if dated else None,
             None if images is None else Path(images).resolve(),
+            None if users is None else _users(_table(users, "users"), user, lists[user]),
         )
 
     @classmethod
@@ -157,8 +160,9 @@ class Dataset:
         return pl.DataFrame({"user": users, "item": items})
 
     def save(self, folder: str | Path) -> None:
-        """Writes `items.parquet` and `interactions.parquet`, which the source `files` reads.
+        """Writes `items.parquet`, `interactions.parquet` and, where there are users, `users.parquet`.
 
+        The source `files` reads them.
         Interactions have `user_id`, `item_id` and, where times are known, `timestamp`; they stand by
         user, oldest first.
         """
@@ -175,6 +179,8 @@ class Dataset:
             log = log.with_columns(timestamp=np.concatenate([np.empty(0, np.int64), *self.times]))
         log.write_parquet(folder / "interactions.parquet")
         self.items.write_parquet(folder / "items.parquet")
+        if self.users is not None:
+            self.users.write_parquet(folder / "users.parquet")
 
     def __repr__(self) -> str:
         count = sum(map(len, self.sequences))
@@ -379,6 +385,34 @@ def _table(frame: Any, what: str) -> pl.DataFrame:
         assert isinstance(table, pl.DataFrame)
         return table
     raise TypeError(f"{what}: {kind}; expected a table of pandas, polars, Arrow or `datasets`")
+
+
+def _once(table: pl.DataFrame, column: str, what: str) -> pl.DataFrame:
+    """Returns a table in which each item, or user, stands once."""
+    _need(table, [column], f"{what}s")
+    again = table.filter(pl.col(column).is_duplicated())[column]
+    if len(again):
+        raise ValueError(
+            f"{what}s: '{column}' {again[0]!r} stands twice; expected each {what} once"
+        )
+    return table
+
+
+def _users(table: pl.DataFrame, user: str, known: pl.Series) -> pl.DataFrame:
+    _once(table, user, "user")
+    if table.schema[user] != known.dtype:
+        raise ValueError(
+            f"'{user}' is {known.dtype} in the interactions and {table.schema[user]} in the users; make "
+            "them one type"
+        )
+    if table.width == 1:
+        raise ValueError(f"users: only '{user}'; expected further columns, such as a country")
+    if not table[user].is_in(known.implode()).any():
+        raise ValueError(
+            f"users: nobody is in the interactions: ids are such as {table[user].head(3).to_list()}, "
+            f"and there such as {known.head(3).to_list()}"
+        )
+    return table.rename({user: "user_id"})
 
 
 def _need(table: pl.DataFrame, columns: Sequence[str], what: str) -> None:

@@ -198,6 +198,9 @@ class Graph:
             digests = {name: tasks[name].template.digest for name in _tasks(node)}
             if node.section.context:  # type: ignore[attr-defined]
                 digests["context"] = prompts.load_context().digest
+            if node.section.user_attributes:  # type: ignore[attr-defined]
+                digests["context"] = prompts.load_context().digest  # has the words of numbers
+                digests["profile"] = prompts.load_profile().digest
             return digests
         if node.stage.name in ("caption", "mine"):
             return {"prompt": prompts.load_chat(node.section.prompt).digest}  # type: ignore[attr-defined]

@@ -68,7 +68,7 @@ def _sized(data: Dataset, store: Path, *, quick: bool) -> dict[str, Any]:
     partial = store / "datasets" / ".partial"
     data.save(partial)
     content = hashlib.sha256()
-    for name in ("items", "interactions"):
+    for name in ("items", "interactions", *(["users"] if data.users is not None else [])):
         content.update((partial / f"{name}.parquet").read_bytes())
     folder = partial.with_name(content.hexdigest()[:16])
     if folder.exists():
@@ -86,13 +86,18 @@ def _sized(data: Dataset, store: Path, *, quick: bool) -> dict[str, Any]:
         source["images"] = str(data.images)
     core, _, count, interactions = sizes.core(data.interactions)
     prepare: dict[str, Any] = {"source": source, "core": core}
-    return {"prepare": prepare} | sizes.sections(
+    sections = sizes.sections(
         items=count,
         interactions=interactions,
         text="title" in columns,
         images=data.images is not None and "image" in columns,
         quick=quick,
     )
+    if data.users is not None:
+        attributes = [name for name in data.users.columns if name != "user_id"]
+        source["users"] = {"path": str(folder / "users.parquet"), "attributes": attributes}
+        sections.setdefault("compose", {})["user_attributes"] = attributes
+    return {"prepare": prepare} | sections
 
 
 class MissingArtifact(FileNotFoundError):
@@ -353,6 +358,7 @@ class Pipeline:
         *,
         histories: Mapping[Id, Sequence[Id]] | None = None,
         events: Mapping[Id, Sequence[Mapping[str, Any]]] | None = None,
+        user_attributes: Mapping[Id, Mapping[str, Any]] | None = None,
         k: int = 10,
         filter_seen: bool = True,
         allowed: Collection[Id] | None = None,
@@ -378,6 +384,7 @@ class Pipeline:
             users,
             histories=histories,
             events=events,
+            user_attributes=user_attributes,
             k=k,
             filter_seen=filter_seen,
             allowed=allowed,

@@ -71,7 +71,7 @@ class Template(BaseModel):
 
 
 class ContextWording(BaseModel):
-    """How one style writes the context of an event: each value, what joins them, and what is around."""
+    """How one style writes a context or profile: each value, what joins them, and what is around."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -80,17 +80,13 @@ class ContextWording(BaseModel):
     context: str
 
 
-class ContextTemplate(BaseModel):
-    """The file `prompts/context.yaml`, checked: how the context of events is written.
+class ProfileTemplate(BaseModel):
+    """The file `prompts/profile.yaml`, checked: how who the user is is written.
 
     Attributes:
         description: one line for people.
         compact: for models trained from scratch.
         instruct: for pretrained LLMs.
-        gap: words for the time since the event before, shortest first.
-        weekday: Monday first.
-        month: January first.
-        number: words for the levels of a column of numbers, lowest first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -98,15 +94,35 @@ class ContextTemplate(BaseModel):
     description: str
     compact: ContextWording
     instruct: ContextWording
-    gap: tuple[str, ...] = Field(min_length=7, max_length=7)
-    weekday: tuple[str, ...] = Field(min_length=7, max_length=7)
-    month: tuple[str, ...] = Field(min_length=12, max_length=12)
-    number: tuple[str, ...] = Field(min_length=2)
+
+    def of(self, style: Style) -> ContextWording:
+        """Returns the wording of one style."""
+        return self.compact if style == "compact" else self.instruct
 
     @property
     def digest(self) -> str:
         """The sha256 of the content, in hex; equal for files that say the same."""
         return _digest(self)
+
+
+class ContextTemplate(ProfileTemplate):
+    """The file `prompts/context.yaml`, checked: how the context of events is written, and numbers.
+
+    Attributes:
+        gap: words for the time since the event before, shortest first.
+        weekday: Monday first.
+        month: January first.
+        number: words for the levels of a column of numbers, lowest first.
+    """
+
+    gap: tuple[str, ...] = Field(min_length=7, max_length=7)
+    weekday: tuple[str, ...] = Field(min_length=7, max_length=7)
+    month: tuple[str, ...] = Field(min_length=12, max_length=12)
+    number: tuple[str, ...] = Field(min_length=2)
+
+
+_P = TypeVar("_P", bound=ProfileTemplate)
+_WORDINGS = "compact and instruct have value, between and context"
 
 
 class ChatTemplate(BaseModel):
@@ -168,16 +184,14 @@ def load_context(name: str | Path = "context") -> ContextTemplate:
         FileNotFoundError: there is no such template.
         TemplateError: it is not YAML, a field is missing or unknown, or a placeholder is wrong.
     """
-    file = find("prompts", name, suffix=".yaml")
-    shape = (
-        "compact and instruct have value, between and context; gap, weekday, month and number are lists "
-        "of words"
-    )
-    template = _parsed(ContextTemplate, file, shape)
-    for style, wording in (("compact", template.compact), ("instruct", template.instruct)):
-        _check(wording.value, ("name", "value"), f"{file}: {style}.value")
-        _check(wording.context, ("values",), f"{file}: {style}.context")
-    return template
+    shape = f"{_WORDINGS}; gap, weekday, month and number are lists of words"
+    return _with_wordings(ContextTemplate, name, shape)
+
+
+@cache
+def load_profile(name: str | Path = "profile") -> ProfileTemplate:
+    """Loads the wording of who a user is; arguments and errors as of `load_context`."""
+    return _with_wordings(ProfileTemplate, name, _WORDINGS)
 
 
 def load_template(
@@ -221,6 +235,16 @@ def pieces(text: str) -> tuple[Piece, ...]:
         ValueError: the braces do not match.
     """
     return tuple((literal, name) for literal, name, _, _ in Formatter().parse(text))
+
+
+def _with_wordings(kind: type[_P], name: str | Path, shape: str) -> _P:
+    file = find("prompts", name, suffix=".yaml")
+    template = _parsed(kind, file, shape)
+    for style in STYLES:
+        wording = template.of(style)
+        _check(wording.value, ("name", "value"), f"{file}: {style}.value")
+        _check(wording.context, ("values",), f"{file}: {style}.context")
+    return template
 
 
 def _parsed(kind: type[_T], file: Path, shape: str) -> _T:

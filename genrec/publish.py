@@ -13,11 +13,12 @@ from typing import Any, Literal
 import numpy as np
 
 from genrec import recipe as recipes
-from genrec.bundle import SET_WEIGHTS
+from genrec.bundle import PROFILE, SET_WEIGHTS
 from genrec.data.formats.interchange import read_index
 from genrec.environment import changed
 from genrec.lm.card import Facts, model_card
 from genrec.lm.compose import prompt_in_sets
+from genrec.lm.context import UserProfile
 from genrec.lm.meaning import SIDS_FILE, write_sids
 from genrec.pipeline import Pipeline
 from genrec.recommender import Recommender
@@ -84,33 +85,60 @@ class Published:
         recommender: the model and the catalogue's SIDs, in all sets.
         item_ids: the owner's names of the items, in the order of the SIDs.
         prompt: how histories become prompts.
+        user_profile: how prompts say who the user is; None where they do not.
     """
 
     recommender: Recommender
     item_ids: list[str]
     prompt: Mapping[str, Any]
+    user_profile: UserProfile | None = None
 
     def recommend(
-        self, histories: Sequence[Sequence[str]], *, k: int = 10, num_beams: int = 50
+        self,
+        histories: Sequence[Sequence[str]],
+        *,
+        user_attributes: Sequence[Mapping[str, Any]] | None = None,
+        k: int = 10,
+        num_beams: int = 50,
     ) -> list[list[str]]:
         """Returns each user's next items, best first, none of which is in the history.
 
         Args:
             histories: item ids, oldest first.
+            user_attributes: who each of the users is, as in `{"country": "DE"}`; {} or None: not said.
             k: how many.
             num_beams: of the search.
 
         Raises:
             KeyError: an item that the model does not know.
+            ValueError: attributes that its prompts do not say, or not as many users as histories.
         """
         number = {item_id: index for index, item_id in enumerate(self.item_ids)}
         if unknown := {item for history in histories for item in history} - set(number):
             raise KeyError(f"{sorted(unknown)[:3]}: no items of this model; see {SIDS_FILE}")
         seen = [[number[item] for item in history] for history in histories]
         sets = [*self.recommender.sets]
-        prompts: list[Any] = [prompt_in_sets(sets, items, **self.prompt) for items in seen]
+        profiles = self._profiles(user_attributes, len(seen))
+        prompts: list[Any] = [
+            prompt_in_sets(sets, items, profile=profile, **self.prompt)
+            for items, profile in zip(seen, profiles, strict=True)
+        ]
         lists = self.recommender.recommend(prompts, k=k, num_beams=num_beams, exclude=seen)
         return [[self.item_ids[item] for item in row if item >= 0][:k] for row in lists.items]
+
+    def _profiles(
+        self, attributes: Sequence[Mapping[str, Any]] | None, users: int
+    ) -> list[str | None]:
+        if attributes is None:
+            return [None] * users
+        if self.user_profile is None:
+            raise ValueError("user_attributes: the prompts of this model say nothing of users")
+        if len(attributes) != users:
+            raise ValueError(
+                f"user_attributes: of {len(attributes)} users, and there are {users} histories; "
+                "expected one for each"
+            )
+        return [self.user_profile.said(own) for own in attributes]
 
 
 def open_published(place: str | Path) -> Published:
@@ -140,7 +168,11 @@ def open_published(place: str | Path) -> Published:
         )
     weights = {"weights": settings["set_weights"]} if len(sets) > 1 else {}
     recommender = Recommender.load(folder, sets, max_length=settings["max_length"], **weights)
-    return Published(recommender, item_ids, settings["prompt"])
+    profile, style = settings.get("user_profile"), settings["prompt"]["style"]
+    return Published(
+        *(recommender, item_ids, settings["prompt"]),
+        profile and UserProfile(tuple(profile["names"]), style, profile["levels"]),
+    )
 
 
 def _read_sets(folder: Path) -> tuple[list[str], SIDSets]:
@@ -179,7 +211,10 @@ def _copy_model(pipeline: Pipeline, out: Path, what: str) -> None:
 def _settings(pipeline: Pipeline) -> dict[str, Any]:
     compose, train = pipeline.recipe.compose, pipeline.recipe.train
     prompt = {"style": compose.style, "max_history": compose.max_history}
-    settings = {"prompt": prompt, "max_length": train.max_length}
+    settings: dict[str, Any] = {"prompt": prompt, "max_length": train.max_length}
+    if compose.user_attributes:
+        levels = pipeline["compose"].load(PROFILE)
+        settings["user_profile"] = {"names": compose.user_attributes, "levels": levels}
     if (sets := len(SIDSets.load(pipeline["quantize"].path))) > 1:
         settings["set_weights"] = _set_weights(pipeline, sets)
     return settings | {"made_with": pipeline["train"].manifest.get("environment")}

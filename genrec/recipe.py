@@ -20,7 +20,15 @@ from pydantic.fields import FieldInfo
 
 from genrec import registry
 from genrec.analysis.settings import AlignmentSettings, Probe
-from genrec.data.settings import TIMED, Downloads, HashUsers, LastOutSettings, SourceSettings, Split
+from genrec.data.settings import (
+    TIMED,
+    Downloads,
+    HashUsers,
+    LastOutSettings,
+    SourceSettings,
+    Split,
+    WithUsers,
+)
 from genrec.decode.settings import DecoderSettings, HFDecoder
 from genrec.enrich.settings import Caption, Joint, Late, Mine
 from genrec.lm.settings import Compose, Train
@@ -222,6 +230,7 @@ class Recipe(Section):
         self._check_lengths(lengths)
         self._check_tasks()
         self._check_context()
+        self._check_user_attributes()
         if self.probe.enabled and not self.recommend.enabled:
             raise ValueError(
                 "probe.enabled: there is no model to look into with recommend.enabled=false; set "
@@ -275,6 +284,26 @@ class Recipe(Section):
             )
             raise ValueError(
                 f"compose.context: {missing} not among what this source has, {list(there)}{times}; "
+                f"{named}, or take it out"
+            )
+
+    def _check_user_attributes(self) -> None:
+        """Checks that the data have what prompts say of users, under names of their own."""
+        source, file = self.prepare.source, self.prepare.source.user_file
+        there = file.attributes if file is not None else ()
+        if both := [name for name in there if name in source.kept]:
+            raise ValueError(
+                f"prepare.source.users.attributes: {both} are names of prepare.source.{source.kept_by} "
+                "too, and prompts could not tell them apart; rename the columns in one of the files"
+            )
+        if missing := [name for name in self.compose.user_attributes if name not in there]:
+            named = (
+                "name the column in prepare.source.users.attributes"
+                if isinstance(source, WithUsers)
+                else f"a source of kind {source.kind} has no table of users"
+            )
+            raise ValueError(
+                f"compose.user_attributes: {missing} not among what is known of users, {list(there)}; "
                 f"{named}, or take it out"
             )
 

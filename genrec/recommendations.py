@@ -48,6 +48,7 @@ class ListRequest(NamedTuple):
         text: a query in words, instead of the history or in addition to it.
         system: one system's list alone; None fuses.
         context: what the LLM's prompt says of the history's events, see `Bundle.contexts`; or nothing.
+        profile: what it says of the user, see `Bundle.profiles`; or nothing.
     """
 
     history: tuple[int, ...]
@@ -58,14 +59,16 @@ class ListRequest(NamedTuple):
     text: str | None = None
     system: str | None = None
     context: tuple[str | None, ...] = ()
+    profile: str | None = None
 
 
 class InfluenceRequest(NamedTuple):
-    """Asks what each item of the history adds to each of `items`; `context` as of `ListRequest`."""
+    """Asks what each item of the history adds to each of `items`; the rest as of `ListRequest`."""
 
     history: tuple[int, ...]
     items: tuple[int, ...]
     context: tuple[str | None, ...] = ()
+    profile: str | None = None
 
 
 class SimilarRequest(NamedTuple):
@@ -123,6 +126,7 @@ def recommend_users(
     *,
     histories: Mapping[Id, Sequence[Id]] | None = None,
     events: Mapping[Id, Sequence[Mapping[str, Any]]] | None = None,
+    user_attributes: Mapping[Id, Mapping[str, Any]] | None = None,
     k: int = 10,
     filter_seen: bool = True,
     allowed: Collection[Id] | None = None,
@@ -139,6 +143,8 @@ def recommend_users(
         events: of such users, what each event of the history was like, where prompts say so
             (`compose.context`), as in `{"rating": 4.5, "timestamp": "2026-01-31T12:00:00Z"}`; of users
             without, nothing is said. Of known users the log says it.
+        user_attributes: of such users, who they are, where prompts say so (`compose.user_attributes`),
+            as in `{"country": "DE"}`; likewise.
         k: items for each.
         filter_seen: leave out the items of the user's history.
         allowed: ids of the only items to recommend.
@@ -155,12 +161,13 @@ def recommend_users(
 
     Raises:
         KeyError: an unknown user or item.
-        ValueError: users and histories both given, k below 1, or an unknown system; events of nobody, or
-            not one for each item.
+        ValueError: users and histories both given, k below 1, or an unknown system; events or attributes
+            of nobody, that prompts do not say, or events that are not one for each item.
     """
     check_request(users, histories, k)
-    if nobody := [user for user in events or () if user not in (histories or ())]:
-        raise ValueError(f"events: of {nobody[:3]}, of whom `histories` has no history")
+    for name, given in (("events", events), ("user_attributes", user_attributes)):
+        if nobody := [user for user in given or () if user not in (histories or ())]:
+            raise ValueError(f"{name}: of {nobody[:3]}, of whom `histories` has no history")
     if histories is not None:
         names: list[Id] = list(histories)
         sequences = [
@@ -171,11 +178,14 @@ def recommend_users(
             () if own is None else context_of(bundle, items, own)
             for items, own in zip(sequences, described, strict=True)
         ]
+        known = user_attributes or {}
+        profiles = [profile_of(bundle, known[name]) if name in known else None for name in names]
     else:
         # 12 and "12" are one user, who gets one list.
         names = list(bundle.histories) if users is None else list(dict.fromkeys(map(str, users)))
         sequences = [_history(bundle, user) for user in names]
         contexts = [bundle.contexts.get(str(user), ()) for user in names]
+        profiles = [bundle.profiles.get(str(user)) for user in names]
     mask = None
     if allowed is not None:
         mask = np.zeros(len(bundle), dtype=bool)
@@ -188,8 +198,11 @@ def recommend_users(
                 keep_seen=not filter_seen,
                 system=system,
                 context=tuple(context),
+                profile=profile,
             )
-            for history, context in zip(sequences[part], contexts[part], strict=True)
+            for history, context, profile in zip(
+                sequences[part], contexts[part], profiles[part], strict=True
+            )
         ]
         lists = recommend(bundle, requests)
         table = _owned(bundle, names[part], lists)
@@ -219,6 +232,23 @@ def context_of(
     if len(events) != len(history):
         raise ValueError(f"{len(events)} events, and {len(history)} items; expected one for each")
     return tuple(bundle.event_context.said(events))
+
+
+def profile_of(bundle: Bundle, attributes: Mapping[str, Any]) -> str | None:
+    """Returns `ListRequest.profile` of a user whom somebody describes.
+
+    Args:
+        bundle: whose prompts.
+        attributes: see `UserProfile.said`.
+
+    Raises:
+        ValueError: prompts do not say what is given.
+    """
+    if bundle.user_profile is None:
+        raise ValueError(
+            "the prompts of this recipe say nothing of users (compose.user_attributes); leave it out"
+        )
+    return bundle.user_profile.said(attributes)
 
 
 def _history(bundle: Bundle, user: Id) -> list[int]:
@@ -257,7 +287,11 @@ def _reasons(
     systems, because = list[Any](), list[Any]()
     for request, listed in zip(requests, lists, strict=True):
         influences = influence(
-            bundle, request.history, [entry.item for entry in listed], request.context
+            bundle,
+            request.history,
+            [entry.item for entry in listed],
+            request.context,
+            request.profile,
         )
         for place, entry in enumerate(listed):
             ranks = sorted(entry.ranks.items(), key=lambda pair: (pair[1], pair[0]))
@@ -330,7 +364,7 @@ def _of_llm(bundle: Bundle, requests: Mapping[int, ListRequest], *, in_words: bo
         assert bundle.text_prompt is not None, "as above"
         prompts = [bundle.text_prompt(request.text or "") for request in requests.values()]
     else:
-        prompts = [bundle.prompt(request.history, request.context) for request in requests.values()]
+        prompts = [bundle.prompt(r.history, r.context, r.profile) for r in requests.values()]
     lists = bundle.llm.recommend(
         prompts,
         k=bundle.depths[LLM],
@@ -445,6 +479,7 @@ def influence(
     history: Sequence[int],
     items: Sequence[int],
     context: Sequence[str | None] = (),
+    profile: str | None = None,
 ) -> list[dict[int, float]] | None:
     """Returns for each item what the history's items add to its log-probability.
 
@@ -457,6 +492,7 @@ def influence(
         history: item numbers, oldest first.
         items: the recommended items' numbers, each once.
         context: of the history's events; it goes with its item.
+        profile: of the user; it stays.
 
     Returns:
         Per item, by item number of the history; None without an LLM.
@@ -469,7 +505,10 @@ def influence(
     events = [*zip_longest(history, context)]
     histories = [events, *([event for event in events if event[0] != item] for item in newest)]
     lists = bundle.llm.recommend(
-        [bundle.prompt([i for i, _ in own], [text for _, text in own]) for own in histories],
+        [
+            bundle.prompt([i for i, _ in own], [text for _, text in own], profile)
+            for own in histories
+        ],
         k=len(items),
         num_beams=max(bundle.depths[LLM], len(items)),
         allowed=[list(items)] * len(histories),

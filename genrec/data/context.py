@@ -22,7 +22,7 @@ def read_names(context: Sequence[str]) -> dict[str, str]:
 
 
 def settle_context(log: pl.DataFrame, context: Sequence[str], *, where: str | Path) -> pl.DataFrame:
-    """Returns a log with its context as text or numbers, by the owner's names.
+    """Returns a log, or a table of users, with its context as text or numbers, by the owner's names.
 
     Args:
         log: has the columns of `read_names(context)`.
@@ -41,8 +41,8 @@ def settle_context(log: pl.DataFrame, context: Sequence[str], *, where: str | Pa
         value = tables.as_attribute(ours, log.schema[ours])
         if value is None:
             raise ValueError(
-                f"{where}: column '{theirs}' is {log.schema[ours]}; context is text or numbers. Take it "
-                "out of `context` in prepare.source."
+                f"{where}: column '{theirs}' is {log.schema[ours]}; context is text or numbers. Do not "
+                "name it in prepare.source."
             )
         text = log.select(value.cast(pl.String).alias(theirs)).to_series()
         number = text.cast(pl.Float64, strict=False)

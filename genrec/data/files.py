@@ -10,6 +10,7 @@ import ast
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -19,13 +20,13 @@ from genrec.data import tables
 from genrec.data.context import read_names, settle_context
 from genrec.data.delimited import free
 from genrec.data.images import place_images
-from genrec.data.settings import FilesSettings, ItemFile, LogFile, Operator, TableFile
+from genrec.data.settings import FilesSettings, ItemFile, LogFile, Operator, TableFile, UserFile
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean
 from genrec.data.text import as_text
 from genrec.data.timestamps import parse, settle, times_of
 from genrec.progress import Progress, silent
 
-_LOG = "prepare.source.interactions"
+_LOG, _USERS = "prepare.source.interactions", "prepare.source.users"
 _COMPARE: dict[str, Callable[[pl.Expr, Any], pl.Expr]] = {
     "=": pl.Expr.eq,
     "<": pl.Expr.lt,
@@ -341,6 +342,60 @@ def read_log(spec: LogFile, bad_rows: BadRows, progress: Progress = silent) -> p
     log = _with_whole_ids(log, {"user_id": spec.user, "item_id": spec.item}, spec, _LOG, bad_rows)
     log = _reaching(log, spec, bad_rows) if spec.type else log
     return settle_context(log, spec.context, where=spec.path)
+
+
+def read_users(
+    spec: UserFile, bad_rows: BadRows, *, names: Mapping[str, str] = MappingProxyType({})
+) -> pl.DataFrame:
+    """Reads the attributes of users.
+
+    Args:
+        spec: the files, and which columns to keep.
+        bad_rows: what to do with a row without an id, one of a user who had one, or a ragged one.
+        names: of columns in the file, where `spec` calls them otherwise.
+
+    Returns:
+        user_id (String), then the attributes (String or Float64, or null), in file order.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a file cannot be read, is empty or lacks a column; a bad row; no row is left.
+    """
+    paths = tables.files(spec.path, what="a table with a row per user")
+    parts = [_user_part(path, spec, bad_rows, names) for path in paths]
+    table = pl.concat(with_file(parts, paths), how="diagonal_relaxed")
+    table = _with_whole_ids(table, {"user_id": spec.user}, spec, _USERS, bad_rows)
+    id_text = pl.col("user_id").str.strip_chars()
+    for bad, reason, problem in (
+        (id_text.fill_null("") == "", "user_without_id", f"user without an id in '{spec.user}'"),
+        (~pl.col("user_id").is_first_distinct(), "repeated_user_id", "user in two rows"),
+    ):
+        table = bad_rows.reject(
+            table,
+            bad,
+            reason=reason,
+            where=spec.path,
+            problem=f"{problem}; expected one row with an id for each",
+            fix="Correct the table",
+            show=("user_id",),
+        )
+    if table.is_empty():
+        raise ValueError(f"{spec.path}: no usable rows; expected a row per user.")
+    table = settle_context(table, spec.attributes, where=spec.path)
+    return table.select("user_id", *spec.attributes)
+
+
+def _user_part(
+    path: Path, spec: UserFile, bad_rows: BadRows, names: Mapping[str, str]
+) -> pl.DataFrame:
+    named = {"user_id": spec.user} | read_names(spec.attributes)
+    named |= {f"where.{n}": column for n, (column, _, _) in enumerate(spec.where)}
+    named = {ours: names.get(theirs, theirs) for ours, theirs in named.items()}
+    table = tables.read(
+        path, named, bad_rows=bad_rows, ids=("user_id",), field=_USERS, **_reading(spec)
+    )
+    conditions = [(f"where.{n}", *condition) for n, condition in enumerate(spec.where)]
+    return _kept(table, conditions, path, bad_rows).drop(name for name, *_ in conditions)
 
 
 def _log_part(path: Path, spec: LogFile, bad_rows: BadRows) -> pl.DataFrame:

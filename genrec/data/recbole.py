@@ -7,12 +7,12 @@ from pathlib import Path
 
 import polars as pl
 
-from genrec.data import tables
+from genrec.data import files, tables
 from genrec.data.context import read_names, settle_context
 from genrec.data.delimited import Layout, missing
 from genrec.data.files import OWN_COLUMNS, at_least
 from genrec.data.images import place_images
-from genrec.data.settings import RecBoleSettings
+from genrec.data.settings import RecBoleSettings, UserFile
 from genrec.data.source import RAW_INTERACTIONS, RAW_ITEMS, BadRows, OnBad, RawData, clean
 from genrec.data.text import guarded, open_text
 from genrec.data.timestamps import Unit, parse, settle, times_of
@@ -120,6 +120,14 @@ def read_recbole(
         dropped=bad_rows.dropped,
         times=times_of(timestamp, unit),
     )
+
+
+def read_users(spec: UserFile, bad_rows: BadRows) -> pl.DataFrame:
+    """Reads a `.user` file; `spec` names its fields without their types. See `files.read_users`."""
+    types = header(Path(spec.path))
+    tsv = spec.model_copy(update={"format": "tsv", "quoting": "none"})
+    typed = {name: f"{name}:{kind}" for name, kind in types.items()}
+    return files.read_users(tsv, bad_rows, names=typed)
 
 
 def header(path: Path) -> dict[str, str]:

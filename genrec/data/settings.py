@@ -40,7 +40,13 @@ Context = Annotated[tuple[str, ...], AfterValidator(_context)]
 
 
 class SourceSettings(PartSettings):
-    """What every source has. `implementation` is a function: see `genrec.data.source.ReadSource`."""
+    """What every source has. `implementation` is a function: see `genrec.data.source.ReadSource`.
+
+    Attributes:
+        read_users: `module:name` of what reads the table of users, see `genrec.data.files.read_users`.
+    """
+
+    read_users: ClassVar[str] = "genrec.data.files:read_users"
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -51,6 +57,11 @@ class SourceSettings(PartSettings):
     def kept_by(self) -> str | None:
         """The field that names them; None where there is none."""
         return "context" if "context" in type(self).model_fields else None
+
+    @property
+    def user_file(self) -> UserFile | None:
+        """The table of users; None where there is none."""
+        return None
 
     @property
     def timed(self) -> bool:
@@ -75,42 +86,6 @@ class SourceSettings(PartSettings):
     def options(self) -> dict[str, Any]:
         """Returns all but `kind`, by name, as the source's function takes it."""
         return {name: value for name, value in self if name != "kind"}
-
-
-class InterchangeSettings(SourceSettings):
-    """The field's JSON files: `{user: [items]}`, `{item: {title, ...}}`, `{item: ["<a_1>", ...]}`."""
-
-    kind: Literal["interchange"] = "interchange"
-    implementation: ClassVar[str] = "genrec.data.formats.interchange:read"
-    interactions: Path_
-    items: Path_
-    index: Path_ | Annotated[tuple[Path_, ...], Field(min_length=1)] | None = Field(
-        None, description="the items' SIDs; several files are several sets of SIDs"
-    )
-    images: Path_ | None = None
-
-    @property
-    def brings_sids(self) -> bool:
-        """Whether `index` is given."""
-        return self.index is not None
-
-    @property
-    def timed(self) -> bool:
-        """Never: lists have an order only."""
-        return False
-
-
-class MovieLensSettings(SourceSettings):
-    """MovieLens files (CSV, or the `.dat` of 1M and 10M) and a folder of posters named by movie id."""
-
-    kind: Literal["movielens"] = "movielens"
-    implementation: ClassVar[str] = "genrec.data.movielens:read"
-    ratings: Path_
-    movies: Path_
-    images: Path_ | None = None
-    min_rating: float = 0.0
-    later: ClassVar[tuple[str, ...]] = ("context",)
-    context: tuple[Literal["rating"], ...] = Field((), description=_CONTEXT)
 
 
 class DemoSettings(SourceSettings):
@@ -355,7 +330,36 @@ class LogFile(TableFile):
         return self
 
 
-class _WithImages(SourceSettings):
+class UserFile(TableFile):
+    """The users' file, and which of its columns are kept; users whom it lacks have no attributes."""
+
+    user: str = Field("user_id", description="the column of user ids, each once")
+    attributes: Context = Field(
+        min_length=1,
+        description="columns to keep of each user, for `compose.user_attributes`; no other is read",
+    )
+
+
+class WithUsers(SourceSettings):
+    """What sources that can have a table of users beside their own files have in common."""
+
+    later: ClassVar[tuple[str, ...]] = ("users",)
+    users: UserFile | None = Field(
+        None,
+        description="a table of users, such as their age group and country; null: there is none",
+    )
+
+    @property
+    def user_file(self) -> UserFile | None:
+        """That of `users`."""
+        return self.users
+
+    def options(self) -> dict[str, Any]:
+        """Returns all but `kind` and `users`, which `read_source` reads for every source."""
+        return {name: value for name, value in super().options().items() if name != "users"}
+
+
+class _WithImages(WithUsers):
     """What sources that can name images have in common."""
 
     images: Literal["download"] | Path_ | None = Field(None, description=_IMAGES)
@@ -383,6 +387,42 @@ class _WithImages(SourceSettings):
     def _limits(self) -> dict[str, int]:
         megas = {"max_bytes": self.max_image_mb, "max_pixels": self.max_image_megapixels}
         return {name: round(mega * 1e6) for name, mega in megas.items()}
+
+
+class InterchangeSettings(WithUsers):
+    """The field's JSON files: `{user: [items]}`, `{item: {title, ...}}`, `{item: ["<a_1>", ...]}`."""
+
+    kind: Literal["interchange"] = "interchange"
+    implementation: ClassVar[str] = "genrec.data.formats.interchange:read"
+    interactions: Path_
+    items: Path_
+    index: Path_ | Annotated[tuple[Path_, ...], Field(min_length=1)] | None = Field(
+        None, description="the items' SIDs; several files are several sets of SIDs"
+    )
+    images: Path_ | None = None
+
+    @property
+    def brings_sids(self) -> bool:
+        """Whether `index` is given."""
+        return self.index is not None
+
+    @property
+    def timed(self) -> bool:
+        """Never: lists have an order only."""
+        return False
+
+
+class MovieLensSettings(WithUsers):
+    """MovieLens files (CSV, or the `.dat` of 1M and 10M) and a folder of posters named by movie id."""
+
+    kind: Literal["movielens"] = "movielens"
+    implementation: ClassVar[str] = "genrec.data.movielens:read"
+    ratings: Path_
+    movies: Path_
+    images: Path_ | None = None
+    min_rating: float = 0.0
+    later: ClassVar[tuple[str, ...]] = (*WithUsers.later, "context")
+    context: tuple[Literal["rating"], ...] = Field((), description=_CONTEXT)
 
 
 class FilesSettings(_WithImages):
@@ -429,7 +469,7 @@ class AmazonSettings(_WithImages):
     describe: tuple[Literal["description", "features"], ...] = Field(
         ("description", "features"), description="what the description is made of"
     )
-    later: ClassVar[tuple[str, ...]] = ("context",)
+    later: ClassVar[tuple[str, ...]] = (*_WithImages.later, "context")
     context: tuple[Literal["rating"], ...] = Field((), description=_CONTEXT)
 
     @model_validator(mode="after")
@@ -443,10 +483,11 @@ class AmazonSettings(_WithImages):
 
 
 class RecBoleSettings(_WithImages):
-    """RecBole's atomic files: `.inter` and `.item`, tab-separated, with typed headers."""
+    """RecBole's atomic files: `.inter`, `.item` and perhaps `.user`, by tabs, with typed headers."""
 
     kind: Literal["recbole"] = "recbole"
     implementation: ClassVar[str] = "genrec.data.recbole:read"
+    read_users: ClassVar[str] = "genrec.data.recbole:read_users"
     interactions: Path_
     items: Path_
     user: str = Field("user_id", description="the field of user ids")
@@ -463,7 +504,7 @@ class RecBoleSettings(_WithImages):
     )
     rating: str | None = Field(None, description="the field of ratings")
     min_rating: float = Field(0.0, description="lower ratings are no interactions")
-    later: ClassVar[tuple[str, ...]] = ("context",)
+    later: ClassVar[tuple[str, ...]] = (*_WithImages.later, "context")
     context: Context = Field((), description=_CONTEXT)
 
     @property
@@ -478,7 +519,7 @@ class RecBoleSettings(_WithImages):
         return self
 
 
-class ExchangeSettings(SourceSettings):
+class ExchangeSettings(WithUsers):
     """A dataset in another toolkit's files, as `genrec export` writes them; SIDs come along."""
 
     kind: Literal["exchange"] = "exchange"

@@ -19,7 +19,7 @@ import polars as pl
 
 from genrec import registry
 from genrec.data.protocols import Parts
-from genrec.data.settings import SourceSettings
+from genrec.data.settings import SourceSettings, UserFile
 from genrec.progress import Progress, silent
 
 logger = logging.getLogger(__name__)
@@ -74,6 +74,8 @@ class RawData:
             where the source has no groups.
         dropped: how many rows the source left out, by reason.
         given: the split that comes with the data; None where there is none.
+        user_attributes: user_id (String), then what is known of users (String or Float64, or null), each
+            user at most once; None where the source has none.
         findings: what is odd about the files, as sentences; the source has warned of it.
     """
 
@@ -87,6 +89,7 @@ class RawData:
     given: GivenSplit | None = None
     findings: tuple[str, ...] = ()
     further_sids: tuple[dict[str, tuple[int, ...]], ...] = ()
+    user_attributes: pl.DataFrame | None = None
 
 
 class ReadSource(Protocol):
@@ -116,9 +119,36 @@ def read_source(
     on_bad: OnBad = "error",
     progress: Progress = silent,
 ) -> RawData:
-    """Reads a dataset by whatever source `settings` belong to; see `ReadSource`."""
+    """Reads a dataset by whatever source `settings` belong to, and its table of users, if it has one.
+
+    Raises:
+        FileNotFoundError, ValueError: as `ReadSource`; or nobody of the table is in the data.
+    """
     read: ReadSource = registry.implementation(settings)
-    return read(settings, folder=Path(folder), on_bad=on_bad, progress=progress)
+    raw = read(settings, folder=Path(folder), on_bad=on_bad, progress=progress)
+    if settings.user_file is None:
+        return raw
+    bad_rows = BadRows(on_bad)
+    bad_rows.dropped.update(raw.dropped)
+    users: pl.DataFrame = registry.resolve(settings.read_users)(settings.user_file, bad_rows)
+    return _with_users(raw, users, settings.user_file, bad_rows)
+
+
+def _with_users(raw: RawData, users: pl.DataFrame, spec: UserFile, bad_rows: BadRows) -> RawData:
+    known = raw.interactions["user_id"] if raw.given is None else raw.given.users["user_id"]
+    if not users["user_id"].is_in(known.implode()).any():
+        raise ValueError(
+            f"{spec.path}: nobody in '{spec.user}' is in the interactions: ids there are such as "
+            f"{users['user_id'].head(3).to_list()}, and those of the interactions such as "
+            f"{known.head(3).to_list()}. Ids are compared letter by letter: write them alike, or name "
+            "another column by `user` in prepare.source.users."
+        )
+    return replace(
+        raw,
+        user_attributes=users,
+        dropped=bad_rows.dropped,
+        findings=(*raw.findings, *bad_rows.findings),
+    )
 
 
 class BadRows:
@@ -381,7 +411,8 @@ def hash_users(raw: RawData, salt: str) -> RawData:
     habits: a history that somebody knows can still be recognised.
 
     Args:
-        raw: any source's data; its log, groups, truth and the given split's users are rewritten.
+        raw: any source's data; its log, groups, truth, the given split's users and the users'
+            attributes are rewritten.
         salt: the secret; the same salt and id give the same digits.
 
     Raises:
@@ -390,6 +421,7 @@ def hash_users(raw: RawData, salt: str) -> RawData:
     tables = [raw.interactions, *raw.truth.values()]
     tables += [raw.groups] if raw.groups is not None else []
     tables += [raw.given.users] if raw.given is not None else []
+    tables += [raw.user_attributes] if raw.user_attributes is not None else []
     known = (
         pl.concat([t["user_id"] for t in tables if "user_id" in t.columns]).unique().drop_nulls()
     )
@@ -404,4 +436,5 @@ def hash_users(raw: RawData, salt: str) -> RawData:
         groups=None if raw.groups is None else rewritten(raw.groups),
         truth={name: rewritten(table) for name, table in raw.truth.items()},
         given=None if raw.given is None else replace(raw.given, users=rewritten(raw.given.users)),
+        user_attributes=None if raw.user_attributes is None else rewritten(raw.user_attributes),
     )

@@ -45,6 +45,8 @@ class Prepared:
         sids: int32 [N, L], the published SID of each item; None where the source has none.
         further_sids: those of further sets, int32 [N, L_m].
         groups: which groups a choice belongs to; None where the source has none.
+        user_attributes: what is known of users, by `user`, of those of whom anything is; None where the
+            source has none.
         stats: counts, dropped rows by reason and shares, ready for JSON.
     """
 
@@ -58,6 +60,7 @@ class Prepared:
     groups: pl.DataFrame | None
     stats: dict[str, object]
     further_sids: tuple[np.ndarray, ...] = ()
+    user_attributes: pl.DataFrame | None = None
 
 
 def prepare(
@@ -182,6 +185,12 @@ def _prepared(
     groups: pl.DataFrame | None,
     stats: dict[str, object],
 ) -> Prepared:
+    attributes = None
+    if raw.user_attributes is not None:
+        attributes = users.join(
+            raw.user_attributes, on="user_id", how="inner", maintain_order="left"
+        ).drop("user_id")
+        stats["users_with_attributes"] = len(attributes)
     return Prepared(
         items,
         users,
@@ -193,6 +202,7 @@ def _prepared(
         groups=groups,
         stats=stats,
         further_sids=tuple(sid_array(sids, items) for sids in raw.further_sids),
+        user_attributes=attributes,
     )
 
 

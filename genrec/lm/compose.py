@@ -21,6 +21,7 @@ from genrec.lm.tasks import (
     Segments,
     Slots,
     Task,
+    opening,
     rows_of,
     shorten,
     sid_segments,
@@ -132,8 +133,8 @@ def examples_of(
         style: which variants; always the first one.
         max_history: items of history in a prompt.
     """
-    for history, target, context in rows_of(split):
-        prompt = prompt_for(sids[history], context, style=style, max_history=max_history)
+    for history, target, context, profile in rows_of(split):
+        prompt = prompt_for(sids[history], context, profile, style=style, max_history=max_history)
         yield Example("history_to_sid", prompt, sid_segments(sids[[target]]))
 
 
@@ -146,6 +147,7 @@ def _nothing(task: Task) -> str:
 def prompt_for(
     history_sids: np.ndarray | Sequence[Sequence[int]],
     context: Sequence[str | None] = (),
+    profile: str | None = None,
     *,
     style: Style,
     max_history: int | None = None,
@@ -155,6 +157,7 @@ def prompt_for(
     Args:
         history_sids: int [H, L], the SIDs of the user's items, oldest first.
         context: of the H events, as `EventContext` writes it; empty: nothing is said of any.
+        profile: of the user, as `UserProfile` writes it; None: nothing is said.
         style: which variants; always the first one of `history_to_sid`.
         max_history: keep this many of the newest items; None keeps all.
     """
@@ -162,13 +165,14 @@ def prompt_for(
     if max_history is not None:
         sids = sids[-max_history:]
     variant = _task("history_to_sid").template.variants(style)[0]
-    return _fill(variant.prompt, {"history": sids})
+    return _fill(variant.prompt, {"history": (*opening(profile), *sids)})
 
 
 def prompt_in_sets(
     sets: Iterable[np.ndarray],
     items: Sequence[int],
     context: Sequence[str | None] = (),
+    profile: str | None = None,
     *,
     style: Style,
     max_history: int | None,
@@ -179,11 +183,12 @@ def prompt_in_sets(
         sets: the SIDs of each set, int [N, L].
         items: numbers of the history's items, oldest first.
         context: as of `prompt_for`.
+        profile: as there.
         style: as of `prompt_for`.
         max_history: as there.
     """
     wording: dict[str, Any] = {"style": style, "max_history": max_history}
-    prompts = tuple(prompt_for(sids[list(items)], context, **wording) for sids in sets)
+    prompts = tuple(prompt_for(sids[list(items)], context, profile, **wording) for sids in sets)
     return prompts if len(prompts) > 1 else prompts[0]
 
 

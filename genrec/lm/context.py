@@ -1,7 +1,9 @@
-"""What prompts say of a history's events beside their items: a rating, the time since the one before.
+"""What prompts say of a history's events beside their items, and of the user whose history it is.
 
-An event's context stands after its item, and only what is known once the event is over is said: so the
-next item is learned and asked for with the context of all events before it, and never with its own.
+A rating, the time since the event before; an age group, a country. Who the user is stands once, before
+the first item. An event's context stands after its item, and only what is known once the event is over
+is said: so the next item is learned and asked for with the context of all events before it, and never
+with its own.
 """
 
 from __future__ import annotations
@@ -11,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from genrec.data.settings import TIMED
-from genrec.prompts import ContextTemplate, ContextWording, Style, load_context
+from genrec.prompts import ContextTemplate, ContextWording, Style, load_context, load_profile
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = 10**9
@@ -29,11 +31,11 @@ _LONGEST = 60  # characters of a text of the log
 
 
 @dataclass(frozen=True)
-class EventContext:
-    """How the context of events is written.
+class _Columns:
+    """How columns of a table are written.
 
     Attributes:
-        names: columns of the log, or `gap`, `weekday`, `month`; in the order in which they stand.
+        names: of the columns, in the order in which they stand.
         style: the form of the template.
         levels: of each column of numbers the upper bounds of all levels but the last, ascending.
     """
@@ -43,26 +45,25 @@ class EventContext:
     levels: Mapping[str, Sequence[float]]
 
     @classmethod
-    def fit(cls, names: Sequence[str], style: Style, events: pl.DataFrame) -> EventContext:
-        """Finds the levels of numbers in the events that are learned from.
+    def fit(cls, names: Sequence[str], style: Style, rows: pl.DataFrame) -> Self:
+        """Finds the levels of numbers in the rows that are learned from.
 
         Args:
             names: see above.
             style: see above.
-            events: rows of `schema.INTERACTIONS` with these columns.
+            rows: as of `texts`.
         """
         most = len(load_context().number)
-        numbers = [name for name in names if name in events.columns and _is_number(events[name])]
-        return cls(tuple(names), style, {name: _levels(events[name], most) for name in numbers})
+        numbers = [name for name in names if name in rows.columns and _is_number(rows[name])]
+        return cls(tuple(names), style, {name: _levels(rows[name], most) for name in numbers})
 
-    def texts(self, events: pl.DataFrame) -> list[str | None]:
-        """Returns the context of each event as it stands in a prompt; None where nothing is known.
+    def texts(self, rows: pl.DataFrame) -> list[str | None]:
+        """Returns each row as it stands in a prompt; None where nothing is known.
 
         Args:
-            events: rows of `schema.INTERACTIONS`, oldest first within each `place` (of a history), with
-                the columns that are named.
+            rows: has the columns that are named.
         """
-        columns = [self._words(name, events) for name in self.names]
+        columns = [self._words(name, rows) for name in self.names]
         wording, texts = self._wording, list[str | None]()
         for row in zip(*columns, strict=True):
             known = [
@@ -73,6 +74,74 @@ class EventContext:
             values = wording.between.join(known)
             texts.append(wording.context.format(values=values) if known else None)
         return texts
+
+    @property
+    def _wording(self) -> ContextWording:
+        raise NotImplementedError
+
+    def _value(self, name: str, value: Any, where: str = "") -> Any:
+        """Returns what somebody says as it is in a table."""
+        if value is None:
+            return None
+        if name not in self.levels:
+            return str(value).lower() if isinstance(value, bool) else str(value)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
+            raise ValueError(f"{where}{name} {value!r}; expected a number")
+        return float(value)
+
+    def _words(self, name: str, rows: pl.DataFrame) -> list[str | None]:
+        if name in self.levels:
+            return _chosen(load_context().number, self.levels[name], rows[name], side="left")
+        return [
+            None if value is None else " ".join(str(value).split())[:_LONGEST]
+            for value in rows[name]
+        ]
+
+
+@dataclass(frozen=True)
+class UserProfile(_Columns):
+    """How the profile of a user is written: the attributes that a table of users has."""
+
+    def said(self, attributes: Mapping[str, Any]) -> str | None:
+        """Returns the profile of a user whom somebody describes, as `texts` does.
+
+        Args:
+            attributes: by name; what is left out or None is not said.
+
+        Raises:
+            ValueError: an unknown name, or a value that does not fit.
+        """
+        if unknown := sorted(attributes.keys() - set(self.names)):
+            raise ValueError(f"no {unknown} in prompts; expected {list(self.names)}")
+        kinds = {name: pl.Float64 if name in self.levels else pl.String for name in self.names}
+        row = [self._value(name, attributes.get(name)) for name in self.names]
+        return self.texts(pl.DataFrame([row], schema=kinds, orient="row"))[0]
+
+    def added(self, split: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
+        """Returns a split with the column `profile`, a text or null.
+
+        Args:
+            split: table `schema.SPLIT`.
+            users: `user`, at most once, and the attributes.
+        """
+        own = users.select("user", profile=pl.Series(self.texts(users), dtype=pl.String))
+        return split.join(own, on="user", how="left", maintain_order="left")
+
+    @cached_property
+    def _wording(self) -> ContextWording:
+        return load_profile().of(self.style)
+
+
+@dataclass(frozen=True)
+class EventContext(_Columns):
+    """How the context of events is written: columns of the log, and `gap`, `weekday`, `month`.
+
+    Rows are those of `schema.INTERACTIONS`, oldest first within each `place` (of a history).
+    """
 
     def said(self, events: Sequence[Mapping[str, Any]]) -> list[str | None]:
         """Returns the context of a history's events as somebody describes them, as `texts` does.
@@ -91,7 +160,8 @@ class EventContext:
         for number, event in enumerate(events):
             if unknown := sorted(event.keys() - set(known)):
                 raise ValueError(f"event {number}: no {unknown} in prompts; expected {known}")
-            rows.append([self._value(name, event.get(name), number) for name in known])
+            where = f"event {number}: "
+            rows.append([self._value(name, event.get(name), where) for name in known])
         kinds: dict[str, Any] = dict.fromkeys(known, pl.String)
         kinds |= dict.fromkeys(self.levels, pl.Float64)
         kinds |= {"timestamp": pl.Int64} if "timestamp" in known else {}
@@ -119,30 +189,19 @@ class EventContext:
 
     @cached_property
     def _wording(self) -> ContextWording:
-        return self._template.compact if self.style == "compact" else self._template.instruct
+        return self._template.of(self.style)
 
-    def _value(self, name: str, value: Any, number: int) -> Any:
-        """Returns what somebody says of an event as it is in a log."""
-        if value is None:
-            return None
-        if name == "timestamp":
-            try:
-                time = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-            except (TypeError, ValueError):
-                raise ValueError(
-                    f"event {number}: timestamp {value!r}; expected such as 2026-01-31T12:00:00Z"
-                ) from None
-            zoned = time if time.tzinfo else time.replace(tzinfo=UTC)
-            return (zoned - _EPOCH) // timedelta(microseconds=1) * 1000
-        if name not in self.levels:
-            return str(value)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
-            raise ValueError(f"event {number}: {name} {value!r}; expected a number")
-        return float(value)
+    def _value(self, name: str, value: Any, where: str = "") -> Any:
+        if value is None or name != "timestamp":
+            return super()._value(name, value, where)
+        try:
+            time = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{where}timestamp {value!r}; expected such as 2026-01-31T12:00:00Z"
+            ) from None
+        zoned = time if time.tzinfo else time.replace(tzinfo=UTC)
+        return (zoned - _EPOCH) // timedelta(microseconds=1) * 1000
 
     def _words(self, name: str, events: pl.DataFrame) -> list[str | None]:
         if name == "gap":
@@ -156,12 +215,7 @@ class EventContext:
             ).to_series()
             words = getattr(self._template, name)
             return [None if place is None else words[place - 1] for place in number]
-        if name in self.levels:
-            return _chosen(self._template.number, self.levels[name], events[name], side="left")
-        return [
-            None if value is None else " ".join(str(value).split())[:_LONGEST]
-            for value in events[name]
-        ]
+        return super()._words(name, events)
 
 
 def _is_number(values: pl.Series) -> bool:

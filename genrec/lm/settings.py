@@ -32,7 +32,7 @@ class Compose(Section):
     """Tables to training examples."""
 
     packages: ClassVar[tuple[str, ...]] = ("numpy",)
-    later: ClassVar[tuple[str, ...]] = ("sets", "context", "without_context")
+    later: ClassVar[tuple[str, ...]] = ("sets", "context", "user_attributes", "without_context")
     tasks: Tasks = Tasks()
     style: Literal["compact", "instruct"] = Field(
         "compact", description="few tokens, for scratch; or natural language, for pretrained models"
@@ -49,20 +49,30 @@ class Compose(Section):
         description="what histories say of each event beside its item: columns that the source keeps "
         "(prepare.source), such as rating; gap, the time since the event before; weekday; month",
     )
+    user_attributes: tuple[str, ...] = Field(
+        (),
+        description="what is said once, before a history, of the user whose it is: columns of the table "
+        "of users (prepare.source.users), such as age_group",
+    )
     without_context: float = Field(
         0.1,
         ge=0,
         lt=1,
-        description="share of the training users whose histories are written without it, so that the "
-        "model can also do without",
+        description="share of the training users whose histories are written without context and user "
+        "attributes, so that the model can also do without",
     )
 
     @model_validator(mode="after")
     def _once(self) -> Compose:
-        if len(set(self.context)) < len(self.context):
-            raise ValueError(f"context: {list(self.context)}; name everything once")
-        if not self.context and "without_context" in self.model_fields_set:
-            raise ValueError("without_context: there is no context; set `context`, or leave it out")
+        for field in ("context", "user_attributes"):
+            if len(set(names := getattr(self, field))) < len(names):
+                raise ValueError(f"{field}: {list(names)}; name everything once")
+        said = self.context or self.user_attributes
+        if not said and "without_context" in self.model_fields_set:
+            raise ValueError(
+                "without_context: there is no context; set `context` or `user_attributes`, or leave "
+                "it out"
+            )
         return self
 
     def optional_reads(self) -> dict[str, str | None]:

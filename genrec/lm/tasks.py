@@ -38,7 +38,8 @@ class Corpus:
         items: table `schema.ITEMS`, row i is item i.
         sids: int [N, L], row i is the SID of item i.
         train: table `schema.SPLIT`; nothing else of the interactions is ever trained on. A column
-            `context`, a text or null per item of the history, is written beside the items.
+            `context`, a text or null per item of the history, is written beside the items; a column
+            `profile`, a text or null, before the first of them.
         valid: likewise.
         captions: one per item, None where an item has none; or None where nothing was captioned.
         interests: a list of phrases per item, strongest first; or None where nothing was mined.
@@ -227,13 +228,14 @@ _ONE: tuple[Expand, ...] = ("last", "prefix")
 )
 def history_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     """SID history to the next item's SID: the task that recommends."""
-    for items, context in _sequences(corpus.train):
+    for items, context, profile in _sequences(corpus.train):
         sids, seen = _sids(corpus, items), _sids(corpus, items, context)
+        first = opening(profile)
         if options.expand in STREAMED:
-            yield list(_streams(sids, seen, options))
+            yield list(_streams(first, sids, seen, options))
         else:
             yield [
-                {"history": seen[past], "target": sids[nxt : nxt + 1]}
+                {"history": (*first, *seen[past]), "target": sids[nxt : nxt + 1]}
                 for past, nxt in _steps(len(items), options)
             ]
 
@@ -261,10 +263,10 @@ def sid_to_title(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
 def history_to_title(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     """SID history to the next item's title."""
     titles = _titles(corpus, options)
-    for items, context in _sequences(corpus.train):
+    for items, context, profile in _sequences(corpus.train):
         seen = _sids(corpus, items, context)
         yield [
-            {"history": seen[past], "target": _text(titles[items[nxt]])}
+            {"history": (*opening(profile), *seen[past]), "target": _text(titles[items[nxt]])}
             for past, nxt in _steps(len(items), options)
         ]
 
@@ -278,10 +280,10 @@ def history_to_title(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
 def titles_to_title(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     """Title history to the next item's title."""
     titles = _titles(corpus, options)
-    for items, context in _sequences(corpus.train):
+    for items, context, profile in _sequences(corpus.train):
         lines = entries([titles[item] for item in items], context)
         yield [
-            {"titles": lines[past], "target": _text(titles[items[nxt]])}
+            {"titles": (*opening(profile, "\n"), *lines[past]), "target": _text(titles[items[nxt]])}
             for past, nxt in _steps(len(items), options)
         ]
 
@@ -295,11 +297,11 @@ def titles_to_title(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
 def titles_to_sid(corpus: Corpus, options: Options) -> Iterator[list[Slots]]:
     """Title history to the next item's SID."""
     titles = _titles(corpus, options)
-    for items, context in _sequences(corpus.train):
+    for items, context, profile in _sequences(corpus.train):
         lines = entries([titles[item] for item in items], context)
         sids = _sids(corpus, items)
         yield [
-            {"titles": lines[past], "target": sids[nxt : nxt + 1]}
+            {"titles": (*opening(profile, "\n"), *lines[past]), "target": sids[nxt : nxt + 1]}
             for past, nxt in _steps(len(items), options)
         ]
 
@@ -392,11 +394,19 @@ def entries(titles: Sequence[str], context: Sequence[str | None] = ()) -> Segmen
     return tuple(Segment(text=f"{title}{text or ''}\n", entry=True) for title, text in rows)
 
 
-def rows_of(split: pl.DataFrame) -> Iterator[tuple[list[int], int, list[str | None]]]:
-    """Yields history, target and the context of the history, [] without any, of each row."""
-    columns = ["history", "target", *(["context"] if "context" in split.columns else [])]
-    for history, target, *context in split.select(columns).iter_rows():
-        yield history, target, context[0] if context else []
+def opening(profile: str | None, end: str = "") -> Segments:
+    """Returns what stands before the first item of a history: who the user is, or nothing."""
+    return (Segment(text=f"{profile}{end}"),) if profile else ()
+
+
+def rows_of(split: pl.DataFrame) -> Iterator[tuple[list[int], int, list[str | None], str | None]]:
+    """Yields history, target, the history's context and the user's profile of each row.
+
+    [] and None where nothing is said.
+    """
+    said = {"context": pl.lit([], pl.List(pl.String)), "profile": pl.lit(None, pl.String)}
+    lacking = [nothing.alias(name) for name, nothing in said.items() if name not in split.columns]
+    yield from split.with_columns(lacking).select("history", "target", *said).iter_rows()
 
 
 def shorten(text: str, max_characters: int) -> str:
@@ -424,12 +434,12 @@ def kind_words(titles: Sequence[str], *, count: int = 2) -> list[str]:
     return [" ".join(w for w in own if w in k) for own, k in zip(title_words, kept, strict=True)]
 
 
-def _streams(sids: Segments, seen: Segments, options: Options) -> Iterator[Slots]:
+def _streams(first: Segments, sids: Segments, seen: Segments, options: Options) -> Iterator[Slots]:
     """Yields windows in each of which every item but the first is a target, the newest one last.
 
-    All but the newest are `seen`, with their context, before the next one is asked for. There is one
-    more than max_history: the newest item is a target only. Windows are placed from the newest item
-    back, so that the oldest is the short one.
+    Each begins with `first`. All but the newest are `seen`, with their context, before the next one is
+    asked for. There is one more than max_history: the newest item is a target only. Windows are placed
+    from the newest item back, so that the oldest is the short one.
     """
     width = options.max_history + 1
     ends = [len(sids)]
@@ -438,7 +448,7 @@ def _streams(sids: Segments, seen: Segments, options: Options) -> Iterator[Slots
     for end in reversed(ends):
         window = (*seen[max(0, end - width) : end - 1], sids[end - 1])
         if len(window) > 1:
-            yield {"history": window[:1], "target": window[1:]}
+            yield {"history": (*first, *window[:1]), "target": window[1:]}
 
 
 def _steps(length: int, options: Options) -> Iterator[tuple[slice, int]]:
@@ -454,10 +464,12 @@ def _template(task: Task) -> Template:
     return load_template(place, prompt=task.prompt, completion=task.completion)
 
 
-def _sequences(split: pl.DataFrame) -> Iterator[tuple[list[int], list[str | None]]]:
-    """Yields each user's items, and the context of all but the last."""
-    for history, target, context in rows_of(split):
-        yield [*history, target], context
+def _sequences(
+    split: pl.DataFrame,
+) -> Iterator[tuple[list[int], list[str | None], str | None]]:
+    """Yields each user's items, the context of all but the last, and the profile."""
+    for history, target, context, profile in rows_of(split):
+        yield [*history, target], context, profile
 
 
 def _sids(corpus: Corpus, items: Sequence[int], context: Sequence[str | None] = ()) -> Segments:

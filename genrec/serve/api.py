@@ -53,7 +53,8 @@ async def recommendations(
         reasons = None
         if body.explain:
             items = [entry.item for entry in listed]
-            influences = await served.influence(wanted.history, items, wanted.context)
+            said = (wanted.context, wanted.profile)
+            influences = await served.influence(wanted.history, items, *said)
             reasons = present.reasons(served.bundle, items, influences)
         return Recommendations(
             recommendations=present.recommendations(served.bundle, listed, reasons),

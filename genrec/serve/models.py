@@ -68,10 +68,14 @@ class ModelVersion:
         return await self.batcher.ask(request, timeout=self.timeout)
 
     async def influence(
-        self, history: Sequence[int], items: Sequence[int], context: Sequence[str | None] = ()
+        self,
+        history: Sequence[int],
+        items: Sequence[int],
+        context: Sequence[str | None] = (),
+        profile: str | None = None,
     ) -> list[dict[int, float]] | None:
         """As `recommendations.influence`, in the queue; raises as `recommend`."""
-        request = InfluenceRequest(tuple(history), tuple(items), tuple(context))
+        request = InfluenceRequest(tuple(history), tuple(items), tuple(context), profile)
         return await self.batcher.ask(request, timeout=self.timeout)
 
     async def similar(self, number: int, view: str, k: int) -> list[tuple[int, float]]:
@@ -208,7 +212,7 @@ def _handle(bundle: Bundle, requests: Sequence[AnyRequest]) -> list[Any]:
 def _influences(
     bundle: Bundle, requests: Sequence[InfluenceRequest]
 ) -> list[list[dict[int, float]] | None]:
-    return [influence(bundle, r.history, r.items, r.context) for r in requests]
+    return [influence(bundle, *r) for r in requests]
 
 
 def _each(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from genrec.bundle import Bundle
-from genrec.recommendations import ListRequest, context_of
+from genrec.recommendations import ListRequest, context_of, profile_of
 from genrec.serve.columns import columns_of
 from genrec.serve.schemas import RecommendationsRequest
 
@@ -73,7 +73,8 @@ def list_request(bundle: Bundle, request: RecommendationsRequest) -> ListRequest
     """Returns a request in the bundle's numbers.
 
     Raises:
-        Unknown: an id or an attribute that the bundle does not have, or events that do not fit.
+        Unknown: an id or an attribute that the bundle does not have, or events or attributes of the user
+            that do not fit.
     """
     try:
         allowed = columns_of(bundle).mask(request.filters) if request.filters else None
@@ -87,6 +88,12 @@ def list_request(bundle: Bundle, request: RecommendationsRequest) -> ListRequest
             context = context_of(bundle, history, request.events)
         except ValueError as error:
             raise Unknown("events", str(error)) from error
+    profile = bundle.profiles.get(request.user or "")
+    if request.user_attributes is not None:
+        try:
+            profile = profile_of(bundle, request.user_attributes)
+        except ValueError as error:
+            raise Unknown("user_attributes", str(error)) from error
     return ListRequest(
         history=history,
         k=request.k,
@@ -96,6 +103,7 @@ def list_request(bundle: Bundle, request: RecommendationsRequest) -> ListRequest
         text=request.query,
         system=request.system,
         context=context,
+        profile=profile,
     )
 
 

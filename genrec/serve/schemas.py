@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-MAX_K, MAX_HISTORY, MAX_QUERY, MAX_ID = 100, 500, 1000, 200
+MAX_K, MAX_HISTORY, MAX_QUERY, MAX_ID, MAX_ATTRIBUTES = 100, 500, 1000, 200, 100
 
 
 def _text(value: Any) -> Any:
@@ -72,6 +72,11 @@ class RecommendationsRequest(Request):
         max_length=MAX_HISTORY,
         description="what each event of the history was like, where the recipe's prompts say so",
     )
+    user_attributes: dict[str, Scalar | None] | None = Field(
+        None,
+        max_length=MAX_ATTRIBUTES,
+        description="who has the history, where the recipe's prompts say so: by column of its users",
+    )
     query: str | None = Field(
         None, min_length=1, max_length=MAX_QUERY, description="a query in words"
     )
@@ -90,6 +95,10 @@ class RecommendationsRequest(Request):
             raise ValueError("give a user, a history (may be empty) or a query")
         if self.events is not None and self.history is None:
             raise ValueError("events are those of a history; give the history, or leave them out")
+        if self.user_attributes is not None and self.history is None:
+            raise ValueError(
+                "user_attributes are of whoever has the history; give the history, or leave them out"
+            )
         return self
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import polars as pl
 
 from genrec import schema
-from genrec.bundle import CONTEXT, read_items
+from genrec.bundle import CONTEXT, PROFILE, USER_ATTRIBUTES, read_items
 from genrec.data.card import times_in
 from genrec.data.context import events_of
 from genrec.data.settings import TIMED
 from genrec.lm import compose
-from genrec.lm.context import EventContext
+from genrec.lm.context import EventContext, UserProfile
 from genrec.lm.tasks import Corpus
 from genrec.sid import SIDSets
 from genrec.sid.sets import file_of, in_set
@@ -29,6 +29,10 @@ def run(context: Context) -> None:
     tables = {split: prepared.load(f"{split}.parquet") for split in schema.SPLITS}
     if section.context:
         tables = _with_context(context, tables)
+    if section.user_attributes:
+        tables = _with_profiles(context, tables)
+    if section.context or section.user_attributes:
+        tables["train"] = _some_without(context, tables["train"])
     first = Corpus(
         items=items,
         sids=(sets := SIDSets.load(context.inputs["quantize"].path))[0],
@@ -65,11 +69,28 @@ def _with_context(context: Context, tables: dict[str, pl.DataFrame]) -> dict[str
     events = {split: events_of(table, log) for split, table in tables.items()}
     wording = EventContext.fit(section.context, section.style, events["train"])
     context.write_json(CONTEXT, wording.levels)
-    tables = {split: wording.added(table, events[split]) for split, table in tables.items()}
-    drawn = np.random.default_rng(context.recipe.seed).random(len(tables["train"]))
-    without = pl.Series(drawn < section.without_context)
-    nothing = pl.when(without).then(pl.lit([], pl.List(pl.String))).otherwise("context")
-    return tables | {"train": tables["train"].with_columns(context=nothing)}
+    return {split: wording.added(table, events[split]) for split, table in tables.items()}
+
+
+def _with_profiles(context: Context, tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """Adds to each history who its user is in words, as the users that are learned from settle them."""
+    section, users = context.section, context.inputs["prepare"].load(USER_ATTRIBUTES)
+    known = users.filter(pl.col("user").is_in(tables["train"]["user"].implode()))
+    profile = UserProfile.fit(section.user_attributes, section.style, known)
+    context.write_json(PROFILE, profile.levels)
+    return {split: profile.added(table, users) for split, table in tables.items()}
+
+
+def _some_without(context: Context, train: pl.DataFrame) -> pl.DataFrame:
+    """Leaves a share of the training users without context and profile."""
+    drawn = np.random.default_rng(context.recipe.seed).random(len(train))
+    without = pl.Series(drawn < context.section.without_context)
+    nothing = {"context": pl.lit([], pl.List(pl.String)), "profile": pl.lit(None, pl.String)}
+    return train.with_columns(
+        pl.when(without).then(nothing[name]).otherwise(name).alias(name)
+        for name in nothing
+        if name in train.columns
+    )
 
 
 def _train(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from genrec import data, registry, schema
+from genrec.bundle import USER_ATTRIBUTES
 from genrec.sid import SIDSets
 from genrec.stages import PUBLISHED_SIDS, Context
 
@@ -43,6 +44,8 @@ def run(context: Context) -> None:
         SIDSets([done.sids, *done.further_sids]).save(context.out, PUBLISHED_SIDS)
     if done.groups is not None:
         schema.write(context.out / "groups.parquet", done.groups, schema.GROUPS)
+    if done.user_attributes is not None:
+        done.user_attributes.write_parquet(context.out / USER_ATTRIBUTES)
     for name, table in raw.truth.items():
         (context.out / "truth").mkdir(exist_ok=True)
         table.write_parquet(context.out / "truth" / f"{name}.parquet")

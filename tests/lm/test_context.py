@@ -9,7 +9,7 @@ import pytest
 
 from genrec.lm.batch import IGNORED, code_token_ids, encode_examples, encode_prompts
 from genrec.lm.compose import compose, examples_of, prompt_for, prompt_in_sets, render
-from genrec.lm.context import EventContext
+from genrec.lm.context import EventContext, UserProfile
 from genrec.prompts import STYLES
 from genrec.schema import Segment, read_examples, write_examples
 
@@ -233,3 +233,106 @@ def test_the_loss_is_on_codes_alone_and_events_go_whole(told, scratch) -> None:
         cut, _ = encode_prompts(tokenizer, tokens, [events], max_length=limit)
         kept = next(n for n in ends if len(start) - n + ends[0] <= limit)
         assert cut[0].tolist() == start[: ends[0]] + start[kept:]
+
+
+def people(**columns) -> pl.DataFrame:
+    return pl.DataFrame({"user": range(len(next(iter(columns.values()))))} | columns)
+
+
+def test_a_profile_says_what_is_known_with_levels_of_those_learned_from() -> None:
+    learned = people(age=[20.0, 30.0, 40.0], country=["DE", None, "FR"])
+    everybody = people(age=[None, 35.0, 99.0], country=["DE", " new\nland ", None])
+    for style, expected in (
+        ("compact", [" countryDE", " agethree countrynew land", " agethree"]),
+        (
+            "instruct",
+            ["(user: country DE)", "(user: age three, country new land)", "(user: age three)"],
+        ),
+    ):
+        profile = UserProfile.fit(("age", "country"), style, learned)
+        assert profile.texts(everybody) == expected
+        assert profile.said({"age": 35, "country": "new land"}) == expected[1]
+        assert profile.said({"country": None}) is None
+    for attributes, message in (
+        ({"sex": "f"}, r"no \['sex'\] in prompts; expected \['age', 'country'\]"),
+        ({"age": "35"}, "age '35'; expected a number"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            profile.said(attributes)
+
+
+def test_truth_values_are_said_as_a_table_has_them() -> None:
+    profile = UserProfile(("member",), "compact", {})
+    assert profile.said({"member": True}) == " membertrue"
+
+
+@pytest.fixture
+def known(told):
+    """The corpus with context, and a profile of every user but each third."""
+
+    def added(split):
+        return split.with_columns(
+            profile=pl.when(pl.col("user") % 3 > 0).then(pl.format(" who{}", "user"))
+        )
+
+    return replace(told, train=added(told.train), valid=added(told.valid))
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize(
+    ("task", "expand"), [*ASKING, *(("history_to_sid", way) for way in ("stream", "window"))]
+)
+def test_a_profile_stands_once_and_before_all_items(known, task, expand, style) -> None:
+    options = {task: {"expand": expand}}
+    examples, _ = compose(known, options, style=style, seed=0, max_history=3)
+    plain = replace(known, train=known.train.drop("profile"))
+    bare, _ = compose(plain, options, style=style, seed=0, max_history=3)
+    said = set()
+    for example, without in zip(examples, bare, strict=True):
+        whole = "".join(text for text, _ in render(example))
+        found = re.findall(r" who\d+\n?", whole)
+        said |= set(found)
+        if found:
+            (profile,) = found
+            first = re.search(r"<a_\d+><b|thing number", whole)
+            assert whole.index(profile) + len(profile) == first.start()
+            whole = whole.replace(profile, "")
+        assert whole == "".join(text for text, _ in render(without))
+        assert example.completion == without.completion
+    end = "\n" if task.startswith("titles") else ""
+    users = known.train.filter(pl.col("profile").is_not_null())
+    assert said == {f"{profile}{end}" for profile in users["profile"]}
+
+
+def test_the_prompt_at_test_time_begins_as_a_stream_does(known) -> None:
+    train, valid = compose(known, {"history_to_sid": {}}, style="compact", seed=0, max_history=3)
+    for example, profile in zip(train, known.train["profile"], strict=True):
+        whole = (*example.prompt, *example.completion)
+        items = whole[1:] if profile else whole
+        for count in range(1, len(items)):
+            before = items[:count]
+            asked = prompt_for(
+                *([part.sid for part in before], [part.text for part in before], profile),
+                style="compact",
+            )
+            assert asked == whole[: len(whole) - len(items) + count]
+    for example, profile in zip(valid, known.valid["profile"], strict=True):
+        assert (example.prompt[0].text == profile) == (profile is not None)
+    assert prompt_for([], (), " who1", style="compact") == (Segment(text=" who1"),)
+
+
+def test_a_profile_is_no_target_and_stays_where_items_go(known, scratch) -> None:
+    _, tokenizer, *_ = scratch()
+    tokens = code_token_ids(tokenizer, [8, 8])
+    train, _ = compose(known, {"history_to_sid": {}}, style="compact", seed=0)
+    example = max(train, key=lambda e: len(e.completion) * (e.prompt[0].sid is None))
+    whole, bare = (
+        encode_examples(tokenizer, tokens, [e], max_length=10**6).data[0]
+        for e in (example, replace(example, prompt=example.prompt[1:]))
+    )
+    learned, same = ([n for n in row["labels"] if n != IGNORED] for row in (whole, bare))
+    assert learned == same
+    begin = whole["input_ids"][: 1 + whole["length"] - bare["length"]]
+    cut = encode_examples(tokenizer, tokens, [example], max_length=whole["length"] - 1).data[0]
+    assert cut["length"] < whole["length"]
+    assert cut["input_ids"][: len(begin) - 1] == begin[:-1]

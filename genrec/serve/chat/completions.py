@@ -105,7 +105,7 @@ def _asker(bundle: Bundle, body: ChatRequest) -> Asker:
         allowed = columns_of(bundle).mask(body.filters) if body.filters else None
     except ValueError as error:
         raise HTTPException(400, str(error)) from error
-    return Asker(tuple(history), body.k, allowed)
+    return Asker(tuple(history), body.k, allowed, profile=bundle.profiles.get(user or ""))
 
 
 async def _recommendations(
@@ -114,7 +114,8 @@ async def _recommendations(
     items = [one.item for one in reply.found]
     if not explain or not items:
         return present.recommendations(served.bundle, reply.found)
-    influences = await served.influence((*asker.history, *reply.state.liked), items)
+    history = (*asker.history, *reply.state.liked)
+    influences = await served.influence(history, items, profile=asker.profile)
     reasons = present.reasons(served.bundle, items, influences)
     return present.recommendations(served.bundle, reply.found, reasons)
 

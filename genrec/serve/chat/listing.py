@@ -33,12 +33,14 @@ class Asker:
         k: items in a list.
         allowed: bool [N], the items that may come; None allows all.
         system: one system's list alone; None fuses.
+        profile: what the LLM's prompt says of them, see `Bundle.profiles`; or nothing.
     """
 
     history: tuple[int, ...] = ()
     k: int = 5
     allowed: Bools | None = None
     system: str | None = None
+    profile: str | None = None
 
 
 async def listed(
@@ -78,7 +80,11 @@ async def listed(
     k = length(state, asker)
     requests = [
         ListRequest(
-            history, *_ahead(state, facets, group, k), text=text or None, system=asker.system
+            history,
+            *_ahead(state, facets, group, k),
+            text=text or None,
+            system=asker.system,
+            profile=asker.profile,
         )
         for group in groups(may, lacks, k)
     ]

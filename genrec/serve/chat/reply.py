@@ -197,10 +197,10 @@ async def _reasons(
     """Why each of the turn's items came: traits, pictures, interests, systems, the history."""
     items = turn.items[: length(state, asker)]
     history = (*asker.history, *state.liked)
-    whole = Asker(asker.history, max(50, asker.k), asker.allowed, asker.system)
+    whole = replace(asker, k=max(50, asker.k))
     found, influences = await asyncio.gather(
         listed(served, guide, replace(state, count=None), whole),
-        served.influence(history, items) if history else _nothing(),
+        served.influence(history, items, profile=asker.profile) if history else _nothing(),
     )
     places = {one.item: one.ranks for one in found}
     titles, lines = guide.titles.names, []

@@ -80,7 +80,8 @@ def run(
             with shown.status(pipeline.recipe.name):
                 served = runner.run(_opened(registry))
             begun = history_of(served.bundle, user=user, history=history)
-            session = Session(served, shown, begun, k=k, wording=wording)
+            profile = served.bundle.profiles.get(user or "") if history is None else None
+            session = Session(served, shown, begun, k=k, wording=wording, profile=profile)
             session.welcome()
             for line in lines if lines is not None else _typed(shown):
                 if not _heard(runner, session, line):
@@ -135,6 +136,7 @@ class Session:
         history: item numbers, oldest first.
         k: items in a list.
         wording: a model that introduces the items.
+        profile: as of `Asker`.
     """
 
     def __init__(
@@ -145,9 +147,11 @@ class Session:
         *,
         k: int,
         wording: Wording | None,
+        profile: str | None = None,
     ) -> None:
         self._edition, self._console, self._k, self._wording = served, console, k, wording
         self._history, self._titles = list(history), guide_of(served.bundle).titles
+        self._profile = profile
         self._messages: list[Message] = []
         self._shown: tuple[int, ...] = ()
         self._say = load_sentences("chat/terminal", _PLACES)
@@ -193,7 +197,7 @@ class Session:
     async def _ask(self, line: str) -> None:
         """Asks the shop, and shows words first, then items."""
         asked = [*self._messages, Message(role="user", content=line)][-MAX_MESSAGES:]
-        asker = Asker(tuple(self._history), self._k)
+        asker = Asker(tuple(self._history), self._k, profile=self._profile)
         try:
             with self._console.status("…"):
                 reply = await respond(self._edition, asked, asker, wording=self._wording)
@@ -263,7 +267,7 @@ class Session:
         self._tell("history", titles="; ".join([*more, *names]))
 
     def _forget(self) -> None:
-        self._history = []
+        self._history, self._profile = [], None
         self._show_history()
 
     def _reset(self) -> None:
