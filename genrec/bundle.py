@@ -189,11 +189,8 @@ class Bundle:
         if self.user_profile is None:
             return {}
         prepared = self.artifacts["prepare"]
-        users = prepared.load(USER_ATTRIBUTES)
-        said = users.select(
-            "user", profile=pl.Series(self.user_profile.texts(users), dtype=pl.String)
-        )
-        named = prepared.load("users.parquet").join(said.drop_nulls(), on="user")
+        users = prepared.load("users.parquet")
+        named = self.user_profile.added(users, prepared.load(USER_ATTRIBUTES)).drop_nulls("profile")
         return dict(zip(named["user_id"], named["profile"], strict=True))
 
     @property

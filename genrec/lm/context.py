@@ -9,10 +9,12 @@ with its own.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -31,7 +33,7 @@ _LONGEST = 60  # characters of a text of the log
 
 
 @dataclass(frozen=True)
-class _Columns:
+class _Columns(ABC):
     """How columns of a table are written.
 
     Attributes:
@@ -76,22 +78,22 @@ class _Columns:
         return texts
 
     @property
+    @abstractmethod
     def _wording(self) -> ContextWording:
-        raise NotImplementedError
+        """Of the style."""
 
     def _value(self, name: str, value: Any, where: str = "") -> Any:
         """Returns what somebody says as it is in a table."""
-        if value is None:
-            return None
-        if name not in self.levels:
-            return str(value).lower() if isinstance(value, bool) else str(value)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
+        number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+        if value is None or (number and name in self.levels):
+            return value if value is None else float(value)
+        if name in self.levels:
             raise ValueError(f"{where}{name} {value!r}; expected a number")
-        return float(value)
+        if number:  # JSON has 10115 as 10115.0
+            return str(int(value) if value == int(value) else value)
+        if not isinstance(value, str | bool):
+            raise ValueError(f"{where}{name} {value!r}; expected a text")
+        return str(value).lower() if isinstance(value, bool) else value
 
     def _words(self, name: str, rows: pl.DataFrame) -> list[str | None]:
         if name in self.levels:

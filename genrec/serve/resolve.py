@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from genrec.bundle import Bundle
 from genrec.recommendations import ListRequest, context_of, profile_of
@@ -56,6 +57,22 @@ def history_of(bundle: Bundle, *, user: str | None, history: Sequence[str] | Non
     return list(bundle.histories[user])
 
 
+def profile_for(
+    bundle: Bundle, *, user: str | None, attributes: Mapping[str, Any] | None
+) -> str | None:
+    """Returns what prompts say of whoever asks: as described, or else as the known user's row has it.
+
+    Raises:
+        Unknown: attributes that prompts do not say, or values that do not fit.
+    """
+    if attributes is None:
+        return None if user is None else bundle.profiles.get(user)
+    try:
+        return profile_of(bundle, attributes)
+    except ValueError as error:
+        raise Unknown("user_attributes", str(error)) from error
+
+
 def view_of(bundle: Bundle, view: str | None) -> str:
     """Returns the name of a view of the items: the one asked for, or else `text` or the first.
 
@@ -88,12 +105,6 @@ def list_request(bundle: Bundle, request: RecommendationsRequest) -> ListRequest
             context = context_of(bundle, history, request.events)
         except ValueError as error:
             raise Unknown("events", str(error)) from error
-    profile = bundle.profiles.get(request.user or "")
-    if request.user_attributes is not None:
-        try:
-            profile = profile_of(bundle, request.user_attributes)
-        except ValueError as error:
-            raise Unknown("user_attributes", str(error)) from error
     return ListRequest(
         history=history,
         k=request.k,
@@ -103,7 +114,7 @@ def list_request(bundle: Bundle, request: RecommendationsRequest) -> ListRequest
         text=request.query,
         system=request.system,
         context=context,
-        profile=profile,
+        profile=profile_for(bundle, user=request.user, attributes=request.user_attributes),
     )
 
 

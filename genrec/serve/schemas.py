@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-MAX_K, MAX_HISTORY, MAX_QUERY, MAX_ID, MAX_ATTRIBUTES = 100, 500, 1000, 200, 100
+MAX_K, MAX_HISTORY, MAX_QUERY, MAX_ID = 100, 500, 1000, 200
 
 
 def _text(value: Any) -> Any:
@@ -27,6 +27,7 @@ Id = Annotated[
     BeforeValidator(_text, json_schema_input_type=str | int),
 ]
 Scalar = str | float | bool
+UserAttributes = Annotated[dict[str, Scalar | None], Field(max_length=100)]
 
 
 class Filter(BaseModel):
@@ -72,9 +73,8 @@ class RecommendationsRequest(Request):
         max_length=MAX_HISTORY,
         description="what each event of the history was like, where the recipe's prompts say so",
     )
-    user_attributes: dict[str, Scalar | None] | None = Field(
+    user_attributes: UserAttributes | None = Field(
         None,
-        max_length=MAX_ATTRIBUTES,
         description="who has the history, where the recipe's prompts say so: by column of its users",
     )
     query: str | None = Field(

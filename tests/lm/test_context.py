@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from datetime import datetime
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -261,9 +262,15 @@ def test_a_profile_says_what_is_known_with_levels_of_those_learned_from() -> Non
             profile.said(attributes)
 
 
-def test_truth_values_are_said_as_a_table_has_them() -> None:
+def test_what_is_said_is_written_as_a_table_has_it() -> None:
     profile = UserProfile(("member",), "compact", {})
-    assert profile.said({"member": True}) == " membertrue"
+    for value, word in ((True, "true"), (10115, "10115"), (10115.0, "10115"), (0.5, "0.5")):
+        assert profile.said({"member": value}) == f" member{word}"
+    for unfit in (float("nan"), ["a"]):
+        with pytest.raises(ValueError, match="expected a text"):
+            profile.said({"member": unfit})
+    numbers = UserProfile(("age",), "compact", {"age": [20.0]})
+    assert numbers.said({"age": np.int64(35)}) == " agetwo"
 
 
 @pytest.fixture

@@ -40,9 +40,9 @@ class Opener:
             raise ValueError("half there")
         gate = self.gate
 
-        def prompt(history: Any, context: Any = ()) -> Any:
+        def prompt(history: Any, *said: Any) -> Any:
             gate.wait(20)
-            return self.bundle.prompt(history, context)
+            return self.bundle.prompt(history, *said)
 
         return self.bundle.replace(version=self.version, prompt=prompt)
 

@@ -75,7 +75,7 @@ def test_words_are_logged_if_asked_for(bundle: Bundle, lines: Lines) -> None:
 
 
 def test_a_bug_s_line_says_where_and_not_what(bundle: Bundle, lines: Lines) -> None:
-    def broken(history: object, context: object) -> None:
+    def broken(*said: object) -> None:
         raise RuntimeError(SECRET)
 
     with serving(bundle.replace(prompt=broken), Settings()) as client:

@@ -150,10 +150,10 @@ def test_who_leaves_frees_their_place(bundle: Bundle, listening: Listening) -> N
     held = threading.Event()
     asked: list[int] = []
 
-    def prompt(history: Any, context: Any = ()) -> Any:
+    def prompt(history: Any, *said: Any) -> Any:
         asked.append(len(history))
         held.wait(10)
-        return bundle.prompt(history, context)
+        return bundle.prompt(history, *said)
 
     limits = Settings(max_batch=1, max_queue=2)
     registry = ModelRegistry(lambda: bundle.replace(prompt=prompt), limits)
@@ -190,9 +190,9 @@ def test_who_leaves_frees_their_place(bundle: Bundle, listening: Listening) -> N
 
 
 def test_it_is_too_late(bundle: Bundle) -> None:
-    def slow(history: Any, context: Any = ()) -> Any:
+    def slow(history: Any, *said: Any) -> Any:
         time.sleep(0.6)
-        return bundle.prompt(history, context)
+        return bundle.prompt(history, *said)
 
     limits = Settings(timeout=0.2)
     with TestClient(

@@ -32,8 +32,8 @@ def made() -> tuple[pl.DataFrame, pl.DataFrame]:
     return log.select("user_id", "item_id", "timestamp"), pl.DataFrame(rows)
 
 
-@pytest.fixture(scope="session")
-def pipeline(shared_folder: Callable[[str], AbstractContextManager[Path]]) -> Pipeline:
+def finished(shared_folder: Callable[[str], AbstractContextManager[Path]]) -> Pipeline:
+    """A recipe whose prompts say age and land, run once for all who ask."""
     with shared_folder("user_attributes") as folder:
         log, users = made()
         log.write_csv(folder / "log.csv")
@@ -51,6 +51,11 @@ def pipeline(shared_folder: Callable[[str], AbstractContextManager[Path]]) -> Pi
         pipeline = Pipeline.load(folder / "users.yaml")
         pipeline.run()
     return pipeline
+
+
+@pytest.fixture(scope="session")
+def pipeline(shared_folder: Callable[[str], AbstractContextManager[Path]]) -> Pipeline:
+    return finished(shared_folder)
 
 
 def test_every_prompt_begins_with_its_user_and_some_in_training_do_not(pipeline: Pipeline) -> None:

@@ -37,7 +37,7 @@ from genrec.serve.columns import columns_of
 from genrec.serve.http import TheRegistry, TheWording
 from genrec.serve.models import ModelVersion
 from genrec.serve.operate import note
-from genrec.serve.resolve import history_of
+from genrec.serve.resolve import history_of, profile_for
 from genrec.serve.schemas import Recommendation
 
 router = APIRouter(tags=["chat"])
@@ -100,12 +100,19 @@ def check(body: ChatRequest) -> None:
 def _asker(bundle: Bundle, body: ChatRequest) -> Asker:
     # OpenAI's `user` is any word that tells callers apart, so one that we do not know is no error.
     user = body.user if body.history is None and body.user in bundle.histories else None
+    if user is not None and body.user_attributes is not None:
+        raise HTTPException(
+            400,
+            "user_attributes: those of a known user are in the table; leave them out, or give the "
+            "history",
+        )
     try:
         history = history_of(bundle, user=user, history=body.history)
         allowed = columns_of(bundle).mask(body.filters) if body.filters else None
+        profile = profile_for(bundle, user=user, attributes=body.user_attributes)
     except ValueError as error:
         raise HTTPException(400, str(error)) from error
-    return Asker(tuple(history), body.k, allowed, profile=bundle.profiles.get(user or ""))
+    return Asker(tuple(history), body.k, allowed, profile=profile)
 
 
 async def _recommendations(

@@ -12,7 +12,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
-from genrec.serve.schemas import MAX_HISTORY, Filter, Id, Item, Recommendation
+from genrec.serve.schemas import (
+    MAX_HISTORY,
+    Filter,
+    Id,
+    Item,
+    Recommendation,
+    UserAttributes,
+)
 
 MAX_MESSAGES, MAX_CHARS, MAX_SHOWN, MAX_TOOLS = 200, 32_000, 50, 64
 MAX_LISTED = 20  # items in a list
@@ -143,7 +150,7 @@ class ResponseFormat(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """A conversation to go on with: OpenAI's request, and `history`, `k`, `filters`, `explain`."""
+    """A conversation to go on with: OpenAI's request, and what is marked as ours."""
 
     model_config = ConfigDict(
         extra="ignore",
@@ -190,6 +197,9 @@ class ChatRequest(BaseModel):
     )
     history: list[Id] | None = Field(
         None, max_length=MAX_HISTORY, description="ours: item ids, oldest first"
+    )
+    user_attributes: UserAttributes | None = Field(
+        None, description="ours: who asks, as in recommendations; not beside a known `user`"
     )
     k: int = Field(5, ge=1, le=MAX_LISTED, description="ours: items in a list")
     filters: dict[str, Filter] = Field({}, max_length=20, description="ours: as in recommendations")

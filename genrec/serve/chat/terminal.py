@@ -28,7 +28,7 @@ from genrec.serve.chat.reply import Reply, respond
 from genrec.serve.chat.sayings import load_sentences
 from genrec.serve.chat.wording import Wording
 from genrec.serve.models import ModelRegistry, ModelVersion
-from genrec.serve.resolve import history_of
+from genrec.serve.resolve import history_of, profile_for
 from genrec.serve.settings import Settings
 
 _PROMPT = "> "
@@ -80,7 +80,8 @@ def run(
             with shown.status(pipeline.recipe.name):
                 served = runner.run(_opened(registry))
             begun = history_of(served.bundle, user=user, history=history)
-            profile = served.bundle.profiles.get(user or "") if history is None else None
+            known = user if history is None else None
+            profile = profile_for(served.bundle, user=known, attributes=None)
             session = Session(served, shown, begun, k=k, wording=wording, profile=profile)
             session.welcome()
             for line in lines if lines is not None else _typed(shown):
