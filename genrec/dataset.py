@@ -17,6 +17,7 @@ import numpy.typing as npt
 import polars as pl
 
 from genrec import registry
+from genrec.bundle import USER_ATTRIBUTES
 from genrec.console import Console
 from genrec.data.source import BadRows
 from genrec.data.timestamps import Unit, parse, settle, times_of
@@ -142,14 +143,19 @@ class Dataset:
 
     @classmethod
     def from_prepared(cls, folder: str | Path) -> Self:
-        """Opens what the stage `prepare` wrote, all interactions in it."""
+        """Opens what the stage `prepare` wrote, all interactions in it and what is known of users."""
         items, users, log = (
             pl.read_parquet(Path(folder) / f"{name}.parquet")
             for name in ("items", "users", "interactions")
         )
         lists = log.group_by("user", maintain_order=True).agg("item")
         named = users.join(lists, on="user", how="inner", maintain_order="left")
-        return cls(items.drop("item"), named["user_id"], [row.to_numpy() for row in named["item"]])
+        sequences = [row.to_numpy() for row in named["item"]]
+        known = None
+        if (file := Path(folder) / USER_ATTRIBUTES).exists():
+            attributes = pl.read_parquet(file)
+            known = users.join(attributes, on="user", maintain_order="left").drop("user")
+        return cls(items.drop("item"), named["user_id"], sequences, users=known)
 
     @property
     def interactions(self) -> pl.DataFrame:

@@ -389,24 +389,29 @@ def _user_part(
     path: Path, spec: UserFile, bad_rows: BadRows, names: Mapping[str, str]
 ) -> pl.DataFrame:
     named = {"user_id": spec.user} | read_names(spec.attributes)
-    named |= {f"where.{n}": column for n, (column, _, _) in enumerate(spec.where)}
+    conditions = _conditions(spec)
+    named |= {ours: theirs for ours, theirs, *_ in conditions}
     named = {ours: names.get(theirs, theirs) for ours, theirs in named.items()}
     table = tables.read(
         path, named, bad_rows=bad_rows, ids=("user_id",), field=_USERS, **_reading(spec)
     )
-    conditions = [(f"where.{n}", *condition) for n, condition in enumerate(spec.where)]
     return _kept(table, conditions, path, bad_rows).drop(name for name, *_ in conditions)
+
+
+def _conditions(spec: TableFile) -> list[tuple[str, str, Operator, Any]]:
+    """Returns those of `where`: our name of the column, the owner's, operator and value."""
+    return [(f"where.{n}", *condition) for n, condition in enumerate(spec.where)]
 
 
 def _log_part(path: Path, spec: LogFile, bad_rows: BadRows) -> pl.DataFrame:
     columns = {"user": spec.user, "item": spec.item, "timestamp": spec.timestamp}
     columns |= {"type": spec.type, "rating": spec.rating, "history": spec.history}
     named = {ours: theirs for ours, theirs in columns.items() if theirs is not None}
-    named |= {f"where.{n}": column for n, (column, _, _) in enumerate(spec.where)}
+    conditions = _conditions(spec)
+    named |= {ours: theirs for ours, theirs, *_ in conditions}
     named |= read_names(spec.context)
     log = _read_columns(path, spec, named, bad_rows)
     log = log.rename({"user": "user_id", "item": "item_id"})
-    conditions = [(f"where.{n}", *condition) for n, condition in enumerate(spec.where)]
     log = _kept(log, conditions, path, bad_rows).drop(name for name, *_ in conditions)
     if spec.rating is not None:
         log = at_least(log, spec.min_rating, bad_rows=bad_rows, where=path, field=spec.rating)

@@ -154,6 +154,13 @@ def test_a_table_of_python_is_said_whole(tmp_path: Path) -> None:
     pipeline.run("prepare")
     kept = pipeline["prepare"].load("user_attributes.parquet")
     assert 0 < len(kept) <= len(users)
+    again = Dataset.from_prepared(pipeline["prepare"].path).users
+    assert again.sort("user_id").equals(
+        users.filter(pl.col("user_id").is_in(again["user_id"].implode()))
+        .cast({"age": pl.Float64})
+        .sort("user_id")
+    )
+    assert len(again) == len(kept)
     for table, message in (
         (pl.concat([users, users.head(1)]), "stands twice; expected each user once"),
         (users.select("user_id"), "only 'user_id'"),
