@@ -84,11 +84,13 @@ class _Columns(ABC):
 
     def _value(self, name: str, value: Any, where: str = "") -> Any:
         """Returns what somebody says as it is in a table."""
+        if value is None:
+            return None
         number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-        if value is None or (number and name in self.levels):
-            return value if value is None else float(value)
         if name in self.levels:
-            raise ValueError(f"{where}{name} {value!r}; expected a number")
+            if not number:
+                raise ValueError(f"{where}{name} {value!r}; expected a number")
+            return float(value)
         if number:  # JSON has 10115 as 10115.0
             return str(int(value) if value == int(value) else value)
         if not isinstance(value, str | bool):
