@@ -144,7 +144,8 @@ class PretrainedSettings(Section):
     packages: ClassVar[tuple[str, ...]] = ("tokenizers",)
     kind: Literal["pretrained"] = "pretrained"
     name: Path_ = Field(
-        description="a hub name, `asset:NAME`, or a folder: also an earlier run's merged/"
+        description="a hub name, a folder (also an earlier run's merged/), a GGUF file, "
+        "`package:NAME` of one that carries weights, or `asset:NAME`"
     )
     tune: Literal["lora", "qlora", "full"] = Field(
         "lora", description="adapters, adapters over 4-bit weights, or all weights"

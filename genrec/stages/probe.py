@@ -168,7 +168,9 @@ class _Probe:
         if section.engine.kind == "none":
             return _absent("no judge: set probe.judge.engine to a vision-language model")
         template = prompts.load_chat(section.template, placeholders=PLACEHOLDERS[section.method])
-        with opened(section.engine, lambda: self.context.device) as engine:
+        with opened(
+            section.engine, lambda: self.context.device, store=self.context.store
+        ) as engine:
             asker = Asker(
                 engine, section.method, template, section.longest_side, self.context.cache
             )

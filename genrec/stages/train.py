@@ -62,7 +62,7 @@ def run(context: Context) -> None:
         split: encode_file(
             *(path, tokenizer, code_tokens),
             max_length=section.max_length,
-            folder=Path(context.recipe.runtime.store, "tokens"),
+            folder=context.store / "tokens",
         )
         for split, path in files.items()
     }
@@ -134,13 +134,14 @@ def _reopened(context: Context, sids: SIDSets, folder: Path) -> Any:
         return load_whole(folder)
     shape = {"levels": sids.levels, "codes": max(sids.codes_per_level)}
     dtype = getattr(torch, model.dtype)
-    return load_adapter(model.name, folder, tune=model.tune, dtype=dtype, device="cpu", **shape)[0]
+    base = {"tune": model.tune, "dtype": dtype, "device": "cpu", "store": context.store}
+    return load_adapter(model.name, folder, **base, **shape)[0]
 
 
 def _tracks(context: Context) -> Path:
     """Where tensorboard writes: next to the artifacts, since its files are not one of them."""
     name = f"{context.recipe.name}-{context.out.stem}"
-    return Path(context.recipe.runtime.store) / "trackers" / name
+    return context.store / "trackers" / name
 
 
 def _model(context: Context, examples: Path, sids: SIDSets) -> Any:
@@ -164,7 +165,7 @@ def _model(context: Context, examples: Path, sids: SIDSets) -> Any:
         item_ids = _item_ids(context)
         options["sids"] = [dict(zip(item_ids, own, strict=True)) for own in sids]
     options["dtype"] = getattr(torch, options["dtype"])
-    return load_pretrained(**options, **shape, device=context.device)
+    return load_pretrained(**options, **shape, device=context.device, store=context.store)
 
 
 def _item_ids(context: Context) -> list[str]:

@@ -26,8 +26,8 @@ LORA = "train.model={kind: pretrained, name: 'asset:tiny-lm'}"
 
 def built(*overrides: str) -> torch.nn.Module:
     recipe = load("demo", [LORA, *overrides])
-    inputs = {"prepare": ITEMS}
-    context = SimpleNamespace(recipe=recipe, section=recipe.train, inputs=inputs, device="cpu")
+    parts = {"section": recipe.train, "inputs": {"prepare": ITEMS}}
+    context = SimpleNamespace(recipe=recipe, **parts, device="cpu", store=None)
     return stage._model(context, None, SIDSets([SIDS]))[0]
 
 
