@@ -206,8 +206,10 @@ def _data(facts: Facts) -> str:
 def _training(facts: Facts) -> str:
     done = facts.training
     made_with = ", ".join(f"{name} {number}" for name, number in (facts.made_with or {}).items())
+    rows = done.get("rows_first")
+    first = f"First {rows['steps']:,} steps of the SID rows alone. Then " if rows else ""
     return (
-        f"## Training\n\n{done['steps']:,} steps, {done['epochs']:g} epochs; the best by "
+        f"## Training\n\n{first}{done['steps']:,} steps, {done['epochs']:g} epochs; the best by "
         f"{done['metric']} on validation is step {done['best_step']:,}. {done['trainable']:,} of "
         f"{done['parameters']:,} parameters were trained."
         + (f" Made with {made_with}." if made_with else "")

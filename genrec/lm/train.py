@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from genrec.extras import install
+from genrec.lm.adapters import row_parameters
 from genrec.lm.balance import CURVES_FILE, BalanceWatch, draw_curves, unbalanced
 from genrec.lm.callbacks import Average, Flow, LogFile, read_log, trackers
 from genrec.lm.checkpoints import check_kind, is_finished, last_complete_checkpoint, room_for
@@ -58,6 +59,7 @@ def train(
     tokens_per_batch: int = 4096,
     packing: bool = False,
     lr: float = 2e-3,
+    lr_rows: float | None = None,
     weight_decay: float = 0.1,
     optimizer: str = "adamw_torch_fused",
     warmup: float = 0.1,
@@ -98,6 +100,7 @@ def train(
         tokens_per_batch: tokens of a step, over all processes, padding included.
         packing: several examples in one row instead of padding; batches then hold all lengths.
         lr: highest learning rate.
+        lr_rows: the same of the SID rows of an adapted model; None: `lr`.
         weight_decay: on matrices.
         optimizer: by transformers' name (`OptimizerNames`); 8-bit and paged ones are bitsandbytes'.
         warmup: share of the steps in which the learning rate rises.
@@ -132,14 +135,18 @@ def train(
         holds the best weights: `model` has its process's part alone.
 
     Raises:
-        ValueError: not one of `epochs` and `max_steps`, no data, no such device, or `metric` is not
-            measured.
+        ValueError: not one of `epochs` and `max_steps`, no data, no such device, `metric` is not
+            measured, or `lr_rows` where the rows are part of a whole embedding.
         FloatingPointError: the loss is not finite; names the file in `out` that holds the batch.
         ImportError: the optimizer's or a tracker's package is not installed.
         OSError: the disk is full; the last whole checkpoint stays.
     """
     arguments_given = dict(locals())
     _check_arguments(train_data, valid_data, epochs, max_steps, metric, validate)
+    if lr_rows is not None and not row_parameters(model):
+        raise ValueError(
+            f"lr_rows={lr_rows}: this model has no SID rows beside adapters; leave it out"
+        )
     out.mkdir(parents=True, exist_ok=True)
     arguments = _arguments(
         out,
@@ -197,11 +204,13 @@ def train(
         | {"examples": len(train_data), "validation examples": len(valid_data)}
         | {"attention": getattr(model.config, "_attn_implementation", None)}
         | ({} if code_groups is None else {"softmax": "codes"})
+        | ({} if lr_rows is None else {"lr_rows": lr_rows})
         | dict(noted or {}),
     )
     trainer.equip(
         sampler=sampler,
         tokens_per_batch=tokens_per_batch,
+        lr_rows=lr_rows,
         one_cycle=scheduler == "one-cycle",
         warmup=warmup,
         label_smoothing=label_smoothing,

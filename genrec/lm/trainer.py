@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
+from genrec.lm.adapters import row_parameters
 from genrec.lm.batch import IGNORED
 from genrec.lm.callbacks import Average, Tally
 from genrec.lm.conditions import write_conditions
@@ -42,6 +43,7 @@ class SidTrainer(Trainer):
         *,
         sampler: TokenBudgetSampler,
         tokens_per_batch: int,
+        lr_rows: float | None,
         one_cycle: bool,
         warmup: float,
         label_smoothing: float,
@@ -57,7 +59,7 @@ class SidTrainer(Trainer):
         `conditions` go into every checkpoint, see `lm.conditions`.
         """
         self._sampler, self._tokens_per_batch = sampler, tokens_per_batch
-        self._one_cycle, self._warmup = one_cycle, warmup
+        self._lr_rows, self._one_cycle, self._warmup = lr_rows, one_cycle, warmup
         self._smoothing, self._average, self._validate = label_smoothing, average, validate
         self._tokenizer, self._conditions = tokenizer, conditions
         self._before: dict[str, torch.Tensor] | None = None
@@ -93,6 +95,20 @@ class SidTrainer(Trainer):
             pin_memory=self.args.dataloader_pin_memory,
         )
 
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Gives the SID rows groups of their own where their rate is another."""
+        made = self.optimizer is not None
+        optimizer = super().create_optimizer(model)
+        if self._lr_rows is None or made:
+            return optimizer
+        rows = {id(parameter) for parameter in row_parameters(self.model)}
+        for group in [*optimizer.param_groups]:
+            own = [parameter for parameter in group["params"] if id(parameter) in rows]
+            if own:
+                group["params"] = [p for p in group["params"] if id(p) not in rows]
+                optimizer.add_param_group(group | {"params": own, "lr": self._lr_rows})
+        return optimizer
+
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> LRScheduler:
@@ -100,9 +116,10 @@ class SidTrainer(Trainer):
         if not self._one_cycle:
             return super().create_scheduler(num_training_steps, optimizer)
         if self.lr_scheduler is None:
+            optimizer = optimizer or self.optimizer
             self.lr_scheduler = OneCycleLR(
-                optimizer or self.optimizer,
-                max_lr=self.args.learning_rate,
+                optimizer,
+                max_lr=[group["lr"] for group in optimizer.param_groups],
                 total_steps=num_training_steps + 1,  # Trainer steps once more after the last
                 pct_start=self._warmup,
                 cycle_momentum=False,
