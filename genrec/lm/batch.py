@@ -10,42 +10,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 import torch
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
-from genrec.schema import Example, Segment
 from genrec.sid.codes import token_name
+
+if TYPE_CHECKING:
+    from genrec.schema import Example, Segment
 
 logger = logging.getLogger(__name__)
 
 IGNORED = -100  # the label that cross-entropy skips, in torch and transformers
-
-FEATURES = datasets.Features(
-    {
-        "input_ids": datasets.Sequence(datasets.Value("int32")),
-        "labels": datasets.Sequence(datasets.Value("int32")),
-        "task": datasets.Value("string"),
-        "length": datasets.Value("int32"),
-    }
-)
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A corpus as token ids.
-
-    Attributes:
-        data: columns input_ids, labels (both int32 lists), task, length.
-        trimmed: how many examples were too long and lost their oldest items or part of a text.
-    """
-
-    data: datasets.Dataset
-    trimmed: int
 
 
 def add_sid_tokens(tokenizer: PreTrainedTokenizerBase, codes_per_level: Sequence[int]) -> int:
@@ -122,24 +101,7 @@ def encode_example(
     Raises:
         ValueError: it cannot be trimmed to `max_length`.
     """
-    return encode_examples(tokenizer, code_tokens, [example], max_length=max_length).data[0]
-
-
-def encode_examples(
-    tokenizer: PreTrainedTokenizerBase,
-    code_tokens: Sequence[np.ndarray],
-    examples: Sequence[Example],
-    *,
-    max_length: int,
-) -> Encoded:
-    """Encodes a corpus; see `encode_example`."""
-    columns: dict[str, list[Any]] = {name: [] for name in FEATURES}
-    trimmed = 0
-    for row, cut in encoded_rows(tokenizer, code_tokens, examples, max_length=max_length):
-        trimmed += cut
-        for name, column in columns.items():
-            column.append(row[name])
-    return Encoded(datasets.Dataset.from_dict(columns, features=FEATURES), trimmed)
+    return next(encoded_rows(tokenizer, code_tokens, [example], max_length=max_length))[0]
 
 
 def encoded_rows(

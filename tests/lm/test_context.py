@@ -7,9 +7,10 @@ from datetime import datetime
 import polars as pl
 import pytest
 
-from genrec.lm.batch import IGNORED, code_token_ids, encode_examples, encode_prompts
+from genrec.lm.batch import IGNORED, code_token_ids, encode_prompts
 from genrec.lm.compose import compose, examples_of, prompt_for, prompt_in_sets, render
 from genrec.lm.context import EventContext
+from genrec.lm.corpus import encode_examples
 from genrec.prompts import STYLES
 from genrec.schema import Segment, read_examples, write_examples
 
