@@ -135,7 +135,7 @@ class SidTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Returns the mean over the targets of the whole step, on whichever process they are."""
-        losses, tasks = self._target_losses(model, inputs, smoothing=self._smoothing)
+        losses, tasks = self._losses(model, inputs, smoothing=self._smoothing)
         if not losses.isfinite().all():
             self._stop(inputs, losses)
         self._before = inputs
@@ -191,10 +191,20 @@ class SidTrainer(Trainer):
         sampler = TokenBudgetSampler(lengths_of(data), self._tokens_per_batch, shuffle=False)
         total = count = 0.0
         for batch in DataLoader(data, batch_sampler=sampler, collate_fn=collate):
-            losses, _ = self._target_losses(self.model, self._prepare_inputs(batch))
+            losses, _ = self._losses(self.model, self._prepare_inputs(batch))
             total += losses.sum().item()
             count += len(losses)
         return {"loss": total / count}
+
+    def _losses(
+        self, model: nn.Module, inputs: Mapping[str, torch.Tensor], *, smoothing: float = 0.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns `TargetLoss`'s losses and tasks, in the precision that accelerate gives a model.
+
+        It wraps the forward pass alone, and `TargetLoss` calls the head outside of it too.
+        """
+        with self.accelerator.autocast():
+            return self._target_losses(model, inputs, smoothing=smoothing)
 
     def _stop(self, inputs: Mapping[str, torch.Tensor], losses: torch.Tensor) -> NoReturn:
         """Writes down the batch whose loss is not finite, and the one before, and raises."""
