@@ -3,6 +3,10 @@
 Texts are encoded with special tokens split, SIDs are inserted by id: a title that contains `<a_12>`
 stays a title. A text completion ends with EOS; a SID completion does not, for a
 SID has a fixed length, so that decoding never needs EOS and a streamed history may go on.
+
+A model that is spoken to in turns (`lm.turns`) gets the prompt in the user's turn and answers in its
+own. SIDs at the end of a prompt, the history that it is to continue, begin its answer: so a streamed
+history has its items where they stand at test time.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import torch
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
+from genrec.lm.turns import turns_of
 from genrec.sid.codes import token_name
 
 if TYPE_CHECKING:
@@ -77,6 +82,14 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
         split_special_tokens=True,
         return_attention_mask=False,
     )["input_ids"]
+
+
+def ending(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Returns the token ids that end a text; decoding stops at the last. Empty where there are none."""
+    turns = turns_of(tokenizer)
+    if turns is not None and turns.end:
+        return [*turns.end]
+    return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
 
 
 def encode_example(
@@ -175,6 +188,7 @@ class _Piece:
     sid: bool = False
     target: bool = False
     entry: bool = False  # an item of a history, SID or title: goes whole
+    fixed: bool = False  # of a chat template: stays whole
     context: int = 0  # how many of the last ids say what the item's event was like
 
     @property
@@ -194,19 +208,26 @@ class _Encoder:
         parts: Sequence[Sequence[Segment]],
     ) -> None:
         self.tokenizer, self.code_tokens = tokenizer, code_tokens
+        self.turns = turns_of(tokenizer)
         texts = list(dict.fromkeys(p.text for part in parts for p in part if p.text))
         ids = encode_texts(tokenizer, texts)
         self.texts = {"": [], **dict(zip(texts, ids, strict=True))}
 
     def prompt(self, segments: Sequence[Segment]) -> list[_Piece]:
-        bos = self.tokenizer.bos_token_id
-        return [_Piece([bos])] * (bos is not None) + [self._piece(s, False) for s in segments]
+        pieces = [self._piece(segment, False) for segment in segments]
+        if self.turns is None:
+            bos = self.tokenizer.bos_token_id
+            return [_Piece([bos])] * (bos is not None) + pieces
+        before, between = (
+            _Piece([*t], fixed=True) for t in (self.turns.before, self.turns.between)
+        )
+        asked = next((n for n in range(len(pieces), 0, -1) if not pieces[n - 1].sid), 0)
+        return [before, *pieces[:asked], between, *pieces[asked:]]
 
     def completion(self, segments: Sequence[Segment]) -> list[_Piece]:
         pieces = [self._piece(segment, True) for segment in segments]
-        eos = self.tokenizer.eos_token_id
-        if eos is not None and not pieces[-1].sid:
-            pieces[-1] = replace(pieces[-1], ids=[*pieces[-1].ids, eos])
+        if not pieces[-1].sid:
+            pieces[-1] = replace(pieces[-1], ids=[*pieces[-1].ids, *ending(self.tokenizer)])
         return pieces
 
     def _piece(self, segment: Segment, target: bool) -> _Piece:
@@ -233,7 +254,7 @@ def _fit(pieces: list[_Piece], max_length: int, *, keep: int) -> list[_Piece]:
     if dropped and fitted[oldest].target:  # a stream: its first item has nothing before it
         fitted[oldest] = replace(fitted[oldest], target=False)
     while excess > 0:
-        texts = [index for index, piece in enumerate(fitted) if not piece.sid]
+        texts = [i for i, piece in enumerate(fitted) if not (piece.sid or piece.fixed)]
         longest = max(texts, key=lambda index: len(fitted[index].ids), default=None)
         length = 0 if longest is None else len(fitted[longest].ids)
         if longest is None or length <= 2:

@@ -173,6 +173,11 @@ class PretrainedSettings(Section):
         description="where the SID rows start. keep: as the model has them if it was trained on the "
         "same SIDs, else at random; the others: as for a new model, whatever it has",
     )
+    chat_template: bool = Field(
+        True,
+        description="with compose.style=instruct: prompts and answers are turns of the tokenizer's chat "
+        "template, where it has one",
+    )
 
     @model_validator(mode="after")
     def _adapted(self) -> PretrainedSettings:

@@ -32,6 +32,7 @@ from genrec.lm.checkpoints import check_kind, is_finished, last_complete_checkpo
 from genrec.lm.conditions import conditions, warn_of_differences
 from genrec.lm.corpus import lengths_of, sets_of, tasks_of
 from genrec.lm.loss import MAX_LOGITS
+from genrec.lm.precision import Precision, in_bfloat16
 from genrec.lm.sampler import Collator, PackingCollator, TokenBudgetSampler, check_packing, row_for
 from genrec.lm.trainer import SidTrainer, Validate
 from genrec.progress import Progress, quiet, silent
@@ -76,6 +77,7 @@ def train(
     gradient_checkpointing: bool = False,
     seed: int = 0,
     device: str = "auto",
+    precision: Precision = "auto",
     track: Sequence[str] = (),
     track_in: Path | None = None,
     validate: Validate | None = None,
@@ -119,6 +121,7 @@ def train(
             `TargetLoss`; None: among the whole vocabulary.
         seed: of batches and dropout.
         device: `auto`, `cpu`, `cuda` or `mps`.
+        precision: of matrix products, see `lm.precision`.
         track: experiment trackers, see `trackers`; no part of what is learned.
         track_in: where tensorboard writes; by default `out`/runs.
         validate: gets the model in eval mode with the averaged weights, returns metrics such as
@@ -150,7 +153,9 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     arguments = _arguments(
         out,
+        model,
         device=device,
+        precision=precision,
         num_train_epochs=epochs if epochs is not None else 1.0,
         max_steps=max_steps if max_steps is not None else -1,
         learning_rate=lr,
@@ -233,6 +238,7 @@ def train(
         warn_of_differences(checkpoint, under)
     with quiet(), room_for("a checkpoint", out):
         trainer.run(checkpoint, finished=finished)
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # or it would stay in bfloat16
     if trainer.is_world_process_zero():
         draw_curves(read_log(out / LOG_FILE), out / CURVES_FILE)
     summary = _summary(trainer, out, metric)
@@ -250,7 +256,9 @@ def _collator(
     return PackingCollator(tokenizer.pad_token_id, tasks, row=row_for(model))
 
 
-def _arguments(out: Path, *, device: str, **settings: Any) -> TrainingArguments:
+def _arguments(
+    out: Path, model: nn.Module, *, device: str, precision: Precision, **settings: Any
+) -> TrainingArguments:
     """Returns Trainer's arguments: what `train` was asked for, and what is always so."""
     if device not in ("auto", "cpu", "cuda", "cuda:0", "mps"):
         raise ValueError(
@@ -271,7 +279,7 @@ def _arguments(out: Path, *, device: str, **settings: Any) -> TrainingArguments:
         load_best_model_at_end=True,
         restore_callback_states_from_checkpoint=True,
         use_cpu=not (cuda or mps),
-        bf16=cuda and torch.cuda.is_bf16_supported(),
+        bf16=in_bfloat16(model, precision, device="cuda" if cuda else "mps" if mps else "cpu"),
         dataloader_pin_memory=cuda,
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,

@@ -33,6 +33,7 @@ from genrec.lm.model import (
 from genrec.lm.sampler import masked_attention
 from genrec.lm.sizes import size_for
 from genrec.lm.train import train
+from genrec.lm.turns import use_turns
 from genrec.processes import Processes
 from genrec.recommender import Recommender
 from genrec.sid import SIDSets
@@ -77,6 +78,7 @@ def run(context: Context) -> None:
         "save_every": context.recipe.runtime.save_every,
         "seed": context.recipe.seed,
         "device": context.device,
+        "precision": context.recipe.runtime.precision,
         "track": context.recipe.runtime.trackers,
         "track_in": _tracks(context),
         "validate": _validation(context, tokenizer, sids),
@@ -174,7 +176,9 @@ def _tracks(context: Context) -> Path:
 
 
 def _model(context: Context, examples: Path, sids: SIDSets) -> Any:
-    options = context.section.model.model_dump(exclude={"kind", "sid_init", "size"})
+    options = context.section.model.model_dump(
+        exclude={"kind", "sid_init", "size", "chat_template"}
+    )
     if getattr(context.section.model, "size", None) == "auto":
         size = size_for(context.inputs["prepare"].load("stats.json"))
         options |= size._asdict()
@@ -194,7 +198,13 @@ def _model(context: Context, examples: Path, sids: SIDSets) -> Any:
         item_ids = _item_ids(context)
         options["sids"] = [dict(zip(item_ids, own, strict=True)) for own in sids]
     options["dtype"] = getattr(torch, options["dtype"])
-    return load_pretrained(**options, **shape, device=context.device, store=context.store)
+    model, tokenizer = load_pretrained(
+        **options, **shape, device=context.device, store=context.store
+    )
+    instruct = context.recipe.compose.style == "instruct"
+    if use_turns(tokenizer, instruct and context.section.model.chat_template):
+        logger.info("train: prompts and answers are turns of the model's chat template")
+    return model, tokenizer
 
 
 def _item_ids(context: Context) -> list[str]:
