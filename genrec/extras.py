@@ -33,16 +33,24 @@ def missing(packages: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in packages if name not in ("python", _OWN) and not _here(name))
 
 
-def command(packages: Collection[str]) -> str:
-    """Returns what installs some packages: as few of genrec's extras as bring them, and the rest."""
+def command(packages: Collection[str], *, alone: Collection[str] = ()) -> str:
+    """Returns what installs some packages: as few of genrec's extras as bring them, and the rest.
+
+    Args:
+        packages: their names.
+        alone: those of which no extra brings them are wanted without their dependencies.
+    """
     brought = {name: _optional().get(name, []) for name in packages}
     chosen: list[str] = []
     while left := [name for name in packages if brought[name] and not {*brought[name]} & {*chosen}]:
         names = [extra for name in left for extra in brought[name] if extra not in _WIDE]
         chosen.append(max(sorted(set(names)), key=names.count))
-    rest = [name for name in packages if not brought[name]]
     commands = [install(",".join(sorted(chosen)))] if chosen else []
-    return " && ".join([*commands, *([f"pip install {' '.join(rest)}"] if rest else [])])
+    rest = [name for name in packages if not brought[name]]
+    for option, some in (("", {*rest} - {*alone}), ("--no-deps ", {*rest} & {*alone})):
+        if some:
+            commands.append(f"pip install {option}{' '.join(sorted(some))}")
+    return " && ".join(commands)
 
 
 def install(extra: str) -> str:

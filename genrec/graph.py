@@ -19,7 +19,7 @@ from genrec.recipe import Recipe
 from genrec.resources import matching
 from genrec.settings import Section
 from genrec.store import fingerprint
-from genrec.weights import find_asset
+from genrec.weights import find_asset, gguf_files
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class Graph:
         if value.startswith("asset:"):
             path = find_asset(value)
             return self._digest_of(path) if path.exists() else None
-        digests = [self._digest_of(path) for path in matching(value)]
+        digests = [self._digest_of(path) for path in gguf_files(value) or matching(value)]
         if len(digests) > 1:  # a glob; the order of the files is that of their names
             return fingerprint({"files": digests})
         return digests[0] if digests else None

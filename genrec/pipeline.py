@@ -23,7 +23,7 @@ import yaml
 
 from genrec import recipe as recipes
 from genrec.console import Console
-from genrec.environment import UNKNOWN, age, environment, of_rows, packages
+from genrec.environment import UNKNOWN, age, carriers, environment, of_rows, packages
 from genrec.extras import command, missing
 from genrec.graph import STAGES, Graph, Node, ancestors, differences
 from genrec.launch import find_config, launch, launched
@@ -227,7 +227,8 @@ class Pipeline:
         for key, node in self.nodes.items():
             problems = self._missing_files(node)
             if absent := self._missing_packages(key):
-                problems.append(f"not installed: {', '.join(absent)}; run: {command(absent)}")
+                fix = command(absent, alone=carriers(node.section))
+                problems.append(f"not installed: {', '.join(absent)}; run: {fix}")
             if problems:
                 plans.append(Plan(key, self.graph.fingerprint(key), "blocked", tuple(problems)))
                 continue
@@ -447,12 +448,14 @@ class Pipeline:
     def _check_packages(self, keys: Iterable[str]) -> None:
         """Raises now, not after the stages before it, if a stage cannot run."""
         users: dict[str, list[str]] = {}
+        alone: set[str] = set()
         for key in keys:
+            alone |= carriers(self.nodes[key].section)
             for name in self._missing_packages(key):
                 users.setdefault(name, []).append(key)
         if users:
             listed = "; ".join(f"{name} (for {', '.join(keys)})" for name, keys in users.items())
-            raise ImportError(f"not installed: {listed}\nrun: {command(list(users))}")
+            raise ImportError(f"not installed: {listed}\nrun: {command(list(users), alone=alone)}")
 
     def _find(self, key: str) -> Artifact | None:
         stage = self.nodes[key].stage

@@ -24,6 +24,7 @@ from genrec.pipeline import Pipeline
 from genrec.recommender import Recommender
 from genrec.sid import SIDSets
 from genrec.sid.sets import file_of, further_files
+from genrec.weights import gguf_files, on_hub
 
 log = logging.getLogger(__name__)
 SETTINGS_FILE = "genrec.json"
@@ -243,6 +244,7 @@ def _facts(pipeline: Pipeline, what: str) -> Facts:
         recipe=_shareable(pipeline),
         base=base,
         public_base=_is_public(pipeline),
+        base_file=_base_file(pipeline),
         tune=pipeline.recipe.train.model.tune,
         dtype=pipeline.recipe.train.model.dtype,
         adapter=("." if what == "adapter" else "adapter") if has_adapter else None,
@@ -261,9 +263,13 @@ def _base(pipeline: Pipeline) -> str | None:
 
 def _is_public(pipeline: Pipeline) -> bool:
     model = pipeline.recipe.train.model
-    if model.kind != "pretrained" or model.name.startswith("asset:"):
-        return False
-    return not Path(model.name).exists() and _name(model.name) == model.name
+    return model.kind == "pretrained" and on_hub(model.name)
+
+
+def _base_file(pipeline: Pipeline) -> str | None:
+    model = pipeline.recipe.train.model
+    files = gguf_files(model.name) if model.kind == "pretrained" else []
+    return files[0].name if files else None
 
 
 def _shareable(pipeline: Pipeline) -> dict[str, Any]:

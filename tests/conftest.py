@@ -1,5 +1,6 @@
 """A tiny recipe that runs the real stages in seconds, and where the real data lies, if it does."""
 
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -211,3 +213,106 @@ def bomb(tmp_path: Path) -> Path:
         + chunk(b"IEND", b"")
     )
     return path
+
+
+@dataclass(frozen=True)
+class Gguf:
+    """A GGUF file, and the folder of the dense model that its bits stand for."""
+
+    file: Path
+    dense: Path
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Gguf:
+    """A random Llama of two blocks with a byte-level tokenizer and a chat template, in Q4_1.
+
+    Its matrices are those of llama.cpp, with the rows of queries and keys in llama.cpp's order.
+    """
+    import gguf
+    import numpy as np
+    import torch
+    from gguf.quants import dequantize, quantize
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("gguf")
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    bpe = Tokenizer(models.BPE())
+    split = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(True), split])
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet)
+    bpe.train_from_iterator(
+        ["the red bag  of the red lamp\n\n", "a blue chair  and a lamp"], trainer
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token=special[1], eos_token=special[2], pad_token=special[2]
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": [AddedToken(special[0])]})
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=2,  # of 32, the least that vLLM computes on CPUs
+        num_key_value_heads=1,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config)
+    writer = gguf.GGUFWriter(folder / "tiny.Q4_1.gguf", "llama")
+    writer.add_name("tiny")
+    writer.add_block_count(2)
+    writer.add_context_length(1024)
+    writer.add_embedding_length(64)
+    writer.add_feed_forward_length(96)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(1)
+    writer.add_rope_dimension_count(32)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(len(tokenizer))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    words = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    writer.add_token_list(words)
+    writer.add_token_types([3 if word in special else 1 for word in words])
+    merges = json.loads(bpe.to_str())["model"]["merges"]
+    writer.add_token_merges([" ".join(pair) for pair in merges])
+    for add, token in (("bos", 1), ("eos", 2), ("pad", 2), ("unk", 0)):
+        getattr(writer, f"add_{add}_token_id")(token)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(tokenizer.chat_template)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.mul_(4 if weight.ndim > 1 else 1)  # so that a random model's choices are clear
+            values = weight.numpy()
+            base, _, suffix = name.rpartition(".")
+            stored = f"{names.get_name(base)}.{suffix}"
+            if weight.ndim == 1:
+                writer.add_tensor(stored, values)
+                continue
+            bits = quantize(values, gguf.GGMLQuantizationType.Q4_1)
+            weight.copy_(torch.from_numpy(dequantize(bits, gguf.GGMLQuantizationType.Q4_1)))
+            if "q_proj" in name or "k_proj" in name:
+                rows = np.arange(len(values)).reshape(-1, 2, 16).swapaxes(1, 2).reshape(-1)
+                bits = bits[rows]
+            writer.add_tensor(stored, bits, raw_dtype=gguf.GGMLQuantizationType.Q4_1)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    model.save_pretrained(folder / "dense")
+    tokenizer.save_pretrained(folder / "dense")
+    return Gguf(folder / "tiny.Q4_1.gguf", folder / "dense")

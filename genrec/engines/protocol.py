@@ -152,30 +152,35 @@ class Reader(Protocol):
 
 
 @contextmanager
-def opened(settings: EngineSettings, device: Callable[[], str]) -> Iterator[Engine]:
+def opened(
+    settings: EngineSettings, device: Callable[[], str], *, store: str | Path | None = None
+) -> Iterator[Engine]:
     """Yields the engine that settings describe, and frees it at the end.
 
     Args:
         settings: a recipe's `engine`.
         device: asked only where the model runs in this process.
+        store: where models are kept that were made of GGUF files; see `find_weights`.
 
     Raises:
         FileNotFoundError: there is no such model.
         ValueError: kind none, or the environment variable that should hold the key is not set.
     """
-    engine = _build(settings, device)
+    engine = _build(settings, device, store)
     try:
         yield engine
     finally:
         engine.close()
 
 
-def _build(settings: EngineSettings, device: Callable[[], str]) -> Engine:
+def _build(settings: EngineSettings, device: Callable[[], str], store: str | Path | None) -> Engine:
     if isinstance(settings, NoEngine):
         raise ValueError("engine: kind none asks nobody; expected hf, vllm or openai")
     options = {name: value for name, value in settings if name != "kind"}
     if settings.in_process:
         options["device"] = device()
+    if settings.loads:
+        options["store"] = store
     engine: Engine = registry.implementation(settings)(**options)
     return engine
 

@@ -11,6 +11,10 @@ from pydantic import Field
 
 from genrec.settings import PartSettings, Path_, Section
 
+MODEL = (
+    "a hub name, a folder, a GGUF file, `package:NAME` of one that carries weights, or `asset:NAME`"
+)
+
 
 class NoEngine(Section):
     """The stage is left out."""
@@ -25,7 +29,8 @@ class HFSettings(PartSettings):
     kind: Literal["hf"] = "hf"
     implementation: ClassVar[str] = "genrec.engines.hf:HFEngine"
     in_process: ClassVar[bool] = True
-    model: Path_ = Field(description="a hub name, a folder, or `asset:NAME`")
+    loads: ClassVar[bool] = True
+    model: Path_ = Field(description=MODEL)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of the weights; auto: as they were saved"
     )
@@ -40,7 +45,8 @@ class VLLMSettings(PartSettings):
     kind: Literal["vllm"] = "vllm"
     implementation: ClassVar[str] = "genrec.engines.vllm:VLLMEngine"
     in_process: ClassVar[bool] = False
-    model: Path_ = Field(description="a hub name or a folder")
+    loads: ClassVar[bool] = True
+    model: Path_ = Field(description=MODEL)
     dtype: str = Field("auto", description="as of vllm.LLM")
     chat_options: dict[str, Any] = Field({}, description="for the chat template")
     options: dict[str, Any] = Field({}, description="of vllm.LLM, that change replies")
@@ -54,6 +60,7 @@ class OpenAISettings(PartSettings):
     kind: Literal["openai"] = "openai"
     implementation: ClassVar[str] = "genrec.engines.openai:OpenAIEngine"
     in_process: ClassVar[bool] = False
+    loads: ClassVar[bool] = False
     base_url: str = Field(exclude=True, description="such as http://localhost:8000/v1")
     model: str = Field(description="as the endpoint names it")
     revision: str = Field("", description="tells two states of one model name apart")

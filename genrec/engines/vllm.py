@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from multiprocessing import active_children
+from pathlib import Path
 from typing import Any, TypeVar
 
 from genrec.data.images import BadImage, open_image
@@ -26,12 +27,14 @@ class VLLMEngine:
     """A model run by vLLM in a process of its own; starts on the first request.
 
     Args:
-        model: hub id, folder or `asset:<name>`; see `find_weights`.
+        model: hub id, folder, GGUF file, `asset:<name>` or `package:<import name>`; see
+            `find_weights`.
         dtype: as vLLM's option.
         batch_size: requests handed over at once; vLLM schedules within them.
         chat_options: given to the chat template, such as {"enable_thinking": False}.
         options: further arguments of `vllm.LLM` that change replies, such as quantization.
         placement: further arguments of `vllm.LLM` that do not, such as tensor_parallel_size.
+        store: as of `find_weights`.
 
     Raises:
         FileNotFoundError: there is no such model.
@@ -46,8 +49,9 @@ class VLLMEngine:
         chat_options: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
         placement: Mapping[str, Any] | None = None,
+        store: str | Path | None = None,
     ) -> None:
-        self._model, self._batch_size = model, batch_size
+        self._model, self._batch_size, self._store = model, batch_size, store
         self._chat_options = dict(chat_options or {})
         self._arguments = {"dtype": dtype, **(options or {})}
         self._placement = dict(placement or {})
@@ -109,10 +113,11 @@ class VLLMEngine:
             ) from error
         # One image at most in a request of ours; none at all saves the encoder's memory.
         limit = {"limit_mm_per_prompt": {"image": 1}} if with_images else {}
+        folder = find_weights(self._model, store=self._store)
         before = active_children()
         with loading(self._model):
             self._llm = LLM(
-                model=find_weights(self._model),
+                model=folder,
                 **{"seed": 0, **limit, **self._placement, **self._arguments},
             )
         started = [child.pid for child in active_children() if child not in before]

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import peft
 import torch
+from peft.tuners.lora import LoraLayer
+from peft.tuners.trainable_tokens import TrainableTokensLayer
+from torch import nn
 from transformers import PreTrainedModel
 
 
@@ -64,6 +68,55 @@ def adapt(
         torch.manual_seed(seed)
         adapted = peft.get_peft_model(model, config)
     return _without_vocabulary(adapted)
+
+
+@contextmanager
+def rows_alone(
+    model: PreTrainedModel | peft.PeftModel, rows: Sequence[int]
+) -> Iterator[peft.PeftModel]:
+    """Yields a model of which only the rows of the SID tokens train, for a `with` block.
+
+    The base is frozen and a fresh adapter is left out of the computation, so no gradient of a weight is
+    made, and the optimizer holds the rows only. Input rows are at the bottom: the backward pass still
+    goes through all layers.
+
+    Args:
+        model: from `load_pretrained`. After the block it has the trained rows, and is ready to be
+            trained as before it.
+        rows: the SID tokens' ids.
+    """
+    if isinstance(model, peft.PeftModel):
+        layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+        for layer in layers:
+            layer.enable_adapters(False)
+        try:
+            yield model
+        finally:
+            for layer in layers:
+                layer.enable_adapters(True)
+        return
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    modules = None if is_tied(model) else row_modules(model)
+    config = peft.TrainableTokensConfig(token_indices=list(rows), target_modules=modules)
+    alone = _without_vocabulary(peft.get_peft_model(model, config))
+    try:
+        yield alone
+    finally:
+        alone.merge_and_unload()
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def row_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Returns the SID rows of an adapted model, as far as they are trained."""
+    layers = [module for module in model.modules() if isinstance(module, TrainableTokensLayer)]
+    return [
+        parameter
+        for layer in layers
+        if layer.tied_adapter is None
+        for parameter in layer.trainable_tokens_delta.values()
+        if parameter.requires_grad
+    ]
 
 
 def attach(model: PreTrainedModel, path: str | Path) -> peft.PeftModel:

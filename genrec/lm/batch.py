@@ -3,6 +3,10 @@
 Texts are encoded with special tokens split, SIDs are inserted by id: a title that contains `<a_12>`
 stays a title. A text completion ends with EOS; a SID completion does not, for a
 SID has a fixed length, so that decoding never needs EOS and a streamed history may go on.
+
+A model that is spoken to in turns (`lm.turns`) gets the prompt in the user's turn and answers in its
+own. SIDs at the end of a prompt, the history that it is to continue, begin its answer: so a streamed
+history has its items where they stand at test time.
 """
 
 from __future__ import annotations
@@ -10,42 +14,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 import torch
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
-from genrec.schema import Example, Segment
+from genrec.lm.turns import turns_of
 from genrec.sid.codes import token_name
+
+if TYPE_CHECKING:
+    from genrec.schema import Example, Segment
 
 logger = logging.getLogger(__name__)
 
 IGNORED = -100  # the label that cross-entropy skips, in torch and transformers
-
-FEATURES = datasets.Features(
-    {
-        "input_ids": datasets.Sequence(datasets.Value("int32")),
-        "labels": datasets.Sequence(datasets.Value("int32")),
-        "task": datasets.Value("string"),
-        "length": datasets.Value("int32"),
-    }
-)
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A corpus as token ids.
-
-    Attributes:
-        data: columns input_ids, labels (both int32 lists), task, length.
-        trimmed: how many examples were too long and lost their oldest items or part of a text.
-    """
-
-    data: datasets.Dataset
-    trimmed: int
 
 
 def add_sid_tokens(tokenizer: PreTrainedTokenizerBase, codes_per_level: Sequence[int]) -> int:
@@ -100,6 +84,14 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
     )["input_ids"]
 
 
+def ending(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Returns the token ids that end a text; decoding stops at the last. Empty where there are none."""
+    turns = turns_of(tokenizer)
+    if turns is not None and turns.end:
+        return [*turns.end]
+    return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+
+
 def encode_example(
     tokenizer: PreTrainedTokenizerBase,
     code_tokens: Sequence[np.ndarray],
@@ -122,24 +114,7 @@ def encode_example(
     Raises:
         ValueError: it cannot be trimmed to `max_length`.
     """
-    return encode_examples(tokenizer, code_tokens, [example], max_length=max_length).data[0]
-
-
-def encode_examples(
-    tokenizer: PreTrainedTokenizerBase,
-    code_tokens: Sequence[np.ndarray],
-    examples: Sequence[Example],
-    *,
-    max_length: int,
-) -> Encoded:
-    """Encodes a corpus; see `encode_example`."""
-    columns: dict[str, list[Any]] = {name: [] for name in FEATURES}
-    trimmed = 0
-    for row, cut in encoded_rows(tokenizer, code_tokens, examples, max_length=max_length):
-        trimmed += cut
-        for name, column in columns.items():
-            column.append(row[name])
-    return Encoded(datasets.Dataset.from_dict(columns, features=FEATURES), trimmed)
+    return next(encoded_rows(tokenizer, code_tokens, [example], max_length=max_length))[0]
 
 
 def encoded_rows(
@@ -213,6 +188,7 @@ class _Piece:
     sid: bool = False
     target: bool = False
     entry: bool = False  # an item of a history, SID or title: goes whole
+    fixed: bool = False  # of a chat template: stays whole
     context: int = 0  # how many of the last ids say what the item's event was like
 
     @property
@@ -232,19 +208,26 @@ class _Encoder:
         parts: Sequence[Sequence[Segment]],
     ) -> None:
         self.tokenizer, self.code_tokens = tokenizer, code_tokens
+        self.turns = turns_of(tokenizer)
         texts = list(dict.fromkeys(p.text for part in parts for p in part if p.text))
         ids = encode_texts(tokenizer, texts)
         self.texts = {"": [], **dict(zip(texts, ids, strict=True))}
 
     def prompt(self, segments: Sequence[Segment]) -> list[_Piece]:
-        bos = self.tokenizer.bos_token_id
-        return [_Piece([bos])] * (bos is not None) + [self._piece(s, False) for s in segments]
+        pieces = [self._piece(segment, False) for segment in segments]
+        if self.turns is None:
+            bos = self.tokenizer.bos_token_id
+            return [_Piece([bos])] * (bos is not None) + pieces
+        before, between = (
+            _Piece([*t], fixed=True) for t in (self.turns.before, self.turns.between)
+        )
+        asked = next((n for n in range(len(pieces), 0, -1) if not pieces[n - 1].sid), 0)
+        return [before, *pieces[:asked], between, *pieces[asked:]]
 
     def completion(self, segments: Sequence[Segment]) -> list[_Piece]:
         pieces = [self._piece(segment, True) for segment in segments]
-        eos = self.tokenizer.eos_token_id
-        if eos is not None and not pieces[-1].sid:
-            pieces[-1] = replace(pieces[-1], ids=[*pieces[-1].ids, eos])
+        if not pieces[-1].sid:
+            pieces[-1] = replace(pieces[-1], ids=[*pieces[-1].ids, *ending(self.tokenizer)])
         return pieces
 
     def _piece(self, segment: Segment, target: bool) -> _Piece:
@@ -271,7 +254,7 @@ def _fit(pieces: list[_Piece], max_length: int, *, keep: int) -> list[_Piece]:
     if dropped and fitted[oldest].target:  # a stream: its first item has nothing before it
         fitted[oldest] = replace(fitted[oldest], target=False)
     while excess > 0:
-        texts = [index for index, piece in enumerate(fitted) if not piece.sid]
+        texts = [i for i, piece in enumerate(fitted) if not (piece.sid or piece.fixed)]
         longest = max(texts, key=lambda index: len(fitted[index].ids), default=None)
         length = 0 if longest is None else len(fitted[longest].ids)
         if longest is None or length <= 2:

@@ -27,6 +27,7 @@ class Facts:
         recipe: its sections, as far as they differ from the defaults.
         base: the pretrained model that was tuned; None if the model was made from scratch.
         public_base: whether `base` is a name that others can load by.
+        base_file: the GGUF file that `base` means, or None.
         tune: `full`, `lora` or `qlora`.
         dtype: that the base's weights had in training.
         adapter: where the adapter lies: `.`, `adapter`, or None if there is none.
@@ -41,6 +42,7 @@ class Facts:
     recipe: Mapping[str, Any]
     base: str | None
     public_base: bool
+    base_file: str | None
     tune: str
     dtype: str
     adapter: str | None
@@ -73,7 +75,12 @@ def model_card(facts: Facts, *, place: str) -> str:
 
 
 def _about(facts: Facts) -> str:
-    start = f"`{facts.base}`, tuned by {facts.tune}" if facts.base else "a model made from scratch"
+    start = "a model made from scratch"
+    if facts.base:
+        file = (
+            f" (its file `{facts.base_file}`)" if facts.base_file not in (None, facts.base) else ""
+        )
+        start = f"`{facts.base}`{file}, tuned by {facts.tune}"
     return (
         "A language model that recommends: given the items of a user's history as *semantic IDs* it "
         f"writes that of the next one. It is {start}, trained by genrec.\n\n"
@@ -131,10 +138,10 @@ def _loading(facts: Facts, place: str) -> str:
 
 
 def _on_its_base(facts: Facts, place: str) -> str:
-    """Returns code that makes the base what it was in training: its dtype, or 4 bits, or its asset."""
+    """Returns code that makes the base what it was in training: its dtype, its bits, its weights."""
     name, options = f'"{facts.base}"', f'dtype="{facts.dtype}"'
     more = asks = lines = ""
-    if (facts.base or "").startswith("asset:"):
+    if facts.base_file or (facts.base or "").startswith(("asset:", "package:")):
         name, more = f"find_weights({name})", "from genrec.weights import find_weights\n"
     if facts.tune == "qlora":
         asks, lines, options = ", BitsAndBytesConfig", _NF4, f"{options}, quantization_config=nf4"
@@ -199,8 +206,10 @@ def _data(facts: Facts) -> str:
 def _training(facts: Facts) -> str:
     done = facts.training
     made_with = ", ".join(f"{name} {number}" for name, number in (facts.made_with or {}).items())
+    rows = done.get("rows_first")
+    first = f"First {rows['steps']:,} steps of the SID rows alone. Then " if rows else ""
     return (
-        f"## Training\n\n{done['steps']:,} steps, {done['epochs']:g} epochs; the best by "
+        f"## Training\n\n{first}{done['steps']:,} steps, {done['epochs']:g} epochs; the best by "
         f"{done['metric']} on validation is step {done['best_step']:,}. {done['trainable']:,} of "
         f"{done['parameters']:,} parameters were trained."
         + (f" Made with {made_with}." if made_with else "")

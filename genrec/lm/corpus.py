@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,53 @@ import transformers
 from transformers import PreTrainedTokenizerBase
 
 from genrec import schema
-from genrec.lm.batch import FEATURES, Encoded, encode_examples, encode_texts, encoded_rows
+from genrec.lm.batch import encode_texts, encoded_rows
+from genrec.schema import Example
 from genrec.sid.sets import set_of
 
 logger = logging.getLogger(__name__)
 
 _VERSION = 1  # raised when encoding changes, so that no old files are found
 _SHARD = 8  # groups of examples that are worth a process
+
+FEATURES = datasets.Features(
+    {
+        "input_ids": datasets.Sequence(datasets.Value("int32")),
+        "labels": datasets.Sequence(datasets.Value("int32")),
+        "task": datasets.Value("string"),
+        "length": datasets.Value("int32"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A corpus as token ids.
+
+    Attributes:
+        data: columns input_ids, labels (both int32 lists), task, length.
+        trimmed: how many examples were too long and lost their oldest items or part of a text.
+    """
+
+    data: datasets.Dataset
+    trimmed: int
+
+
+def encode_examples(
+    tokenizer: PreTrainedTokenizerBase,
+    code_tokens: Sequence[np.ndarray],
+    examples: Sequence[Example],
+    *,
+    max_length: int,
+) -> Encoded:
+    """Encodes a corpus; see `encode_example`."""
+    columns: dict[str, list[Any]] = {name: [] for name in FEATURES}
+    trimmed = 0
+    for row, cut in encoded_rows(tokenizer, code_tokens, examples, max_length=max_length):
+        trimmed += cut
+        for name, column in columns.items():
+            column.append(row[name])
+    return Encoded(datasets.Dataset.from_dict(columns, features=FEATURES), trimmed)
 
 
 def encode_file(

@@ -127,13 +127,15 @@ def load_pretrained(
     seed: int = 0,
     sid_init: Sequence[np.ndarray] | None = None,
     sids: Sequence[Sids] | None = None,
+    store: str | Path | None = None,
 ) -> tuple[PreTrainedModel | peft.PeftModel, PreTrainedTokenizerBase]:
     """Loads a causal LM, adds the SID tokens, and makes it ready to be tuned.
 
     A model that was trained on SIDs goes on as it was where `sids` are the ones that it knows.
 
     Args:
-        name: a model's folder, its name on the hub, or `asset:<name>`; see `find_weights`.
+        name: a model's folder, its name on the hub, a GGUF file, `package:<import name>` or
+            `asset:<name>`; see `find_weights`.
         levels: L of the SIDs.
         codes: K of every level.
         tune: `lora` adapts the base and trains the SID rows; `qlora` does so over a base in 4-bit
@@ -151,6 +153,7 @@ def load_pretrained(
         sids: what the tokens mean here, of each set of SIDs item id to codes. The rows of SID tokens
             that the model knows are then kept, and only new ones start as `sid_init` says. None
             starts all of them so, and warns where that overwrites some.
+        store: as of `find_weights`.
 
     Returns:
         The model (a `peft.PeftModel` unless `full`) and its tokenizer.
@@ -160,7 +163,7 @@ def load_pretrained(
             (see `check_meaning`); names `train.model.name`.
     """
     start = _Start(seed, sid_init, sids)
-    model, tokenizer = _base(name, levels, codes, tune, dtype, device, start)
+    model, tokenizer = _base(name, levels, codes, tune, dtype, device, start, store)
     if tune == "full":
         return model, tokenizer
     rows = np.concatenate(code_token_ids(tokenizer, [codes] * levels)).tolist()
@@ -187,10 +190,11 @@ def load_adapter(
     tune: Tune = "lora",
     dtype: torch.dtype = torch.float32,
     device: str = "auto",
+    store: str | Path | None = None,
 ) -> tuple[peft.PeftModel, PreTrainedTokenizerBase]:
     """Loads a base model and an adapter saved by `save_adapter`; arguments as `load_pretrained`."""
     # The adapter holds the SID rows, so those of the base are of no account.
-    model, tokenizer = _base(name, levels, codes, tune, dtype, device, None)
+    model, tokenizer = _base(name, levels, codes, tune, dtype, device, None, store)
     return attach(model, path), tokenizer
 
 
@@ -250,6 +254,7 @@ def _base(
     dtype: torch.dtype,
     device: str,
     start: _Start | None,
+    store: str | Path | None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     options: dict[str, Any] = {"dtype": dtype}
     if tune == "qlora":
@@ -262,7 +267,7 @@ def _base(
         cuda = torch.cuda.is_available() and device != "cpu"
         options["device_map"] = {"": torch.cuda.current_device() if cuda else "cpu"}
     try:
-        folder = find_weights(name)
+        folder = find_weights(name, store=store)
         _check_whole(name, Path(folder))
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder)

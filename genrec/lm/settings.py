@@ -154,7 +154,8 @@ class PretrainedSettings(Section):
     packages: ClassVar[tuple[str, ...]] = ("tokenizers",)
     kind: Literal["pretrained"] = "pretrained"
     name: Path_ = Field(
-        description="a hub name, `asset:NAME`, or a folder: also an earlier run's merged/"
+        description="a hub name, a folder (also an earlier run's merged/), a GGUF file, "
+        "`package:NAME` of one that carries weights, or `asset:NAME`"
     )
     tune: Literal["lora", "qlora", "full"] = Field(
         "lora", description="adapters, adapters over 4-bit weights, or all weights"
@@ -181,6 +182,11 @@ class PretrainedSettings(Section):
         "keep",
         description="where the SID rows start. keep: as the model has them if it was trained on the "
         "same SIDs, else at random; the others: as for a new model, whatever it has",
+    )
+    chat_template: bool = Field(
+        True,
+        description="with compose.style=instruct: prompts and answers are turns of the tokenizer's chat "
+        "template, where it has one",
     )
 
     @model_validator(mode="after")
@@ -213,11 +219,20 @@ Optimizer = Literal[
 ]
 
 
+class RowsFirst(Section):
+    """A first stage in which only the rows of the SID tokens learn; the model is frozen."""
+
+    epochs: float = Field(
+        1.0, gt=0, description="of the first stage; train.epochs are the second's"
+    )
+    lr: float = Field(1e-2, gt=0, description="the highest learning rate of the first stage")
+
+
 class Train(Section):
     """Examples to a model, by transformers.Trainer."""
 
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate", "datasets")
-    later: ClassVar[tuple[str, ...]] = ("softmax",)
+    later: ClassVar[tuple[str, ...]] = ("softmax", "lr_rows", "rows_first")
     model: Annotated[ScratchSettings | PretrainedSettings, Field(discriminator="kind")] = (
         ScratchSettings()
     )
@@ -232,6 +247,14 @@ class Train(Section):
         512, ge=16, description="tokens of an example; longer ones lose their oldest items"
     )
     lr: float = Field(2e-3, gt=0, description="the highest learning rate")
+    lr_rows: float | None = Field(
+        None, gt=0, description="the same of the SID rows beside adapters; null: lr"
+    )
+    rows_first: RowsFirst | None = Field(
+        None,
+        description="training in two stages: first the SID rows alone, the pretrained model frozen; "
+        "then from their best validated values all that train.model.tune trains. {} takes the defaults",
+    )
     weight_decay: float = Field(0.1, ge=0, description="of the optimizer")
     optimizer: Optimizer = Field(
         "adamw_torch_fused", description="by transformers' name; 8-bit ones need bitsandbytes"
@@ -256,6 +279,20 @@ class Train(Section):
     eval_users: int = Field(1000, ge=1, description="validation users decoded each time")
     patience: int = Field(5, ge=1, description="validations without a gain before stopping")
 
+    @model_validator(mode="after")
+    def _has_a_base(self) -> Train:
+        if self.rows_first is not None and self.model.kind == "scratch":
+            raise ValueError(
+                "rows_first: a model from scratch knows nothing yet that rows could learn from while "
+                "it is frozen; leave it out, or take train.model.kind=pretrained"
+            )
+        if self.lr_rows is not None and self.model.tune == "full":
+            raise ValueError(
+                "lr_rows: with all weights trained the SID rows are part of the embedding, which has "
+                "one rate; leave it out, or give them a stage of their own by rows_first"
+            )
+        return self
+
     @property
     def reads(self) -> tuple[str, ...]:
         """The items' vectors too where the rows start like them."""
@@ -263,5 +300,6 @@ class Train(Section):
         return ("prepare", *vectors, "quantize", "compose")
 
     def made_with(self) -> set[str]:
-        """8-bit optimizers have a package of their own."""
-        return super().made_with() | ({"bitsandbytes"} if "bit" in self.optimizer else set())
+        """8-bit optimizers have a package of their own; rows alone are trained by PEFT."""
+        eight_bit = {"bitsandbytes"} if "bit" in self.optimizer else set()
+        return super().made_with() | eight_bit | ({"peft"} if self.rows_first else set())

@@ -25,12 +25,14 @@ from transformers import (
 )
 
 from genrec.extras import install
+from genrec.lm.adapters import row_parameters
 from genrec.lm.balance import CURVES_FILE, BalanceWatch, draw_curves, unbalanced
 from genrec.lm.callbacks import Average, Flow, LogFile, read_log, trackers
 from genrec.lm.checkpoints import check_kind, is_finished, last_complete_checkpoint, room_for
 from genrec.lm.conditions import conditions, warn_of_differences
 from genrec.lm.corpus import lengths_of, sets_of, tasks_of
 from genrec.lm.loss import MAX_LOGITS
+from genrec.lm.precision import Precision, in_bfloat16
 from genrec.lm.sampler import Collator, PackingCollator, TokenBudgetSampler, check_packing, row_for
 from genrec.lm.trainer import SidTrainer, Validate
 from genrec.progress import Progress, quiet, silent
@@ -58,6 +60,7 @@ def train(
     tokens_per_batch: int = 4096,
     packing: bool = False,
     lr: float = 2e-3,
+    lr_rows: float | None = None,
     weight_decay: float = 0.1,
     optimizer: str = "adamw_torch_fused",
     warmup: float = 0.1,
@@ -74,6 +77,7 @@ def train(
     gradient_checkpointing: bool = False,
     seed: int = 0,
     device: str = "auto",
+    precision: Precision = "auto",
     track: Sequence[str] = (),
     track_in: Path | None = None,
     validate: Validate | None = None,
@@ -98,6 +102,7 @@ def train(
         tokens_per_batch: tokens of a step, over all processes, padding included.
         packing: several examples in one row instead of padding; batches then hold all lengths.
         lr: highest learning rate.
+        lr_rows: the same of the SID rows of an adapted model; None: `lr`.
         weight_decay: on matrices.
         optimizer: by transformers' name (`OptimizerNames`); 8-bit and paged ones are bitsandbytes'.
         warmup: share of the steps in which the learning rate rises.
@@ -116,6 +121,7 @@ def train(
             `TargetLoss`; None: among the whole vocabulary.
         seed: of batches and dropout.
         device: `auto`, `cpu`, `cuda` or `mps`.
+        precision: of matrix products, see `lm.precision`.
         track: experiment trackers, see `trackers`; no part of what is learned.
         track_in: where tensorboard writes; by default `out`/runs.
         validate: gets the model in eval mode with the averaged weights, returns metrics such as
@@ -132,18 +138,24 @@ def train(
         holds the best weights: `model` has its process's part alone.
 
     Raises:
-        ValueError: not one of `epochs` and `max_steps`, no data, no such device, or `metric` is not
-            measured.
+        ValueError: not one of `epochs` and `max_steps`, no data, no such device, `metric` is not
+            measured, or `lr_rows` where the rows are part of a whole embedding.
         FloatingPointError: the loss is not finite; names the file in `out` that holds the batch.
         ImportError: the optimizer's or a tracker's package is not installed.
         OSError: the disk is full; the last whole checkpoint stays.
     """
     arguments_given = dict(locals())
     _check_arguments(train_data, valid_data, epochs, max_steps, metric, validate)
+    if lr_rows is not None and not row_parameters(model):
+        raise ValueError(
+            f"lr_rows={lr_rows}: this model has no SID rows beside adapters; leave it out"
+        )
     out.mkdir(parents=True, exist_ok=True)
     arguments = _arguments(
         out,
+        model,
         device=device,
+        precision=precision,
         num_train_epochs=epochs if epochs is not None else 1.0,
         max_steps=max_steps if max_steps is not None else -1,
         learning_rate=lr,
@@ -197,11 +209,13 @@ def train(
         | {"examples": len(train_data), "validation examples": len(valid_data)}
         | {"attention": getattr(model.config, "_attn_implementation", None)}
         | ({} if code_groups is None else {"softmax": "codes"})
+        | ({} if lr_rows is None else {"lr_rows": lr_rows})
         | dict(noted or {}),
     )
     trainer.equip(
         sampler=sampler,
         tokens_per_batch=tokens_per_batch,
+        lr_rows=lr_rows,
         one_cycle=scheduler == "one-cycle",
         warmup=warmup,
         label_smoothing=label_smoothing,
@@ -224,6 +238,7 @@ def train(
         warn_of_differences(checkpoint, under)
     with quiet(), room_for("a checkpoint", out):
         trainer.run(checkpoint, finished=finished)
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # or it would stay in bfloat16
     if trainer.is_world_process_zero():
         draw_curves(read_log(out / LOG_FILE), out / CURVES_FILE)
     summary = _summary(trainer, out, metric)
@@ -241,7 +256,9 @@ def _collator(
     return PackingCollator(tokenizer.pad_token_id, tasks, row=row_for(model))
 
 
-def _arguments(out: Path, *, device: str, **settings: Any) -> TrainingArguments:
+def _arguments(
+    out: Path, model: nn.Module, *, device: str, precision: Precision, **settings: Any
+) -> TrainingArguments:
     """Returns Trainer's arguments: what `train` was asked for, and what is always so."""
     if device not in ("auto", "cpu", "cuda", "cuda:0", "mps"):
         raise ValueError(
@@ -262,7 +279,7 @@ def _arguments(out: Path, *, device: str, **settings: Any) -> TrainingArguments:
         load_best_model_at_end=True,
         restore_callback_states_from_checkpoint=True,
         use_cpu=not (cuda or mps),
-        bf16=cuda and torch.cuda.is_bf16_supported(),
+        bf16=in_bfloat16(model, precision, device="cuda" if cuda else "mps" if mps else "cpu"),
         dataloader_pin_memory=cuda,
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,

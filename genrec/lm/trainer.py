@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
+from genrec.lm.adapters import row_parameters
 from genrec.lm.batch import IGNORED
 from genrec.lm.callbacks import Average, Tally
 from genrec.lm.conditions import write_conditions
@@ -42,6 +43,7 @@ class SidTrainer(Trainer):
         *,
         sampler: TokenBudgetSampler,
         tokens_per_batch: int,
+        lr_rows: float | None,
         one_cycle: bool,
         warmup: float,
         label_smoothing: float,
@@ -57,7 +59,7 @@ class SidTrainer(Trainer):
         `conditions` go into every checkpoint, see `lm.conditions`.
         """
         self._sampler, self._tokens_per_batch = sampler, tokens_per_batch
-        self._one_cycle, self._warmup = one_cycle, warmup
+        self._lr_rows, self._one_cycle, self._warmup = lr_rows, one_cycle, warmup
         self._smoothing, self._average, self._validate = label_smoothing, average, validate
         self._tokenizer, self._conditions = tokenizer, conditions
         self._before: dict[str, torch.Tensor] | None = None
@@ -93,6 +95,20 @@ class SidTrainer(Trainer):
             pin_memory=self.args.dataloader_pin_memory,
         )
 
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Gives the SID rows groups of their own where their rate is another."""
+        made = self.optimizer is not None
+        optimizer = super().create_optimizer(model)
+        if self._lr_rows is None or made:
+            return optimizer
+        rows = {id(parameter) for parameter in row_parameters(self.model)}
+        for group in [*optimizer.param_groups]:
+            own = [parameter for parameter in group["params"] if id(parameter) in rows]
+            if own:
+                group["params"] = [p for p in group["params"] if id(p) not in rows]
+                optimizer.add_param_group(group | {"params": own, "lr": self._lr_rows})
+        return optimizer
+
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> LRScheduler:
@@ -100,11 +116,15 @@ class SidTrainer(Trainer):
         if not self._one_cycle:
             return super().create_scheduler(num_training_steps, optimizer)
         if self.lr_scheduler is None:
+            optimizer = optimizer or self.optimizer
+            steps = num_training_steps + 1  # Trainer steps once more after the last
+            rising = self._warmup * steps
             self.lr_scheduler = OneCycleLR(
-                optimizer or self.optimizer,
-                max_lr=self.args.learning_rate,
-                total_steps=num_training_steps + 1,  # Trainer steps once more after the last
-                pct_start=self._warmup,
+                optimizer,
+                max_lr=[group["lr"] for group in optimizer.param_groups],
+                total_steps=steps,
+                # torch divides by the rising steps less one.
+                pct_start=self._warmup if not math.isclose(rising, 1) else 1.01 / steps,
                 cycle_momentum=False,
             )
             self._created_lr_scheduler = True
@@ -118,7 +138,7 @@ class SidTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Returns the mean over the targets of the whole step, on whichever process they are."""
-        losses, tasks = self._target_losses(model, inputs, smoothing=self._smoothing)
+        losses, tasks = self._losses(model, inputs, smoothing=self._smoothing)
         if not losses.isfinite().all():
             self._stop(inputs, losses)
         self._before = inputs
@@ -174,10 +194,20 @@ class SidTrainer(Trainer):
         sampler = TokenBudgetSampler(lengths_of(data), self._tokens_per_batch, shuffle=False)
         total = count = 0.0
         for batch in DataLoader(data, batch_sampler=sampler, collate_fn=collate):
-            losses, _ = self._target_losses(self.model, self._prepare_inputs(batch))
+            losses, _ = self._losses(self.model, self._prepare_inputs(batch))
             total += losses.sum().item()
             count += len(losses)
         return {"loss": total / count}
+
+    def _losses(
+        self, model: nn.Module, inputs: Mapping[str, torch.Tensor], *, smoothing: float = 0.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns `TargetLoss`'s losses and tasks, in the precision that accelerate gives a model.
+
+        It wraps the forward pass alone, and `TargetLoss` calls the head outside of it too.
+        """
+        with self.accelerator.autocast():
+            return self._target_losses(model, inputs, smoothing=smoothing)
 
     def _stop(self, inputs: Mapping[str, torch.Tensor], losses: torch.Tensor) -> NoReturn:
         """Writes down the batch whose loss is not finite, and the one before, and raises."""

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from genrec.lm.batch import encode_prompts
+from genrec.lm.batch import encode_prompts, ending
 from genrec.progress import Progress, silent
 from genrec.schema import Segment
 
@@ -49,7 +49,7 @@ class Writer:
         step: str = "write",
         progress: Progress = silent,
     ) -> list[str]:
-        """Returns the greedy continuation of each prompt as text, up to EOS.
+        """Returns the greedy continuation of each prompt as text, up to what ends one.
 
         SIDs are no text: a SID token that the model writes within a text is left out.
 
@@ -59,9 +59,9 @@ class Writer:
             step: the name that `progress` is told.
             progress: told how many prompts are done.
         """
-        eos = self._tokenizer.eos_token_id
+        stop = next(reversed(ending(self._tokenizer)), None)
         texts: list[str] = []
-        for rows in self._generate(prompts, progress, step, new=max_tokens, stop=eos, beams=1):
+        for rows in self._generate(prompts, progress, step, new=max_tokens, stop=stop, beams=1):
             for row in rows[:, 0].tolist():
                 texts.append(self._tokenizer.decode(row, skip_special_tokens=True).strip())
         return texts

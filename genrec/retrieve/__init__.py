@@ -3,6 +3,6 @@
 Each has one file and one class with the methods of `Retriever`; importing this package loads no torch.
 """
 
-import lazy_loader
+from genrec.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -1,5 +1,5 @@
 """Semantic IDs: made by a quantizer, repaired where they collide, looked up in a trie."""
 
-import lazy_loader
+from genrec.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

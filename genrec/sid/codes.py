@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from genrec.sid.residual import Floats, Ints
 
@@ -179,6 +178,8 @@ def _spread(last: Ints, distances: Floats) -> Ints:
     movers = np.flatnonzero(~keeps)
     spread = last.copy()
     if len(movers):
+        from scipy.optimize import linear_sum_assignment  # who names tokens resolves no collisions
+
         free = np.setdiff1d(np.arange(distances.shape[1]), last)
         rows, columns = linear_sum_assignment(distances[np.ix_(movers, free)])
         spread[movers[rows]] = free[columns]

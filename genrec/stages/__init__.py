@@ -49,6 +49,11 @@ class Context:
         """The device that `runtime` asks for; also sets the number of threads."""
         return self.recipe.runtime.torch_device()
 
+    @property
+    def store(self) -> Path:
+        """The store's folder, for what several runs and stages share beside artifacts."""
+        return Path(self.recipe.runtime.store)
+
     def progress_of(self, part: str) -> Progress:
         """Returns a progress whose steps are named after one part, such as a split."""
         return lambda step, done, total: self.progress(f"{step} ({part})", done, total)

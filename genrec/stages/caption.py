@@ -14,7 +14,7 @@ def run(context: Context) -> None:
     section, prepared = context.section, context.inputs["prepare"]
     images = prepared.load("items.parquet")["image"].to_list()
     paths = [None if image is None else prepared.path / image for image in images]
-    with opened(section.engine, lambda: context.device) as engine:
+    with opened(section.engine, lambda: context.device, store=context.store) as engine:
         table = caption_items(
             paths,
             engine,

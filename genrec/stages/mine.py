@@ -16,7 +16,7 @@ def run(context: Context) -> None:
     captions: list[str | None] = [None] * len(items)
     if "caption" in context.inputs:
         captions = context.inputs["caption"].load()["caption"].to_list()
-    with opened(section.engine, lambda: context.device) as engine:
+    with opened(section.engine, lambda: context.device, store=context.store) as engine:
         table = mine_items(
             items["title"].to_list(),
             items["description"].to_list(),

@@ -15,7 +15,7 @@ from genrec.bundle import read_items
 from genrec.engines import opened
 from genrec.enrich.settings import Late, TextViewSettings
 from genrec.evaluate import per_user, probes
-from genrec.lm.batch import encode_texts as tokenize
+from genrec.lm.batch import encode_texts as tokenize, ending
 from genrec.lm.compose import questions
 from genrec.lm.tasks import Corpus, shorten
 from genrec.lm.write import Writer
@@ -125,7 +125,7 @@ class _Probe:
         lengths = [len(ids) for ids in tokenize(self.recommender.tokenizer, truths)]
         written = self.writer(number).texts(
             self._prompts(task, number),
-            max_tokens=max(lengths) + 1,  # EOS
+            max_tokens=max(lengths) + len(ending(self.recommender.tokenizer)),
             step=in_set(f"write {column}s", number),
             progress=self._progress,
         )
@@ -168,7 +168,9 @@ class _Probe:
         if section.engine.kind == "none":
             return _absent("no judge: set probe.judge.engine to a vision-language model")
         template = prompts.load_chat(section.template, placeholders=PLACEHOLDERS[section.method])
-        with opened(section.engine, lambda: self.context.device) as engine:
+        with opened(
+            section.engine, lambda: self.context.device, store=self.context.store
+        ) as engine:
             asker = Asker(
                 engine, section.method, template, section.longest_side, self.context.cache
             )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from genrec.decode.rope import LengthRope
 from genrec.enrich import components, load_fused
 from genrec.evaluate import per_user
 from genrec.lm import batch
-from genrec.lm.adapters import save_adapter
+from genrec.lm.adapters import rows_alone, save_adapter
 from genrec.lm.checkpoints import room_for
 from genrec.lm.corpus import encode_file, lengths_of, texts_of
 from genrec.lm.meaning import write_sids
@@ -32,6 +33,7 @@ from genrec.lm.model import (
 from genrec.lm.sampler import masked_attention
 from genrec.lm.sizes import size_for
 from genrec.lm.train import train
+from genrec.lm.turns import use_turns
 from genrec.processes import Processes
 from genrec.recommender import Recommender
 from genrec.sid import SIDSets
@@ -44,7 +46,8 @@ logger = logging.getLogger(__name__)
 METRIC = "ndcg@10"  # chooses the checkpoint; recall alone is blind to the order
 _COMPONENTS = 128  # of the items' vectors, for sid_init=items
 # Of the section; what `train` is not told.
-_NOT_TRAINERS = {"model", "max_length", "eval_users", "softmax"}
+_NOT_TRAINERS = {"model", "max_length", "eval_users", "softmax", "rows_first"}
+ROWS_FIRST = "rows-first"  # the folder of the first of two stages: its log and its checkpoints
 
 
 def run(context: Context) -> None:
@@ -62,31 +65,36 @@ def run(context: Context) -> None:
         split: encode_file(
             *(path, tokenizer, code_tokens),
             max_length=section.max_length,
-            folder=Path(context.recipe.runtime.store, "tokens"),
+            folder=context.store / "tokens",
         )
         for split, path in files.items()
     }
     for split, part in encoded.items():
         warn_of_lengths(model, lengths_of(part.data), split=split)
-    summary = train(
-        model,
-        tokenizer,
-        encoded["train"].data,
-        encoded["valid"].data,
-        out=context.out,
+    options = {
         **section.model_dump(exclude=_NOT_TRAINERS),
-        max_logits=context.recipe.runtime.max_logits,
-        code_groups=[*chain(*sids.tokens(code_tokens))] if by_codes else None,
-        save_every=context.recipe.runtime.save_every,
-        seed=context.recipe.seed,
-        device=context.device,
-        track=context.recipe.runtime.trackers,
-        track_in=_tracks(context),
-        validate=_validation(context, tokenizer, sids),
-        metric=METRIC,
-        noted={"runtime.batch_size": context.recipe.runtime.batch_size},
-        progress=context.progress,
-    )
+        "max_logits": context.recipe.runtime.max_logits,
+        "code_groups": [*chain(*sids.tokens(code_tokens))] if by_codes else None,
+        "save_every": context.recipe.runtime.save_every,
+        "seed": context.recipe.seed,
+        "device": context.device,
+        "precision": context.recipe.runtime.precision,
+        "track": context.recipe.runtime.trackers,
+        "track_in": _tracks(context),
+        "validate": _validation(context, tokenizer, sids),
+        "metric": METRIC,
+        "noted": {"runtime.batch_size": context.recipe.runtime.batch_size},
+        "progress": context.progress,
+    }
+    data = (tokenizer, encoded["train"].data, encoded["valid"].data)
+    before = {}
+    if first := section.rows_first:
+        before["rows_first"] = _train_rows(
+            *(context.out / ROWS_FIRST, model, np.concatenate(code_tokens)),
+            *(data, options | first.model_dump() | {"lr_rows": None}),
+        )
+        options["noted"] |= {"rows_first": first.model_dump()}
+    summary = train(model, *data, out=context.out, **options) | before
     processes = Processes.current()
     processes.wait()  # all have read the best checkpoint, so it may go
     if not processes.first:
@@ -101,9 +109,32 @@ def run(context: Context) -> None:
         for number, own in enumerate(sids):
             name = file_of(number, suffix="json")
             write_sids(context.out / "merged" / name, _item_ids(context), own)
-    for checkpoint in context.out.glob("checkpoint-*"):
+    for checkpoint in context.out.rglob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     context.write_json("summary.json", summary)
+
+
+def _train_rows(
+    out: Path, model: Any, rows: np.ndarray, data: Sequence[Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Trains the SID rows alone, in a folder of their own; a finished stage is only opened.
+
+    Raises:
+        ValueError: under FSDP or DeepSpeed, where the second stage would begin with a part of the model.
+    """
+    for kind in ("FSDP", "DEEPSPEED"):
+        if os.environ.get(f"ACCELERATE_USE_{kind}", "false").lower() in ("1", "true", "yes"):
+            raise ValueError(
+                f"train.rows_first: not under {kind}, which leaves each process a part of the model; "
+                "take a launcher of plain processes, such as ddp8, or leave it out"
+            )
+    told = {
+        "noted": {**options["noted"], "trained": "rows"},
+        "track_in": options["track_in"] / ROWS_FIRST,
+        "progress": lambda step, done, total: options["progress"](f"{step} rows", done, total),
+    }
+    with rows_alone(model, rows.tolist()) as alone:
+        return train(alone, *data, out=out, **{**options, **told})
 
 
 def warn_of_lengths(model: Any, lengths: np.ndarray, *, split: str) -> None:
@@ -134,17 +165,20 @@ def _reopened(context: Context, sids: SIDSets, folder: Path) -> Any:
         return load_whole(folder)
     shape = {"levels": sids.levels, "codes": max(sids.codes_per_level)}
     dtype = getattr(torch, model.dtype)
-    return load_adapter(model.name, folder, tune=model.tune, dtype=dtype, device="cpu", **shape)[0]
+    base = {"tune": model.tune, "dtype": dtype, "device": "cpu", "store": context.store}
+    return load_adapter(model.name, folder, **base, **shape)[0]
 
 
 def _tracks(context: Context) -> Path:
     """Where tensorboard writes: next to the artifacts, since its files are not one of them."""
     name = f"{context.recipe.name}-{context.out.stem}"
-    return Path(context.recipe.runtime.store) / "trackers" / name
+    return context.store / "trackers" / name
 
 
 def _model(context: Context, examples: Path, sids: SIDSets) -> Any:
-    options = context.section.model.model_dump(exclude={"kind", "sid_init", "size"})
+    options = context.section.model.model_dump(
+        exclude={"kind", "sid_init", "size", "chat_template"}
+    )
     if getattr(context.section.model, "size", None) == "auto":
         size = size_for(context.inputs["prepare"].load("stats.json"))
         options |= size._asdict()
@@ -164,7 +198,13 @@ def _model(context: Context, examples: Path, sids: SIDSets) -> Any:
         item_ids = _item_ids(context)
         options["sids"] = [dict(zip(item_ids, own, strict=True)) for own in sids]
     options["dtype"] = getattr(torch, options["dtype"])
-    return load_pretrained(**options, **shape, device=context.device)
+    model, tokenizer = load_pretrained(
+        **options, **shape, device=context.device, store=context.store
+    )
+    instruct = context.recipe.compose.style == "instruct"
+    if use_turns(tokenizer, instruct and context.section.model.chat_template):
+        logger.info("train: prompts and answers are turns of the model's chat template")
+    return model, tokenizer
 
 
 def _item_ids(context: Context) -> list[str]:

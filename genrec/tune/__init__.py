@@ -1,5 +1,5 @@
 """`genrec tune`: settings chosen on validation users, by Optuna, over one store."""
 
-import lazy_loader
+from genrec.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -1,13 +1,12 @@
 """Users per second of BeamEngine against transformers' beam search, with parity checked.
 
     python recipes/bench/decode.py [--catalogue 10000 100000 1000000] [--prompt 256] [--beams 20] ...
-    python recipes/bench/decode.py --size 0.6b --dtype bfloat16 --device cuda --beams 50 --prompt 512
 
 Three ways to the same lists with one model and one set of prompts: `BeamEngine`, `generate` with a
 dict trie behind `prefix_allowed_tokens_fn` (how everyone starts), and `generate` without constraint,
 which is faster than the second but writes SIDs of no item. Beside them one plain forward pass over
 the tokens that a search computes, which no way of searching can beat. The exit status is 1 if the
-first two do not return the same items; in half precision they need not, and the overlap is printed.
+first two do not return the same items. `recipes/bench/gpu.py` is for GPUs.
 """
 
 from __future__ import annotations
@@ -31,28 +30,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from genrec.decode import BeamEngine
 from genrec.sid.trie import SIDTrie
 
-CODES = 256
-SIZES = {
-    "small": {
-        "text": 4096,
-        "hidden_size": 256,
-        "intermediate_size": 768,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 64,
-    },
-    "0.6b": {
-        "text": 151_936,
-        "hidden_size": 1024,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 8,
-        "head_dim": 128,
-        "tie_word_embeddings": True,
-    },
-}
+CODES, TEXT = 256, 4096  # codes of a level; tokens that are no codes
 PARITY = 1e-4  # nats; float32 rounding over another order of sums stays about a hundred times below
 
 
@@ -74,7 +52,7 @@ def main() -> int:
                 **row, share=1 / row["over_forward"], work_share=1 / row["work_forward"]
             )
         )
-    return 0 if all(row["parity"] for row in rows) or args.dtype != "float32" else 1
+    return 0 if all(row["parity"] for row in rows) else 1
 
 
 def _arguments() -> argparse.Namespace:
@@ -90,9 +68,6 @@ def _arguments() -> argparse.Namespace:
     add("--levels", type=int, default=4, help="codes per SID")
     add("--repeats", type=int, default=3, help="timed repeats after one warm-up, interleaved")
     add("--threads", type=int, default=os.cpu_count() or 1)
-    add("--device", default="cpu", help="cpu or cuda; cuda needs a larger model to say anything")
-    add("--size", default="small", choices=list(SIZES), help="0.6b has the shape of Qwen3-0.6B")
-    add("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     add("--attention", default="sdpa", choices=["sdpa", "eager"])
     add("--seed", type=int, default=0)
     return parser.parse_args()
@@ -101,30 +76,31 @@ def _arguments() -> argparse.Namespace:
 def _model(args: argparse.Namespace) -> tuple[Any, list[NDArray[np.int64]]]:
     """Returns a Qwen3 with random weights and the tokens of the codes."""
     torch.manual_seed(args.seed)
-    shape = dict(SIZES[args.size])
-    text = shape.pop("text")
     config = Qwen3Config(
-        **shape,
-        vocab_size=text + args.levels * CODES,
+        vocab_size=TEXT + args.levels * CODES,
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=64,
         max_position_embeddings=4096,
         # The default 0.02 gives flat logits, where rounding may swap items that nearly tie.
         initializer_range=0.1,
         attn_implementation=args.attention,
-        dtype=args.dtype,
     )
-    tokens = [text + level * CODES + np.arange(CODES) for level in range(args.levels)]
-    model = Qwen3ForCausalLM(config).eval()
-    return model.to(args.device, getattr(torch, args.dtype)), tokens
+    tokens = [TEXT + level * CODES + np.arange(CODES) for level in range(args.levels)]
+    return Qwen3ForCausalLM(config).eval(), tokens
 
 
 def _prompts(args: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(args.seed)
-    ids = torch.randint(4096, (args.users, args.prompt), generator=generator)
+    ids = torch.randint(TEXT, (args.users, args.prompt), generator=generator)
     mask = torch.ones_like(ids)
     if args.mixed:
         for row in range(1, args.users):
             mask[row, : args.prompt * row // (2 * args.users)] = 0
-    return ids.to(args.device), mask.to(args.device)
+    return ids, mask
 
 
 def _describe(args: argparse.Namespace, model: Any) -> None:
@@ -132,8 +108,7 @@ def _describe(args: argparse.Namespace, model: Any) -> None:
     if (cpuinfo := Path("/proc/cpuinfo")).exists():
         names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
         cpu = names[0].split(":")[1].strip() if names else cpu
-    device = torch.cuda.get_device_name() if args.device.startswith("cuda") else cpu
-    print(f"machine: {device}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used")
+    print(f"machine: {cpu}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used")
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, {model.dtype}")
     config = model.config
     print(
@@ -162,7 +137,7 @@ def _measure(
     started = time.perf_counter()
     trie = SIDTrie(codes)
     built = time.perf_counter()
-    allowed = _dict_trie(np.stack([t[codes[:, i]] for i, t in enumerate(tokens)], axis=1))
+    allowed = dict_trie(np.stack([t[codes[:, i]] for i, t in enumerate(tokens)], axis=1))
     print(
         f"\n{items} items ({len(codes)} SIDs): SIDTrie built in {built - started:.2f} s, "
         f"dict trie in {time.perf_counter() - built:.2f} s",
@@ -172,10 +147,10 @@ def _measure(
     length = ids.shape[1]
     ways: dict[str, Callable[[], Any]] = {
         "engine": lambda: engine.search(ids, mask, num_beams=args.beams),
-        "trie": lambda: _generate(
-            model, ids, mask, args, lambda _, row: allowed[tuple(row[length:].tolist())]
+        "trie": lambda: generate(
+            *(model, ids, mask), allowed=allowed, beams=args.beams, levels=args.levels
         ),
-        "free": lambda: _generate(model, ids, mask, args, None),
+        "free": lambda: generate(*(model, ids, mask), beams=args.beams, levels=args.levels),
         "forward": lambda: _forward(model, ids, args),
     }
     results = {name: way() for name, way in ways.items()}  # the warm-up
@@ -195,7 +170,7 @@ def _race(ways: dict[str, Callable[[], Any]], args: argparse.Namespace) -> dict[
     work: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(args.repeats):
         for name, way in ways.items():
-            seconds, processor = _time(way, args.device)
+            seconds, processor = _time(way)
             wall[name].append(seconds)
             work[name].append(processor)
     for name in ways:
@@ -212,7 +187,7 @@ def _race(ways: dict[str, Callable[[], Any]], args: argparse.Namespace) -> dict[
     }
 
 
-def _dict_trie(names: NDArray[np.int64]) -> dict[tuple[int, ...], list[int]]:
+def dict_trie(names: NDArray[np.int64]) -> dict[tuple[int, ...], list[int]]:
     """Returns prefix -> tokens that may follow, for SIDs in ascending order."""
     trie: dict[tuple[int, ...], list[int]] = {}
     for row in names.tolist():  # in order, so a token repeats only right after itself
@@ -223,20 +198,28 @@ def _dict_trie(names: NDArray[np.int64]) -> dict[tuple[int, ...], list[int]]:
     return trie
 
 
-def _generate(
+def generate(
     model: Any,
     ids: torch.Tensor,
     mask: torch.Tensor,
-    args: argparse.Namespace,
-    allow: Callable[[int, torch.Tensor], list[int]] | None,
+    *,
+    beams: int,
+    levels: int,
+    allowed: dict[tuple[int, ...], list[int]] | None = None,
 ) -> Any:
+    """Returns what transformers' beam search writes, under a dict trie if one is given."""
+    length = ids.shape[1]
+
+    def follow(_: int, row: torch.Tensor) -> list[int]:
+        return (allowed or {})[tuple(row[length:].tolist())]
+
     return model.generate(
         input_ids=ids,
         attention_mask=mask,
-        num_beams=args.beams,
-        num_return_sequences=args.beams,
-        max_new_tokens=args.levels,
-        prefix_allowed_tokens_fn=allow,
+        num_beams=beams,
+        num_return_sequences=beams,
+        max_new_tokens=levels,
+        prefix_allowed_tokens_fn=None if allowed is None else follow,
         do_sample=False,
         eos_token_id=None,
         pad_token_id=0,
@@ -250,7 +233,7 @@ def _generate(
 def _forward(model: Any, ids: torch.Tensor, args: argparse.Namespace) -> Any:
     """Computes as many tokens as a search does, and logits where it needs them, in one pass."""
     later = args.beams * (args.levels - 1)
-    more = torch.randint(4096, (len(ids), later), device=ids.device)
+    more = torch.randint(TEXT, (len(ids), later))
     return model(input_ids=torch.cat([ids, more], dim=1), logits_to_keep=later + 1, use_cache=False)
 
 
@@ -279,12 +262,10 @@ def _compare(ours: Any, theirs: Any, tokens: list[NDArray[np.int64]], length: in
     return same and difference < PARITY
 
 
-def _time(way: Callable[[], Any], device: str) -> tuple[float, float]:
+def _time(way: Callable[[], Any]) -> tuple[float, float]:
     """Returns seconds by the clock and of the processor; a busy machine distorts only the first."""
     started, processor = time.perf_counter(), time.process_time()
     way()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
     return time.perf_counter() - started, time.process_time() - processor
 
 

@@ -192,7 +192,8 @@ def histories(code_tokens: list[Any], rows: int) -> Any:
     import datasets
     import numpy as np
 
-    from genrec.lm.batch import FEATURES, IGNORED
+    from genrec.lm.batch import IGNORED
+    from genrec.lm.corpus import FEATURES
 
     rng = np.random.default_rng(0)
     items = rng.integers(0, CODES, size=(rows, LENGTH // LEVELS, LEVELS))

@@ -38,9 +38,9 @@ from transformers import (
 
 from genrec import Pipeline
 from genrec.decode import BeamEngine
-from genrec.lm.batch import code_token_ids, encode_examples
+from genrec.lm.batch import code_token_ids
 from genrec.lm.compose import compose
-from genrec.lm.corpus import lengths_of, tasks_of
+from genrec.lm.corpus import encode_examples, lengths_of, tasks_of
 from genrec.lm.loss import TargetLoss
 from genrec.lm.model import build_scratch
 from genrec.lm.sampler import Collator, TokenBudgetSampler

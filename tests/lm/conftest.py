@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from genrec import schema
-from genrec.lm.batch import code_token_ids, encode_examples
+from genrec.lm.batch import code_token_ids
 from genrec.lm.compose import compose
+from genrec.lm.corpus import encode_examples
 from genrec.lm.model import build_scratch
 from genrec.lm.tasks import Corpus
 

@@ -1,14 +1,17 @@
 """Adapters through a whole training: killed and resumed, saved, reloaded, merged; every kind of them."""
 
+import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from genrec.lm.adapters import _dequantized, attach, save_adapter
+from genrec.lm.adapters import _dequantized, attach, rows_alone, save_adapter
+from genrec.lm.batch import code_token_ids
 from genrec.lm.callbacks import read_log
 from genrec.lm.model import load_adapter, load_pretrained, save_merged
 from genrec.lm.train import train
@@ -153,3 +156,111 @@ def test_an_adapter_of_4_bits_says_other_things_on_the_whole_base(trained, tmp_p
     expected = logits(trained.model)
     off = (logits(whole) - expected).abs().max() / expected.abs().max()
     assert off > 1e-2, "so its model card loads the base in 4 bits"
+
+
+FIRST = {**SETTINGS, "max_steps": 12}
+TUNED: dict[str, dict[str, Any]] = {
+    "lora": {},
+    "dora over an untied head": {"use_dora": True},
+    "full": {"tune": "full"},
+    "full with an untied head": {"tune": "full"},
+}
+
+
+@pytest.fixture(params=TUNED)
+def two_stages(request, base, scratch, tmp_path_factory):
+    """Returns a function that makes the same model anew, and the rows of its SID tokens."""
+    folder, data = base
+    if "untied" in request.param:
+        model, *_ = scratch(hidden=64, layers=1)
+        model.config.tie_word_embeddings = False
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone() * 0.9)
+        folder = str(tmp_path_factory.mktemp("untied"))
+        save_merged(model, data[0], folder)
+    rows = np.concatenate(code_token_ids(data[0], [8, 8])).tolist()
+
+    def fresh():
+        return load_pretrained(folder, rank=4, device="cpu", **SIDS, **TUNED[request.param])[0]
+
+    return fresh, rows, data
+
+
+def vocabulary(model: Any) -> list[torch.Tensor]:
+    """The input's and the output's rows, as the model computes with them."""
+    whole = save_copy(model)
+    return [whole.get_input_embeddings().weight, whole.get_output_embeddings().weight]
+
+
+def save_copy(model: Any) -> Any:
+    model = copy.deepcopy(model)
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+
+
+def test_rows_alone_train_nothing_else_and_leave_the_model_ready(two_stages, tmp_path):
+    fresh, rows, data = two_stages
+    model, start = fresh(), fresh()
+    flags = {name: p.requires_grad for name, p in start.named_parameters()}
+    with rows_alone(model, rows) as alone:
+        summary = train(alone, *data, out=tmp_path, **FIRST)
+        trained = [p for p in alone.parameters() if p.requires_grad]
+        assert all(p.grad is None for p in alone.parameters() if not p.requires_grad)
+    matrices = 1 if model.config.tie_word_embeddings else 2
+    assert len(trained) == matrices
+    assert summary["trainable"] == len(rows) * model.config.hidden_size * matrices
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == flags
+    assert not summary["stopped_early"]
+    others = np.setdiff1d(np.arange(316), rows)
+    for before, after in zip(vocabulary(start), vocabulary(model), strict=True):
+        assert torch.equal(before[others], after[others])
+        assert (before[rows] - after[rows]).abs().max() > 1e-3
+    was = dict(save_copy(start).named_parameters())
+    for name, parameter in save_copy(model).named_parameters():
+        if not name.endswith(("embed_tokens.weight", "lm_head.weight")):
+            torch.testing.assert_close(parameter, was[name], rtol=0, atol=1e-6)
+    # And the second stage begins where the first one ended.
+    expected = logits(model)
+    train(model, *data, out=tmp_path / "second", **{**FIRST, "lr": 1e-30, "ema": 0.0})
+    torch.testing.assert_close(logits(model), expected, rtol=0, atol=1e-6)
+
+
+def test_a_second_stage_is_the_same_after_a_first_that_was_only_opened(two_stages, tmp_path):
+    """As a killed run begins again: the first stage's best weights come from its checkpoint."""
+    fresh, rows, data = two_stages
+    found = []
+    for out in (tmp_path / "a", tmp_path / "a", tmp_path / "b"):
+        model = fresh()
+        with rows_alone(model, rows) as alone:
+            if out.name == "b":
+                with pytest.raises(Killed):
+                    train(alone, *data, out=out / "rows", progress=kill, **FIRST)
+            first = train(alone, *data, out=out / "rows", **FIRST)
+        second = out / f"second-{len(found)}"
+        found.append((first, train(model, *data, out=second, **SETTINGS), losses(second)))
+        found[-1] += ([p.detach().clone() for p in model.parameters()],)
+    for other in found[1:]:
+        assert other[:3] == found[0][:3]
+        assert all(map(torch.equal, found[0][3], other[3]))
+
+
+def test_rows_have_a_rate_of_their_own(base, tmp_path):
+    """AdamW's first step is the rate itself, whatever the gradient: also by OneCycleLR."""
+    folder, data = base
+    given = {**SETTINGS, "max_steps": 1, "warmup": 0.0, "weight_decay": 0.0, "ema": 0.0}
+    for scheduler in ("constant_with_warmup", "one-cycle"):
+        model = load_pretrained(folder, rank=4, dropout=0.0, device="cpu", **SIDS)[0]
+        start = {name: p.detach().clone() for name, p in model.named_parameters()}
+        options = given | {"lr": 1e-4, "lr_rows": 3e-3, "scheduler": scheduler}
+        train(model, *data, out=tmp_path / scheduler, **options)
+        moved = {n: (p - start[n]).abs().max().item() for n, p in model.named_parameters()}
+        rows = max(by for name, by in moved.items() if "trainable_tokens" in name)
+        rest = max(by for name, by in moved.items() if "lora_B" in name)
+        assert rows / rest == pytest.approx(30, rel=1e-2)
+        if scheduler != "one-cycle":
+            assert rest == pytest.approx(1e-4, rel=1e-2)
+
+
+def test_a_rate_of_rows_that_are_not_apart_is_refused(base, tmp_path):
+    folder, data = base
+    model = load_pretrained(folder, tune="full", device="cpu", **SIDS)[0]
+    with pytest.raises(ValueError, match=r"lr_rows=0\.1: this model has no SID rows"):
+        train(model, *data, out=tmp_path, **SETTINGS, lr_rows=0.1)

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from genrec.lm import batch
 from genrec.lm.batch import IGNORED
+from genrec.lm.corpus import encode_examples
 from genrec.lm.model import build_scratch
 from genrec.schema import Example, Segment
 
@@ -134,7 +135,7 @@ def test_a_corpus_is_encoded_like_its_examples(tokenizer, tokens):
         Example("u", (sid(0, 1),), (text("b a"),)),
         Example("t", (text("a"),), (sid(2, 3),)),
     ]
-    encoded = batch.encode_examples(tokenizer, tokens, examples, max_length=50)
+    encoded = encode_examples(tokenizer, tokens, examples, max_length=50)
     assert encoded.trimmed == 0
     assert list(encoded.data) == [
         batch.encode_example(tokenizer, tokens, e, max_length=50) for e in examples
@@ -175,7 +176,7 @@ def test_what_cannot_be_trimmed_says_what_it_needs(tokenizer, tokens):
 def test_trimmed_examples_are_counted(tokenizer, tokens):
     examples = [Example("t", tuple(HISTORY[:n]), (sid(0, 0),)) for n in (1, 2, 5, 6)]
     limit = len(start(tokenizer)) + 6
-    assert batch.encode_examples(tokenizer, tokens, examples, max_length=limit).trimmed == 2
+    assert encode_examples(tokenizer, tokens, examples, max_length=limit).trimmed == 2
 
 
 @settings(max_examples=40, deadline=None)

@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from genrec.lm.batch import IGNORED, code_token_ids, encode_examples, encode_prompts
+from genrec.lm.batch import IGNORED, code_token_ids, encode_prompts
 from genrec.lm.compose import compose, examples_of, prompt_for, prompt_in_sets, render
 from genrec.lm.context import EventContext, UserProfile
+from genrec.lm.corpus import encode_examples
 from genrec.prompts import STYLES
 from genrec.schema import Segment, read_examples, write_examples
 

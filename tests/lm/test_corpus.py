@@ -9,8 +9,8 @@ from datasets.exceptions import DatasetGenerationError
 
 from genrec import schema
 from genrec.lm import corpus as corpora
-from genrec.lm.batch import code_token_ids, encode_examples
-from genrec.lm.corpus import encode_file, lengths_of, tasks_of, texts_of
+from genrec.lm.batch import code_token_ids
+from genrec.lm.corpus import encode_examples, encode_file, lengths_of, tasks_of, texts_of
 from genrec.schema import Example, Segment
 
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from genrec import schema
-from genrec.lm.batch import IGNORED, code_token_ids, encode_examples
+from genrec.lm.batch import IGNORED, code_token_ids
 from genrec.lm.compose import compose
+from genrec.lm.corpus import encode_examples
 from genrec.lm.loss import TargetLoss
 from genrec.lm.model import load_pretrained, save_merged
 from genrec.lm.sampler import Collator

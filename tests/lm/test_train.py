@@ -291,6 +291,16 @@ def test_one_cycle_rises_and_falls(scratch, tmp_path):
     assert rates[-1] < 1e-4
 
 
+def test_one_cycle_may_rise_for_one_step(scratch, tmp_path):
+    """Of nine steps and the one after them a tenth: torch's own schedule divides by zero there."""
+    settings = SETTINGS | {"scheduler": "one-cycle", "warmup": 0.1, "log_every": 1, "ema": 0.0}
+    train(*scratch(), out=tmp_path, **settings | {"max_steps": 9})
+    rates = [line["lr"] for line in log_of(tmp_path) if "lr" in line]
+    assert rates[0] == pytest.approx(1e-2 / 25)
+    assert rates[1:] == sorted(rates[1:], reverse=True)
+    assert rates[1] == pytest.approx(1e-2, rel=0.05)
+
+
 def test_the_average_by_hand():
     model = torch.nn.Linear(1, 1, bias=False)
     model.weight.data.fill_(0.0)

@@ -1,10 +1,12 @@
-"""What stops a training: a loss that is not finite, with the batch that shows why."""
+"""What stops a training: a loss that is not finite, with the batch that shows why. And its precision."""
 
 import json
 
 import pytest
 import torch
+from transformers import TrainingArguments
 
+from genrec.lm import train as training
 from genrec.lm.batch import IGNORED
 from genrec.lm.train import train
 
@@ -68,3 +70,18 @@ def test_a_rate_that_is_far_too_high_is_caught_with_the_batch_before(scratch, tm
     assert found["step"] > 1
     assert found["batch_before"]
     assert torch.isfinite(torch.tensor([len(row["labels"]) for row in found["batch"]])).all()
+
+
+def test_blocks_of_logits_have_the_precision_of_the_rest(scratch, tmp_path, monkeypatch):
+    def bfloat16(**given):
+        return TrainingArguments(**given | {"bf16": True})
+
+    monkeypatch.setattr(training, "TrainingArguments", bfloat16)
+    model, *rest = scratch()
+    made = []
+    head = model.get_output_embeddings()
+    head.register_forward_hook(lambda _, inputs, logits: made.append((len(logits), logits.dtype)))
+    settings = SETTINGS | {"max_steps": 2, "max_logits": 4 * model.config.vocab_size}
+    train(model, *rest, out=tmp_path, **settings)
+    assert {dtype for _, dtype in made} == {torch.bfloat16}
+    assert {1, 4} <= {rows for rows, _ in made}, "in the model, and in blocks outside of it"

@@ -83,7 +83,7 @@ def shop(tmp_path: Path) -> Shop:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     found = Fake()
-    monkeypatch.setattr(stage_engine, "_build", lambda section, device: found)
+    monkeypatch.setattr(stage_engine, "_build", lambda section, device, store: found)
     return found
 
 

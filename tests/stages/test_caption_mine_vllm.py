@@ -230,7 +230,7 @@ def agreeing(ours: pl.DataFrame, theirs: pl.DataFrame, column: str) -> float:
 def test_captions_offline_go_on_and_grow(
     shop: Shop, captioner: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage_engine, "_build", lambda section, device: captioner)
+    monkeypatch.setattr(stage_engine, "_build", lambda section, device, store: captioner)
     arguments = shop.arguments("store", "caption", f"{{kind: vllm, model: MODEL, {OFFLINE}}}")
     captioner.stop_after = 6
     with pytest.raises(EngineError, match="stopped by the test"):
@@ -256,7 +256,7 @@ def test_interests_offline_outlive_a_kill(
     arguments = shop.arguments("store", "mine", f"{{kind: vllm, model: MODEL, {OFFLINE}}}")
     left = shop.killed(*arguments, stage="mine", store="store", at=4)
     assert 4 <= left < SIZE
-    monkeypatch.setattr(stage_engine, "_build", lambda section, device: miner)
+    monkeypatch.setattr(stage_engine, "_build", lambda section, device, store: miner)
     resumed = shop.run(*arguments, stage="mine")
     assert miner.asked == SIZE - left
     other = shop.arguments("whole", "mine", f"{{kind: vllm, model: MODEL, {OFFLINE}}}")

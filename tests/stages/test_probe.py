@@ -57,7 +57,7 @@ def letters(texts: Sequence[str], **_: Any) -> np.ndarray:
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Twelve bags with images (but the first), captioned by a fake, and a model of seconds."""
-    monkeypatch.setattr(stage_engine, "_build", lambda section, device: Fake())
+    monkeypatch.setattr(stage_engine, "_build", lambda section, device, store: Fake())
     monkeypatch.setattr(enrich, "encode_texts", letters, raising=False)
     items = {f"i{n}": {"title": f"bag {n}", "description": "soft"} for n in range(ITEMS)}
     (tmp_path / "t.json").write_text(json.dumps(items))

@@ -1,8 +1,10 @@
 """What a recipe says of the model reaches it, and one run goes on from another's model."""
 
 import importlib
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,7 +14,8 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from genrec import Pipeline, publish
-from genrec.recipe import load
+from genrec.lm.callbacks import Flow, read_log
+from genrec.recipe import RecipeError, load
 from genrec.sid import SIDSets
 from genrec.weights import find_weights
 
@@ -26,8 +29,8 @@ LORA = "train.model={kind: pretrained, name: 'asset:tiny-lm'}"
 
 def built(*overrides: str) -> torch.nn.Module:
     recipe = load("demo", [LORA, *overrides])
-    inputs = {"prepare": ITEMS}
-    context = SimpleNamespace(recipe=recipe, section=recipe.train, inputs=inputs, device="cpu")
+    parts = {"section": recipe.train, "inputs": {"prepare": ITEMS}}
+    context = SimpleNamespace(recipe=recipe, **parts, device="cpu", store=None)
     return stage._model(context, None, SIDSets([SIDS]))[0]
 
 
@@ -161,3 +164,84 @@ def test_examples_on_both_sides_of_a_ropes_switch_are_told(lengths, told, caplog
     stage.warn_of_lengths(model, np.array(lengths), split="train")
     assert ("train examples have up to 41 tokens" in caplog.text) == told
     assert ("Set train.max_length=40 to stay below" in caplog.text) == told
+
+
+class Killed(Exception):
+    """Stands in for a kill, which tests/lm and tests/test_end_to_end.py do in earnest."""
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, pipeline: Pipeline, stage: str, step: int) -> int:
+    """Runs train until a step of one of its two stages; returns the first step that it took there."""
+    seen: list[int] = []
+    on_step_end = Flow.on_step_end
+
+    def stop(self: Flow, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if (Path(args.output_dir).name == "rows-first") == (stage == "rows"):
+            seen.append(state.global_step)
+            if state.global_step == step:
+                raise Killed
+        else:
+            assert stage == "all", "the first stage goes on"
+        on_step_end(self, args, state, control, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Flow, "on_step_end", stop)
+        with pytest.raises(Killed):
+            pipeline.run(only="train")
+    return seen[0]
+
+
+def test_two_stages_killed_in_both_give_the_model_of_an_undisturbed_run(
+    shop: list[str],
+    first: Pipeline,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shutil.copytree(first.store.root, tmp_path / "store", ignore=shutil.ignore_patterns("train"))
+    own = f"runtime.store={tmp_path / 'store'}"
+    options = [LORA, "train.rows_first={epochs: 0.5, lr: 1e-2}"]  # six steps, and six
+    options += ["train.epochs=0.5", "train.lr=1e-3", "train.lr_rows=3e-3"]
+    whole = Pipeline.load("demo", *shop, *options)
+    whole.run(to="train")
+    summary = whole["train"].load("summary.json")
+    assert summary["rows_first"]["trainable"] < 0.1 * summary["trainable"]
+    text = (whole["train"] / "rows-first" / "losses.png").read_bytes()
+    assert text[:4] == b"\x89PNG"
+    assert not [*whole["train"].path.rglob("checkpoint-*")]
+
+    broken = Pipeline.load("demo", *shop, *options, own)
+    assert kill_at(monkeypatch, broken, "rows", 4) == 1
+    assert kill_at(monkeypatch, broken, "rows", 5) == 4, "from the checkpoint of step 3"
+    assert kill_at(monkeypatch, broken, "all", 4) == 1
+    assert kill_at(monkeypatch, broken, "all", 5) == 4
+    broken.run(only="train")
+    assert "under other conditions" not in caplog.text
+    assert broken["train"].load("summary.json") == summary
+    for part in (".", "rows-first"):
+        logs = [read_log(p["train"] / part / "log.jsonl") for p in (whole, broken)]
+        losses = [[(line["step"], line.get("loss")) for line in log] for log in logs]
+        assert losses[0] == losses[1]
+    made = [load_file(p["train"] / "merged" / "model.safetensors") for p in (whole, broken)]
+    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+
+
+def test_two_stages_need_something_to_freeze(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RecipeError, match="rows_first: a model from scratch knows nothing"):
+        load("demo", ["train.model={kind: scratch}", "train.rows_first={}"])
+    with pytest.raises(
+        RecipeError, match="lr_rows: with all weights trained the SID rows are part"
+    ):
+        load("demo", [LORA, "train.model.tune=full", "train.lr_rows=1e-2"])
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match="rows_first: not under FSDP"):
+        stage._train_rows(Path(), None, np.array([1]), (), {})
+
+
+def test_one_stage_has_the_fingerprint_that_it_had() -> None:
+    """The settings that came later stand in it only where they are set."""
+    section = load("demo", [LORA]).train
+    assert not {"rows_first", "lr_rows"} & section.model_dump().keys()
+    one, two = (Pipeline.load("demo", LORA, *more) for more in ([], ["train.rows_first={}"]))
+    assert one.graph.fingerprint("train") != two.graph.fingerprint("train")
+    assert one.graph.fingerprint("compose") == two.graph.fingerprint("compose")

@@ -44,7 +44,7 @@ class Fake:
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A catalogue of twelve bags with images (but the first), captioned and mined by a fake."""
-    monkeypatch.setattr(stage_engine, "_build", lambda section, device: Fake())
+    monkeypatch.setattr(stage_engine, "_build", lambda section, device, store: Fake())
     items = {f"i{n}": {"title": f"bag {n}", "description": "soft"} for n in range(ITEMS)}
     (tmp_path / "t.json").write_text(json.dumps(items))
     users = {f"u{n}": [f"i{(n + k) % ITEMS}" for k in range(6)] for n in range(ITEMS)}

@@ -1,5 +1,5 @@
 """Several systems' lists to one, with what each knows alone kept as far as it helps."""
 
-import lazy_loader
+from genrec.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -1,5 +1,5 @@
 """A two-tower retriever, and a loss for sentence-transformers, that keep or drop magnitudes."""
 
-import lazy_loader
+from genrec.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

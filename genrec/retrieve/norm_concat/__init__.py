@@ -1,5 +1,5 @@
 """Norm-Concat-Norm: a collaborative and a semantic view side by side, never aligned."""
 
-import lazy_loader
+from genrec.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)
