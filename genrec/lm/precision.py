@@ -11,7 +11,8 @@ import time
 from typing import Literal
 
 import torch
-from torch import nn
+from peft import PeftModel
+from transformers import PreTrainedModel
 
 from genrec.processes import Processes
 
@@ -23,7 +24,7 @@ _ROWS, _TURNS = 512, 8
 _DTYPES = torch.float32, torch.bfloat16
 
 
-def in_bfloat16(model: nn.Module, precision: Precision, *, device: str) -> bool:
+def in_bfloat16(model: PreTrainedModel | PeftModel, precision: Precision, *, device: str) -> bool:
     """Says whether products are bfloat16's.
 
     `auto` takes bfloat16 on a GPU that has it. On a CPU it does so for a model of which a part is

@@ -257,7 +257,7 @@ def _collator(
 
 
 def _arguments(
-    out: Path, model: nn.Module, *, device: str, precision: Precision, **settings: Any
+    out: Path, model: Any, *, device: str, precision: Precision, **settings: Any
 ) -> TrainingArguments:
     """Returns Trainer's arguments: what `train` was asked for, and what is always so."""
     if device not in ("auto", "cpu", "cuda", "cuda:0", "mps"):
