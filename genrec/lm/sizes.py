@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-_BASE = 128, 60_000  # a width, and the interactions that it is for
+_BASE = 256, 60_000  # a width, and the interactions that it is for
 _STEP = 64  # widths are multiples of it
 _WIDEST = 512
 _DEEP = 512  # from this width on there are four layers
@@ -43,7 +43,7 @@ def auto_size(*, users: int, items: int, interactions: int) -> Size:
     width, count = _BASE
     hidden = _STEP * round(width / _STEP * (interactions / count) ** 0.5)
     hidden = min(_WIDEST, max(_STEP, hidden))
-    dropout = 0.3 if interactions < _FEW else 0.2 if interactions < _SOME else 0.1
+    dropout = 0.25 if interactions < _FEW else 0.2 if interactions < _SOME else 0.1
     return Size(hidden, 4 if hidden >= _DEEP else 2, hidden // _HEAD, dropout)
 
 

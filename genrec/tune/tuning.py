@@ -20,8 +20,10 @@ from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from genrec.bundle import LLM
 from genrec.evaluate import per_user
 from genrec.lm.callbacks import read_log
+from genrec.lm.sizes import size_for
 from genrec.pipeline import Pipeline
 from genrec.recipe import RecipeError
 from genrec.recipe_text import assignments
@@ -56,7 +58,7 @@ class Tuning:
     Args:
         recipe: path or name of the recipe.
         space: path or name of the search space.
-        overrides: dotted assignments for all trials.
+        overrides: dotted assignments for all trials. Those that `size=auto` stands for are added.
         console: where progress goes; by default nowhere.
 
     Attributes:
@@ -80,9 +82,9 @@ class Tuning:
     ) -> None:
         self.space: Space = load_space(space)
         self.recipe = find("recipes", recipe, suffix=".yaml")
-        self.overrides = tuple(overrides)
-        self._all = (*overrides, *assignments(self.space.common))
         self._console = console or QuietConsole("tune", quiet=True)
+        self.overrides = (*overrides, *self._sized(overrides))
+        self._all = (*self.overrides, *assignments(self.space.common))
         self.base = Pipeline.load(self.recipe, *self._all, console=self._console)
         self.base.graph.keys(self.space.stage)  # or the recipe has no such system
         self.dimensions: dict[str, Dimension] = dimensions(self.space, self.recipe, self._all)
@@ -149,6 +151,16 @@ class Tuning:
         return assigned(self.dimensions, trial.params)
 
     # --- within ------------------------------------------------------------------------------
+
+    def _sized(self, overrides: Sequence[str]) -> list[str]:
+        """Returns what `size=auto` is for the recipe's data, so that a trial can change one part of it."""
+        pipeline = Pipeline.load(self.recipe, *overrides, console=self._console)
+        if self.space.system != LLM or getattr(pipeline.recipe.train.model, "size", None) != "auto":
+            return []
+        pipeline.run(to="prepare")
+        size = size_for(pipeline["prepare"].load("stats.json"))._asdict()
+        settings = {"size": None} | size
+        return assignments({f"train.model.{name}": value for name, value in settings.items()})
 
     def _study(self) -> optuna.Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)

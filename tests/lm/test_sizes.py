@@ -21,7 +21,7 @@ def test_more_data_is_never_a_smaller_model() -> None:
 
 def test_what_prepare_counted_is_enough() -> None:
     stats = {"users": 8317, "items": 4344, "interactions": 58492, "density": 0.1}
-    assert size_for(stats) == Size(hidden=128, layers=2, heads=4, dropout=0.3)
+    assert size_for(stats) == Size(hidden=256, layers=2, heads=8, dropout=0.25)
 
 
 def test_no_data_has_no_size() -> None:

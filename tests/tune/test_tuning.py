@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 
 from genrec import Pipeline
 from genrec.cli import cli
+from genrec.lm.sizes import size_for
 from genrec.recipe import load
 from genrec.tune import Tuning, result
 from genrec.tune.command import duration
@@ -101,6 +102,24 @@ def study(tmp_path: Path) -> Callable[..., Tuning]:
 
 def stages(calls: Path) -> list[str]:
     return [line.split()[0] for line in calls.read_text().splitlines()]
+
+
+def test_a_size_by_the_data_is_written_out_and_tried_first(
+    stand_in: Path, study: Callable[..., Tuning], tmp_path: Path
+) -> None:
+    """Else no choice of a size would fit a recipe that says `size: auto`."""
+    auto = "train.model={kind: scratch, size: auto, sid_init: items}"
+    small = ["prepare.source.items=60", "prepare.source.users=40"]
+    widths = {64: {"train.model.hidden": 64, "train.model.layers": 2, "train.model.heads": 2}}
+    choices = {str(width): settings for width, settings in widths.items()}
+    parameters = {"size": {"choices": choices}, "train.model.dropout": {"low": 0.1, "high": 0.5}}
+    tuning = study(parameters, overrides=[*small, auto])
+    size = size_for(tuning.base["prepare"].load("stats.json"))
+    assert tuning.own["train.model.dropout"] == size.dropout
+    tuning.run(trials=1)
+    found = load(result.write_recipe(tuning, tmp_path / "tuned.yaml")).train.model
+    assert (found.size, found.hidden, found.dropout) == (None, size.hidden, size.dropout)
+    assert found.sid_init == "items"
 
 
 def test_the_first_trial_is_the_recipe_and_shared_artifacts_are_built_once(
