@@ -153,7 +153,7 @@ class Tuning:
     # --- within ------------------------------------------------------------------------------
 
     def _sized(self, overrides: Sequence[str]) -> list[str]:
-        """Returns what `size=auto` is for the recipe's data, so that a trial can change one part of it."""
+        """Returns what `size=auto` is for these data, so that a trial can change a part of it."""
         pipeline = Pipeline.load(self.recipe, *overrides, console=self._console)
         if self.space.system != LLM or getattr(pipeline.recipe.train.model, "size", None) != "auto":
             return []
