@@ -276,12 +276,12 @@ def test_a_plan_shows_the_size_that_the_data_gives(stages: Stages, recipe: Path)
     prepared = Pipeline.load(recipe, auto)
     prepared.run(to="prepare")
     (prepared["prepare"].path / "stats.json").write_text(
-        json.dumps({"users": 9, "items": 5, "interactions": 240_000})
+        json.dumps({"users": 9, "items": 5, "interactions": 60_000})
     )
     assert notes() == {
         "train": (
-            "size=auto is hidden 256, layers 2, heads 8, dropout 0.2, "
-            "for 9 users, 5 items, 240,000 interactions",
+            "size=auto is hidden 256, layers 2, heads 8, dropout 0.25, "
+            "for 9 users, 5 items, 60,000 interactions",
         )
     }
 

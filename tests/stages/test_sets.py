@@ -295,6 +295,7 @@ def test_a_model_of_two_sets_goes_on_as_it_was(
         section=pipeline.recipe.train.model_copy(update={"model": settings}),
         inputs={key: pipeline[key] for key in ("prepare", "quantize")},
         device="cpu",
+        store=pipeline.store.root,
     )
     sets = SIDSets.load(pipeline["quantize"].path)
     model, _ = stage._model(context, pipeline["compose"] / "train.parquet", sets)
