@@ -189,7 +189,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     words = ["A shopper chose these items one after the other, oldest first: lamp, mug, tent."]
     model, tokenizer = build_scratch(
-        texts=words * 3, levels=0, codes=1, hidden=32, layers=1, heads=2, vocab=300
+        texts=words * 3, levels=0, codes=1, hidden=192, layers=1, heads=2, vocab=300
     )
     folder = tmp_path_factory.mktemp("pretrained")
     save_merged(model, tokenizer, folder)

@@ -277,7 +277,8 @@ def test_a_killed_study_goes_on(
     command += ["tune", str(tmp_path / "r.yaml"), "--space", str(tmp_path / "space.yaml")]
     command += ["--trials", "4", "--workers", "2", "--out", str(tmp_path / "tuned.yaml")]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PART": "0.2", "COLUMNS": "200"}
-    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+    slow = env | {"PART": "2"}  # or on a busy machine it could end before it is killed
+    process = subprocess.Popen(command, env=slow, stderr=subprocess.PIPE, text=True)
     store = tuning.base.store.root / "train"
     until = time.monotonic() + 200
     while not any(len(p.read_text().splitlines()) > 2 for p in store.glob("*.partial/log.jsonl")):
