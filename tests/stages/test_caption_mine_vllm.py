@@ -129,10 +129,11 @@ class Gate:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 with lock:
-                    if gate.passed >= gate.limit:
-                        gate.stopped.wait()
-                        return
-                    gate.passed += 1
+                    late = gate.passed >= gate.limit
+                    gate.passed += not late
+                if late:
+                    gate.stopped.wait()
+                    return
                 request = urllib.request.Request(
                     upstream + self.path, body, {"Content-Type": "application/json"}
                 )
