@@ -27,7 +27,8 @@ from genrec.environment import UNKNOWN, age, carriers, environment, of_rows, pac
 from genrec.extras import command, missing
 from genrec.graph import STAGES, Graph, Node, ancestors, differences
 from genrec.launch import find_config, launch, launched
-from genrec.lm.sizes import size_for
+from genrec.lm.settings import Train
+from genrec.lm.sizes import COUNTED, by_data, chosen
 from genrec.processes import Processes
 from genrec.recipe import Recipe
 from genrec.resources import matching
@@ -426,18 +427,17 @@ class Pipeline:
 
     def _notes(self, node: Node) -> tuple[str, ...]:
         """What the recipe leaves to the data, as far as the data is known."""
-        model = getattr(node.section, "model", None)
-        if node.stage.name != "train" or getattr(model, "size", None) != "auto":
+        section = node.section
+        if not isinstance(section, Train) or not (auto := by_data(section)):
             return ()
+        fields = " and ".join(f"{name}=auto" for name in auto)
         prepared = self._find("prepare")
         if prepared is None:
-            return ("size=auto is known when prepare is done",)
+            return (f"{fields}: known when prepare is done",)
         stats = prepared.load("stats.json")
-        size = ", ".join(f"{name} {value}" for name, value in size_for(stats)._asdict().items())
-        counted = ", ".join(
-            f"{stats[name]:,} {name}" for name in ("users", "items", "interactions")
-        )
-        return (f"size=auto is {size}, for {counted}",)
+        values = ", ".join(f"{n} {value:g}" for n, value in chosen(section, stats).items())
+        counted = ", ".join(f"{stats[name]:,} {name}" for name in COUNTED)
+        return (f"{fields}: {values}, for {counted}",)
 
     def _missing_packages(self, key: str) -> tuple[str, ...]:
         """What a stage that is to be built needs and is not installed."""

@@ -71,6 +71,7 @@ def sections(
         "model": {"kind": "scratch", "size": "auto", "sid_init": "items"},
         "epochs": epochs,
         "tokens_per_batch": batch,
+        "lr": "auto",
         "scheduler": "one-cycle",
         "ema": 0.999 if epochs * epoch > _LONG else 0.99,
         "softmax": "codes",
@@ -88,7 +89,7 @@ def sections(
         retrieve.append({"kind": "magnitude", "item_table": True})
     if quick:
         model = {"kind": "scratch", "hidden": 64, "layers": 2, "dropout": 0.3, "sid_init": "items"}
-        train |= {"model": model, "epochs": 3, "ema": 0.99, "eval_every": 200}
+        train |= {"model": model, "epochs": 3, "lr": 2e-3, "ema": 0.99, "eval_every": 200}
         sets = 1
     beams = 30 if quick else 50
     recipe: dict[str, Any] = {

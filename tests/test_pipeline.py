@@ -267,21 +267,21 @@ def test_a_retriever_reads_what_it_needs(stages: Stages, recipe: Path) -> None:
 
 
 def test_a_plan_shows_the_size_that_the_data_gives(stages: Stages, recipe: Path) -> None:
-    auto = "train.model={kind: scratch, size: auto}"
+    auto = ("train.model={kind: scratch, size: auto}", "train.lr=auto")
 
     def notes() -> dict[str, tuple[str, ...]]:
-        return {row.key: row.notes for row in Pipeline.load(recipe, auto).plan() if row.notes}
+        return {row.key: row.notes for row in Pipeline.load(recipe, *auto).plan() if row.notes}
 
-    assert notes() == {"train": ("size=auto is known when prepare is done",)}
-    prepared = Pipeline.load(recipe, auto)
+    assert notes() == {"train": ("model.size=auto and lr=auto: known when prepare is done",)}
+    prepared = Pipeline.load(recipe, *auto)
     prepared.run(to="prepare")
     (prepared["prepare"].path / "stats.json").write_text(
         json.dumps({"users": 9, "items": 5, "interactions": 60_000})
     )
     assert notes() == {
         "train": (
-            "size=auto is hidden 256, layers 2, heads 8, dropout 0.25, "
-            "for 9 users, 5 items, 60,000 interactions",
+            "model.size=auto and lr=auto: model.hidden 256, model.layers 2, model.heads 8, "
+            "model.dropout 0.2, lr 0.001, for 9 users, 5 items, 60,000 interactions",
         )
     }
 

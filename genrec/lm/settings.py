@@ -246,7 +246,11 @@ class Train(Section):
     max_length: int = Field(
         512, ge=16, description="tokens of an example; longer ones lose their oldest items"
     )
-    lr: float = Field(2e-3, gt=0, description="the highest learning rate")
+    lr: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        2e-3,
+        description="the highest learning rate; auto: by the width of a model from scratch; "
+        "`genrec plan` shows it",
+    )
     lr_rows: float | None = Field(
         None, gt=0, description="the same of the SID rows beside adapters; null: lr"
     )
@@ -285,6 +289,11 @@ class Train(Section):
             raise ValueError(
                 "rows_first: a model from scratch knows nothing yet that rows could learn from while "
                 "it is frozen; leave it out, or take train.model.kind=pretrained"
+            )
+        if self.lr == "auto" and self.model.kind != "scratch":
+            raise ValueError(
+                "lr=auto: is known for models from scratch alone; give a number, such as 1e-3 for "
+                "adapters or 1e-4 for all weights"
             )
         if self.lr_rows is not None and self.model.tune == "full":
             raise ValueError(

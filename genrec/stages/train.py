@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from genrec.lm.model import (
     save_merged,
 )
 from genrec.lm.sampler import masked_attention
-from genrec.lm.sizes import size_for
+from genrec.lm.sizes import chosen, settled
 from genrec.lm.train import train
 from genrec.lm.turns import use_turns
 from genrec.processes import Processes
@@ -52,7 +53,11 @@ ROWS_FIRST = "rows-first"  # the folder of the first of two stages: its log and 
 
 def run(context: Context) -> None:
     """Examples to a model, validated by the decoder that will be used."""
-    section, composed = context.section, context.inputs["compose"]
+    stats, composed = context.inputs["prepare"].load("stats.json"), context.inputs["compose"]
+    for field, value in chosen(context.section, stats).items():
+        logger.info("train.%s=%s, by the data", field, value)
+    section = settled(context.section, stats)
+    context = replace(context, section=section)
     sids = SIDSets.load(context.inputs["quantize"].path)
     files = {split: composed / f"{split}.parquet" for split in ("train", "valid")}
     model, tokenizer = _model(context, files["train"], sids)
@@ -179,10 +184,6 @@ def _model(context: Context, examples: Path, sids: SIDSets) -> Any:
     options = context.section.model.model_dump(
         exclude={"kind", "sid_init", "size", "chat_template"}
     )
-    if getattr(context.section.model, "size", None) == "auto":
-        size = size_for(context.inputs["prepare"].load("stats.json"))
-        options |= size._asdict()
-        logger.info("size=auto is %s", size)
     shape = {"levels": sids.levels, "codes": max(sids.codes_per_level)}
     shape["seed"] = context.recipe.seed
     if context.section.model.sid_init == "codebook":

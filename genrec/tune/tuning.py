@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from genrec.bundle import LLM
 from genrec.evaluate import per_user
 from genrec.lm.callbacks import read_log
-from genrec.lm.sizes import size_for
+from genrec.lm.sizes import by_data, chosen
 from genrec.pipeline import Pipeline
 from genrec.recipe import RecipeError
 from genrec.recipe_text import assignments
@@ -58,7 +58,7 @@ class Tuning:
     Args:
         recipe: path or name of the recipe.
         space: path or name of the search space.
-        overrides: dotted assignments for all trials. Those that `size=auto` stands for are added.
+        overrides: dotted assignments for all trials. What `auto` stands for in `train` is added.
         console: where progress goes; by default nowhere.
 
     Attributes:
@@ -83,7 +83,7 @@ class Tuning:
         self.space: Space = load_space(space)
         self.recipe = find("recipes", recipe, suffix=".yaml")
         self._console = console or QuietConsole("tune", quiet=True)
-        self.overrides = (*overrides, *self._sized(overrides))
+        self.overrides = (*overrides, *self._chosen(overrides))
         self._all = (*self.overrides, *assignments(self.space.common))
         self.base = Pipeline.load(self.recipe, *self._all, console=self._console)
         self.base.graph.keys(self.space.stage)  # or the recipe has no such system
@@ -152,15 +152,18 @@ class Tuning:
 
     # --- within ------------------------------------------------------------------------------
 
-    def _sized(self, overrides: Sequence[str]) -> list[str]:
-        """Returns what `size=auto` is for these data, so that a trial can change a part of it."""
+    def _chosen(self, overrides: Sequence[str]) -> list[str]:
+        """Returns what `auto` stands for with these data, so that a trial can change a part of it."""
         pipeline = Pipeline.load(self.recipe, *overrides, console=self._console)
-        if self.space.system != LLM or getattr(pipeline.recipe.train.model, "size", None) != "auto":
+        section = pipeline.recipe.train
+        auto = by_data(section)
+        if self.space.system != LLM or not auto:
             return []
         pipeline.run(to="prepare")
-        size = size_for(pipeline["prepare"].load("stats.json"))._asdict()
-        settings = {"size": None} | size
-        return assignments({f"train.model.{name}": value for name, value in settings.items()})
+        fields = chosen(section, pipeline["prepare"].load("stats.json"))
+        if "model.size" in auto:
+            fields = {"model.size": None} | fields
+        return assignments({f"train.{name}": value for name, value in fields.items()})
 
     def _study(self) -> optuna.Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)

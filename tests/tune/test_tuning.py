@@ -18,7 +18,8 @@ from optuna.trial import TrialState
 
 from genrec import Pipeline
 from genrec.cli import cli
-from genrec.lm.sizes import size_for
+from genrec.lm.settings import SIZE
+from genrec.lm.sizes import chosen
 from genrec.recipe import load
 from genrec.tune import Tuning, result
 from genrec.tune.command import duration
@@ -108,18 +109,20 @@ def test_a_size_by_the_data_is_written_out_and_tried_first(
     stand_in: Path, study: Callable[..., Tuning], tmp_path: Path
 ) -> None:
     """Else no choice of a size would fit a recipe that says `size: auto`."""
-    auto = "train.model={kind: scratch, size: auto, sid_init: items}"
+    auto = ["train.model={kind: scratch, size: auto, sid_init: items}", "train.lr=auto"]
     small = ["prepare.source.items=60", "prepare.source.users=40"]
     widths = {64: {"train.model.hidden": 64, "train.model.layers": 2, "train.model.heads": 2}}
     choices = {str(width): settings for width, settings in widths.items()}
     parameters = {"size": {"choices": choices}, "train.model.dropout": {"low": 0.1, "high": 0.5}}
-    tuning = study(parameters, overrides=[*small, auto])
-    size = size_for(tuning.base["prepare"].load("stats.json"))
-    assert tuning.own["train.model.dropout"] == size.dropout
+    tuning = study(parameters, overrides=[*small, *auto])
+    stats = tuning.base["prepare"].load("stats.json")
+    values = chosen(load(tuning.recipe, [*small, *auto]).train, stats)
+    assert tuning.own["train.model.dropout"] == values["model.dropout"]
     tuning.run(trials=1)
-    found = load(result.write_recipe(tuning, tmp_path / "tuned.yaml")).train.model
-    assert (found.size, found.hidden, found.dropout) == (None, size.hidden, size.dropout)
-    assert found.sid_init == "items"
+    tuned = load(result.write_recipe(tuning, tmp_path / "tuned.yaml")).train
+    found = tuned.model
+    assert (found.size, found.sid_init) == (None, "items")
+    assert {f"model.{name}": getattr(found, name) for name in SIZE} | {"lr": tuned.lr} == values
 
 
 def test_the_first_trial_is_the_recipe_and_shared_artifacts_are_built_once(
