@@ -204,9 +204,13 @@ class Graph:
             return digests
         if node.stage.name in ("caption", "mine"):
             return {"prompt": prompts.load_chat(node.section.prompt).digest}  # type: ignore[attr-defined]
-        if isinstance(node.section, Probe) and node.section.judge.engine.kind != "none":
-            return {"judge": prompts.load_chat(node.section.judge.template).digest}
-        return {}
+        digests = {}
+        if isinstance(node.section, Probe):
+            if node.section.judge.engine.kind != "none":
+                digests["judge"] = prompts.load_chat(node.section.judge.template).digest
+            if node.section.language is not None:
+                digests["language"] = prompts.load_language(node.section.language).digest
+        return digests
 
 
 def ancestors(nodes: Mapping[str, Node], key: str) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Collection
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from string import Formatter
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from genrec.resources import find
 
@@ -153,6 +154,65 @@ class ChatTemplate(BaseModel):
         model (`<|im_end|>`, `<image>`).
         """
         return self.user.format(**{name: _as_data(value) for name, value in values.items()})
+
+
+class Instruction(BaseModel):
+    """Something to ask a language model, and how to tell that it did it.
+
+    Attributes:
+        ask: the user's message.
+        accepts: a regular expression that a good reply holds, whatever the case.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ask: str = Field(min_length=1)
+    accepts: str = Field(min_length=1)
+
+    @field_validator("accepts")
+    @classmethod
+    def _compiles(cls, accepts: str) -> str:
+        try:
+            re.compile(accepts)
+        except re.error as error:
+            raise ValueError(f"'{accepts}' is no regular expression: {error}") from error
+        return accepts
+
+
+class LanguageTemplate(BaseModel):
+    """What a language model is measured by beside recommending, checked.
+
+    Attributes:
+        description: one line for people.
+        texts: prose, for the perplexity.
+        instructions: what it is asked; empty leaves them out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    description: str
+    texts: tuple[str, ...] = Field(min_length=1)
+    instructions: tuple[Instruction, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the content, in hex; equal for files that say the same."""
+        return _digest(self)
+
+
+def load_language(name: str | Path) -> LanguageTemplate:
+    """Loads texts and instructions to measure a language model by.
+
+    Args:
+        name: a shipped file such as `language/general`, or the path of one's own `.yaml`.
+
+    Raises:
+        FileNotFoundError: there is no such file; names what ships.
+        TemplateError: it is not YAML, a field is missing or unknown, or an expression is none.
+    """
+    file = find("prompts", name, suffix=".yaml")
+    shape = "it has description, texts and instructions, the last a list of {ask, accepts}"
+    return _parsed(LanguageTemplate, file, shape)
 
 
 def load_chat(name: str | Path, *, placeholders: Collection[str] | None = None) -> ChatTemplate:

@@ -64,6 +64,13 @@ class Probe(Section):
     neighbours: int = Field(10, ge=1, description="k of the neighbourhood overlap")
     dtype: Dtype = Field("float32", description="of the model while it is asked")
     judge: JudgeSettings = JudgeSettings()
+    language: str | None = Field(
+        None,
+        exclude=True,
+        description="language/general: of a pretrained model, before and after training: the perplexity "
+        "of prose, and how many of 50 instructions it follows; or a file of one's own; null: neither. "
+        "Its content is what counts",
+    )
 
 
 class AlignmentSettings(Section):

@@ -17,7 +17,13 @@ METRIC = "unconstrained_invalid_rate"  # `invalid_rate` is that of the lists, wh
 ABSENT = "absent"
 
 _DECIMALS = 6
-_OTHERS = ("content", "unconstrained", "rows", "judge")  # what is measured of no single task
+_OTHERS = (
+    "content",
+    "unconstrained",
+    "rows",
+    "judge",
+    "language",
+)  # what is measured of no single task
 _MEASURES = {
     "mrr": "MRR",
     "recall@1": "recall@1",
@@ -113,7 +119,8 @@ class Measure:
 
 def measures(probes: Mapping[str, Any]) -> list[Measure]:
     """Returns all that `probes.json` measured, in the order to read it in."""
-    return [*_content(probes), *_unconstrained(probes), *_tasks(probes), *_judge(probes)]
+    parts = (_content, _unconstrained, _tasks, _judge, _language)
+    return [measure for part in parts for measure in part(probes)]
 
 
 def absences(probes: Mapping[str, Any]) -> dict[str, str]:
@@ -122,7 +129,7 @@ def absences(probes: Mapping[str, Any]) -> dict[str, str]:
     contents = _named(probes, "content")
     parts = {_label(name): probes.get(name, {}) for name in contents}
     parts |= {_label(name): probes[name] for name in _of_tasks(probes)}
-    parts["judge"] = probes.get("judge", {})
+    parts |= {name: probes.get(name, {}) for name in ("judge", "language")}
     for content in contents:
         views = sorted(_present(probes, content).items())
         parts |= {f"{_label(content)}: {name}": view for name, view in views}
@@ -194,6 +201,17 @@ def _judge(probes: Mapping[str, Any]) -> Iterator[Measure]:
         part = f"judge: {_label(kind)}"
         yield Measure(part, name[judged["method"]], scores["right"], scores["shuffled"])
         yield Measure(part, "right above shuffled (AUC)", scores["auc"], 0.5)
+
+
+def _language(probes: Mapping[str, Any]) -> Iterator[Measure]:
+    measured = _present(probes, "language")
+    names = {
+        "perplexity": f"perplexity of {measured.get('texts')} texts",
+        "followed": f"share of {measured.get('instructions')} instructions followed",
+    }
+    for name, label in names.items():
+        for when, value in sorted(measured.get(name, {}).items(), reverse=True):
+            yield Measure("language", f"{label}, {when} training", value)
 
 
 def _present(probes: Mapping[str, Any], name: str) -> Mapping[str, Any]:

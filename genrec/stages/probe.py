@@ -11,18 +11,21 @@ import polars as pl
 from genrec import enrich, prompts, registry, schema
 from genrec.analysis import content, fidelity
 from genrec.analysis.judge import PLACEHOLDERS, Asker, judge
+from genrec.analysis.language import followed, perplexity
 from genrec.bundle import read_items
-from genrec.engines import opened
+from genrec.engines import HFEngine, opened
 from genrec.enrich.settings import Late, TextViewSettings
 from genrec.evaluate import per_user, probes
 from genrec.lm.batch import encode_texts as tokenize, ending
 from genrec.lm.compose import questions
+from genrec.lm.settings import PretrainedSettings
 from genrec.lm.tasks import Corpus, shorten
 from genrec.lm.write import Writer
 from genrec.recommender import Recommender
 from genrec.sid import SIDSets, load_quantizer
 from genrec.sid.sets import file_of, in_set, set_of
 from genrec.stages import Context
+from genrec.weights import find_weights
 
 Found = dict[str, Any]
 
@@ -44,6 +47,7 @@ def run(context: Context) -> None:
                 found[task] = absent
         measured |= {in_set(name, number): part for name, part in found.items()}
     measured["judge"] = probe.judge()
+    measured |= probe.language()
     schema.write(context.out / "written.parquet", probe.table(), schema.WRITTEN)
     context.write_json("probes.json", measured)
 
@@ -178,6 +182,43 @@ class _Probe:
                 name: self._judged(name, asker, by_item) for name, by_item in self._judgeable()
             }
         return {"method": section.method, "texts": texts}
+
+    def language(self) -> Found:
+        """Measures what the model could do before it was trained here, and what it still can."""
+        model, name = self.context.recipe.train.model, self.section.language
+        if name is None:
+            return {}
+        if not isinstance(model, PretrainedSettings):
+            return {"language": _absent("the model is from scratch and knew no language before")}
+        template = prompts.load_language(name)
+        folders = {
+            "before": find_weights(model.name, store=self.context.store),
+            "after": str(self.context.inputs["train"] / "merged"),
+        }
+        tokenizer, device = self.recommender.tokenizer, self.context.device
+        codes = tokenizer.convert_ids_to_tokens(np.concatenate(self.recommender.code_tokens))
+        found: Found = {"perplexity": {}, "followed": {}}
+        said: list[Found] = [{"asked": one.ask} for one in template.instructions]
+        for when, folder in folders.items():
+            self._progress(f"read prose {when} training", 0, 1)
+            found["perplexity"][when] = perplexity(
+                folder,
+                template.texts,
+                without=codes,
+                device=device,
+                dtype=self.section.dtype,
+            )
+            if not said or not tokenizer.chat_template:
+                continue
+            engine = HFEngine(folder, device=device, dtype=self.section.dtype)
+            self._progress(f"answer {when} training", 0, 1)
+            answers = followed(engine, template.instructions)
+            engine.close()
+            found["followed"][when] = sum(right for right, _ in answers) / len(answers)
+            for row, (right, reply) in zip(said, answers, strict=True):
+                row[when] = {"reply": reply.text, "error": reply.error, "accepted": right}
+        self.context.write_json("language.json", said)
+        return {"language": found | {"texts": len(template.texts), "instructions": len(said)}}
 
     def table(self) -> pl.DataFrame:
         """Returns all that the model wrote, of schema `WRITTEN`."""

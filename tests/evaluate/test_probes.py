@@ -51,6 +51,10 @@ PROBES = {
             "written titles": {"absent": "no answer"},
         },
     },
+    "language": {
+        **{"texts": 9, "instructions": 4},
+        **{"perplexity": {"after": 50.0, "before": 30.0}, "followed": {"after": 0.25, "before": 1}},
+    },
 }
 
 
@@ -66,6 +70,10 @@ def test_lines_in_reading_order() -> None:
         ("SID to title", "cosine with the truth", 0.9, 0.2),
         ("judge: true titles", "log-odds of yes", 2.0, -1.0),
         ("judge: true titles", "right above shuffled (AUC)", 0.95, 0.5),
+        ("language", "perplexity of 9 texts, before training", 30.0, None),
+        ("language", "perplexity of 9 texts, after training", 50.0, None),
+        ("language", "share of 4 instructions followed, before training", 1, None),
+        ("language", "share of 4 instructions followed, after training", 0.25, None),
     ]
     assert (measures(PROBES)[4].low, measures(PROBES)[4].high) == (0.2, 0.9)
 

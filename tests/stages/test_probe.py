@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from click.testing import CliRunner
 from PIL import Image
 
@@ -237,3 +238,36 @@ def test_real_models_judge(recipe: Path, tiny_vlm: Path, monkeypatch: pytest.Mon
     assert texts["true titles"]["failed"] == 0
     assert 0 <= texts["true titles"]["auc"] <= 1
     assert np.isfinite(texts["true titles"]["right"])
+
+
+def test_what_the_model_could_do_before(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [{"ask": "What is this?", "accepts": "."}, {"ask": "And that?", "accepts": "xyzzy"}]
+    texts = {"description": "mine", "texts": ["A lamp of brass."], "instructions": asked}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(texts))
+    language = f"probe.language={tmp_path / 'mine.yaml'}"
+    pretrained = "train.model={kind: pretrained, name: 'asset:tiny-lm', rank: 4}"
+    pipeline, found = probed(recipe, NO_WORDS, pretrained, language, "train.epochs=1")
+    language_found = found["language"]
+    assert (language_found["texts"], language_found["instructions"]) == (1, 2)
+    ppl, said = language_found["perplexity"], language_found["followed"]
+    assert ppl["before"] != ppl["after"]
+    assert min(ppl.values()) > 1
+    assert list(said.values()) == [0.5, 0.5]
+    rows = json.loads((pipeline["probe"] / "language.json").read_text())
+    assert [row["asked"] for row in rows] == ["What is this?", "And that?"]
+    assert all(row[when]["reply"] for row in rows for when in ("before", "after"))
+    report = (pipeline["evaluate"] / "report.html").read_text("utf-8")
+    assert "share of 2 instructions followed, before training" in report
+
+    key = pipeline.graph.fingerprint("probe")
+    texts["texts"] = ["Another text."]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(texts))
+    other = Pipeline.load(recipe, ALIKE, NO_WORDS, pretrained, language, "train.epochs=1")
+    assert other.graph.fingerprint("probe") != key, "its content is what counts"
+
+
+def test_a_model_from_scratch_had_no_language(recipe: Path) -> None:
+    _, found = probed(recipe, NO_WORDS, "probe.language=language/general")
+    assert "from scratch" in found["language"]["absent"]
