@@ -280,7 +280,9 @@ class Train(Section):
         0.0, ge=0, lt=1, description="decay of an average of the weights, which is kept; 0: none"
     )
     eval_every: int = Field(200, ge=1, description="steps between validations")
-    eval_users: int = Field(1000, ge=1, description="validation users decoded each time")
+    eval_users: int = Field(
+        1000, ge=1, description="validation users by whom each validation measures loss and lists"
+    )
     patience: int = Field(5, ge=1, description="validations without a gain before stopping")
 
     @model_validator(mode="after")

@@ -91,7 +91,8 @@ def run(context: Context) -> None:
         "noted": {"runtime.batch_size": context.recipe.runtime.batch_size},
         "progress": context.progress,
     }
-    data = (tokenizer, encoded["train"].data, encoded["valid"].data)
+    valid = encoded["valid"].data.select(_sample(context, len(encoded["valid"].data)))
+    data = (tokenizer, encoded["train"].data, valid)
     before = {}
     if first := section.rows_first:
         before["rows_first"] = _train_rows(
@@ -212,13 +213,18 @@ def _item_ids(context: Context) -> list[str]:
     return context.inputs["prepare"].load("items.parquet")["item_id"].to_list()
 
 
+def _sample(context: Context, users: int) -> list[int]:
+    """Returns the rows of the validation users by whom training is judged: all would take long."""
+    chosen = np.random.default_rng(context.recipe.seed).permutation(users)
+    return sorted(int(row) for row in chosen[: context.section.eval_users])
+
+
 def _validation(
     context: Context, tokenizer: Any, sids: SIDSets
 ) -> Callable[[Any], dict[str, float]]:
     """Returns the function that decodes a sample of validation users and measures the lists."""
     targets = context.inputs["prepare"].load("valid.parquet")
-    chosen = np.random.default_rng(context.recipe.seed).permutation(len(targets))
-    rows = sorted(int(row) for row in chosen[: context.section.eval_users])
+    rows = _sample(context, len(targets))
     sample = targets[rows]
     prompts = read_prompts(context.inputs["compose"].path, "valid", len(sids), rows=rows)
 

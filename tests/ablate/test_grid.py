@@ -129,6 +129,7 @@ SHIPPED = {
     "scientific": "scientific",
     "sets": "scientific",
     "movielens": "movielens-posters",
+    "llm": "scientific-llm",
 }
 
 

@@ -245,3 +245,21 @@ def test_one_stage_has_the_fingerprint_that_it_had() -> None:
     one, two = (Pipeline.load("demo", LORA, *more) for more in ([], ["train.rows_first={}"]))
     assert one.graph.fingerprint("train") != two.graph.fingerprint("train")
     assert one.graph.fingerprint("compose") == two.graph.fingerprint("compose")
+
+
+def test_a_validation_reads_its_users_alone(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss over all users would take longer than the lists of the chosen ones."""
+    given, real = [], stage.train
+
+    def spy(model: Any, tokenizer: Any, train: Any, valid: Any, **options: Any) -> dict[str, Any]:
+        given.append((len(train), len(valid)))
+        return real(model, tokenizer, train, valid, **options)
+
+    monkeypatch.setattr(stage, "train", spy)
+    pipeline = Pipeline.load("demo", *tiny, "train.epochs=1", f"runtime.store={tmp_path}")
+    pipeline.run(to="train")
+    assert len(pipeline["prepare"].load("valid.parquet")) > 20
+    assert [valid for _, valid in given] == [20]
+    assert given[0][0] > 20
