@@ -16,6 +16,7 @@ from genrec.console import Console
 from genrec.launch import follow_launcher
 from genrec.pipeline import STAGES, Pipeline
 from genrec.processes import Processes
+from genrec.runs import end_with_parent
 from genrec.serve.command import chat, serve
 from genrec.tune.command import tune
 
@@ -42,6 +43,7 @@ def run(
     recipe: str, overrides: tuple[str, ...], to: str | None, force: str | None, strict: bool
 ) -> None:
     """Run every stage that is not finished, in order."""
+    end_with_parent()
     with _console() as console:
         pipeline = Pipeline.load(recipe, *overrides, console=console)
         pipeline.run(to, force=force, strict=strict)

@@ -102,7 +102,12 @@ def follow_launcher() -> None:
     running, with their memory and the lock on the artifact.
     """
     if Processes.current().count > 1 or launched():
-        threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+        follow(os.getppid())
+
+
+def follow(parent: int) -> None:
+    """Lets this process end as soon as it is no child of `parent`, a process id."""
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
 
 
 def _follow(parent: int) -> None:

@@ -190,7 +190,7 @@ class LanguageTemplate(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    description: str
+    description: str = ""
     texts: tuple[str, ...] = Field(min_length=1)
     instructions: tuple[Instruction, ...] = ()
 
@@ -211,7 +211,7 @@ def load_language(name: str | Path) -> LanguageTemplate:
         TemplateError: it is not YAML, a field is missing or unknown, or an expression is none.
     """
     file = find("prompts", name, suffix=".yaml")
-    shape = "it has description, texts and instructions, the last a list of {ask, accepts}"
+    shape = "it has texts and instructions, the last a list of {ask, accepts}"
     return _parsed(LanguageTemplate, file, shape)
 
 

@@ -16,9 +16,11 @@ from rich.markup import escape
 
 from genrec.console import Console
 from genrec.graph import ancestors
+from genrec.launch import follow
 from genrec.pipeline import Pipeline
 
 Made = tuple[str, str]  # stage and fingerprint: one artifact
+_PARENT = "GENREC_PARENT"  # in the environment of a run: the process that started it
 
 
 class QuietConsole(Console):
@@ -94,8 +96,15 @@ class Run:
         command = [sys.executable, "-m", "genrec", "run", str(recipe), *self.overrides]
         if self.to:
             command += ["--to", self.to]
+        own = {**env, _PARENT: str(os.getpid())}
         with log.open("wb") as stream:
-            return subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=env)
+            return subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=own)
+
+
+def end_with_parent() -> None:
+    """Lets a process that was started as a run end with the one that started it, even by SIGKILL."""
+    if parent := os.environ.pop(_PARENT, None):
+        follow(int(parent))
 
 
 def environment(processes: int) -> dict[str, str]:

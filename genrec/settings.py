@@ -36,7 +36,7 @@ class Section(BaseModel):
             are set, so that the artifacts of those recipes stay valid.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     former: ClassVar[Mapping[str, str]] = {}
     later: ClassVar[tuple[str, ...]] = ()
 

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from genrec.prompts import STYLES, TemplateError, load_context, load_template, pieces
+from genrec.prompts import (
+    STYLES,
+    TemplateError,
+    load_context,
+    load_language,
+    load_template,
+    pieces,
+)
 from genrec.resources import folder
 
 SHIPPED = sorted(path.stem for path in (folder("prompts") / "tasks").glob("*.yaml"))
@@ -123,3 +130,18 @@ def test_a_bad_wording_of_context_names_file_and_field(tmp_path, old, new, messa
     assert old in CONTEXT
     with pytest.raises(TemplateError, match=message):
         load_context(written(tmp_path, CONTEXT.replace(old, new)))
+
+
+def test_texts_and_instructions_of_ones_own(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("texts: [A lamp of brass.]\ninstructions: [{ask: Who, accepts: '\\bme\\b'}]\n")
+    assert load_language(path).instructions[0].accepts == r"\bme\b"
+    for old, new, message in (
+        ("texts: [A", "texts: []\nother: [A", "texts"),
+        (r"'\bme\b'", "'(oops'", r"instructions.0.accepts.*'\(oops' is no regular expression"),
+        ("accepts", "accept", "instructions.0.accepts: Field required"),
+    ):
+        bad = tmp_path / "bad.yaml"
+        bad.write_text(path.read_text().replace(old, new))
+        with pytest.raises(TemplateError, match=message):
+            load_language(bad)

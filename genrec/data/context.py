@@ -16,18 +16,21 @@ from genrec.data import tables
 from genrec.schema import INTERACTIONS
 
 
-def read_names(context: Sequence[str]) -> dict[str, str]:
-    """Returns the names of context columns while a file is read; `context.0` is also their setting."""
-    return {f"context.{number}": column for number, column in enumerate(context)}
+def read_names(context: Sequence[str], setting: str = "context") -> dict[str, str]:
+    """Returns the names of context columns while a file is read: `context.0` is where one is set."""
+    return {f"{setting}.{number}": column for number, column in enumerate(context)}
 
 
-def settle_context(log: pl.DataFrame, context: Sequence[str], *, where: str | Path) -> pl.DataFrame:
+def settle_context(
+    log: pl.DataFrame, context: Sequence[str], *, where: str | Path, setting: str = "context"
+) -> pl.DataFrame:
     """Returns a log, or a table of users, with its context as text or numbers, by the owner's names.
 
     Args:
-        log: has the columns of `read_names(context)`.
+        log: has the columns of `read_names(context, setting)`.
         context: the owner's names.
         where: the file, for messages.
+        setting: that has these names.
 
     Returns:
         Float64 where every cell that is not empty is a finite number, else String; null where there is
@@ -37,7 +40,7 @@ def settle_context(log: pl.DataFrame, context: Sequence[str], *, where: str | Pa
         ValueError: a column that is neither text nor numbers.
     """
     values = []
-    for ours, theirs in read_names(context).items():
+    for ours, theirs in read_names(context, setting).items():
         value = tables.as_attribute(ours, log.schema[ours])
         if value is None:
             raise ValueError(
@@ -49,7 +52,7 @@ def settle_context(log: pl.DataFrame, context: Sequence[str], *, where: str | Pa
         number = number.set(~number.is_finite(), None)
         given = text.is_not_null() & ~text.str.to_lowercase().is_in(["nan", "inf", "-inf"])
         values.append(number if (number.is_not_null() == given).all() else text)
-    return log.drop(list(read_names(context))).with_columns(values)
+    return log.drop(list(read_names(context, setting))).with_columns(values)
 
 
 def context_of(log: pl.DataFrame) -> list[str]:

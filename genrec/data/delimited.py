@@ -345,6 +345,9 @@ def selected(scan: pl.LazyFrame, columns: Mapping[str, str] | None, layout: Layo
     return scan.select(row, *(pl.col(theirs).alias(ours) for ours, theirs in columns.items()))
 
 
+_SETTINGS = {"user_id": "user", "item_id": "item"}  # of our names that are not the setting's own
+
+
 def missing(layout: Layout, ours: str, theirs: str, columns: Sequence[str]) -> ValueError:
     """Returns the error that a file lacks a column, with what it has and where to name it."""
     near = difflib.get_close_matches(theirs, columns, n=1, cutoff=0.6)
@@ -353,7 +356,7 @@ def missing(layout: Layout, ours: str, theirs: str, columns: Sequence[str]) -> V
         hint = " The file seems to have one column only: name its `separator`." + hint
     return ValueError(
         f"{layout.path}: column '{theirs}' is missing; found {list(columns)}.{hint} "
-        f"Name the column that holds it in {layout.section}.{ours}."
+        f"Name the column that holds it in {layout.section}.{_SETTINGS.get(ours, ours)}."
         f"{'' if near else _no_header(layout, columns)}"
     )
 

@@ -381,14 +381,14 @@ def read_users(
         )
     if table.is_empty():
         raise ValueError(f"{spec.path}: no usable rows; expected a row per user.")
-    table = settle_context(table, spec.attributes, where=spec.path)
+    table = settle_context(table, spec.attributes, where=spec.path, setting="attributes")
     return table.select("user_id", *spec.attributes)
 
 
 def _user_part(
     path: Path, spec: UserFile, bad_rows: BadRows, names: Mapping[str, str]
 ) -> pl.DataFrame:
-    named = {"user_id": spec.user} | read_names(spec.attributes)
+    named = {"user_id": spec.user} | read_names(spec.attributes, "attributes")
     conditions = _conditions(spec)
     named |= {ours: theirs for ours, theirs, *_ in conditions}
     named = {ours: names.get(theirs, theirs) for ours, theirs in named.items()}

@@ -339,6 +339,15 @@ class UserFile(TableFile):
         description="columns to keep of each user, for `compose.user_attributes`; no other is read",
     )
 
+    @model_validator(mode="after")
+    def _keeps_no_ids(self) -> UserFile:
+        if self.user in self.attributes:
+            raise ValueError(
+                f"attributes: '{self.user}' holds the ids of users, which are no attribute (and would "
+                "stand beside what hash_users makes of them); leave it out"
+            )
+        return self
+
 
 class WithUsers(SourceSettings):
     """What sources that can have a table of users beside their own files have in common."""

@@ -143,7 +143,8 @@ class ScratchSettings(Section):
         given = [name for name in SIZE if name in self.model_fields_set]
         if self.size == "auto" and given:
             raise ValueError(
-                f"size=auto chooses {', '.join(given)} itself; drop them, or drop size"
+                f"size=auto chooses {', '.join(given)} itself: leave it to auto, or set size=null and "
+                "give numbers"
             )
         return self
 

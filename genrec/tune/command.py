@@ -24,10 +24,20 @@ _UNITS = {"h": 3600, "m": 60, "s": 1}
     help="What is tried, as in recipes/tuning/.",
 )
 @click.option(
-    "--trials", default=20, show_default=True, help="In all; the same command later goes on."
+    "--trials",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="In all; the same command later goes on.",
 )
 @click.option("--time", "limit", metavar="2h", help="After it no trial begins: 90s, 30m, 1h30m.")
-@click.option("--workers", default=1, show_default=True, help="How many trials at once.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many trials at once.",
+)
 @click.option(
     "--out", type=Path, metavar="FILE", help="The tuned recipe; RECIPE-tuned.yaml by default."
 )

@@ -100,8 +100,8 @@ def test_hashed_users_keep_their_attributes(tmp_path: Path) -> None:
     [
         ("uid,age,country\n1,2,DE\n1,3,FR\n", {}, r"user in two rows.*row 3, user_id '1'"),
         ("uid,age,country\n,2,DE\n", {}, "user without an id in 'uid'"),
-        ("uid,age\n1,2\n", {}, r"country.*prepare\.source\.users"),
-        ("id,age,country\n1,2,DE\n", {}, r"uid.*prepare\.source\.users"),
+        ("uid,age\n1,2\n", {}, r"country.*prepare\.source\.users\.attributes\.1"),
+        ("id,age,country\n1,2,DE\n", {}, r"uid.*prepare\.source\.users\.user\b"),
         ("", {}, "the file is empty"),
         ("uid,age,country\n", {}, "row"),
         (USERS, {"where": [("country", "=", "XX")]}, "no usable rows"),
@@ -124,6 +124,12 @@ def test_bad_rows_are_dropped_and_counted_if_asked(tmp_path: Path) -> None:
 def test_names_that_cannot_be_kept(names) -> None:
     with pytest.raises(ValidationError, match="attributes"):
         UserFile(path="x.csv", attributes=names)
+
+
+def test_the_ids_of_users_are_no_attribute() -> None:
+    """Else the ids that hash_users takes away would stand beside the hashes, and in prompts."""
+    with pytest.raises(ValidationError, match="attributes: 'uid' holds the ids of users"):
+        UserFile(path="x.csv", user="uid", attributes=("age", "uid"))
 
 
 def test_movielens_and_interchange(tmp_path: Path) -> None:

@@ -70,5 +70,14 @@ def test_no_data_has_no_size() -> None:
 
 
 def test_auto_and_numbers_contradict_each_other() -> None:
-    with pytest.raises(ValidationError, match="size=auto chooses hidden, dropout itself"):
+    with pytest.raises(
+        ValidationError,
+        match="size=auto chooses hidden, dropout itself: leave it to auto, or set size=null",
+    ):
         ScratchSettings(size="auto", hidden=64, dropout=0.1)
+
+
+@pytest.mark.parametrize("lr", [0, -1, float("inf"), float("nan"), "automatic"])
+def test_a_rate_is_a_finite_number_above_zero_or_auto(lr: Any) -> None:
+    with pytest.raises(ValidationError, match="lr"):
+        Train(lr=lr)
