@@ -89,6 +89,11 @@ def summary(tuning: Tuning) -> list[str]:
         f"best of {len(trials)} trials ({early} ended early, {failed} failed): {best.value:.4f}; "
         f"the recipe as it was: {_own(tuning)}"
     )
+    if common := tuning.space.common:
+        said.append(
+            f"all trials had the space's own {', '.join(sorted(common))}, the recipe has not: what is best "
+            "there may not be best here. Run both to the end before you keep it"
+        )
     return said
 
 

@@ -151,6 +151,9 @@ def test_the_first_trial_is_the_recipe_and_shared_artifacts_are_built_once(
     assert rows["ndcg@10"][0] == tuning.best().value
     for file in result.write_report(tuning):
         assert file.stat().st_size > 100
+    said = result.summary(tuning)
+    assert said[-2].startswith("best of 4 trials")
+    assert said[-1].startswith("all trials had the space's own train.epochs, the recipe has not")
     assert "as it was: 0.0600" in (tuning.folder / "table.md").read_text()
 
 
