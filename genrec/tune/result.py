@@ -91,8 +91,8 @@ def summary(tuning: Tuning) -> list[str]:
     )
     if common := tuning.space.common:
         said.append(
-            f"all trials had the space's own {', '.join(sorted(common))}, the recipe has not: what is best "
-            "there may not be best here. Run both to the end before you keep it"
+            f"all trials had the space's own {', '.join(sorted(common))}, the recipe has not: what is "
+            "best there may not be best here. Run both to the end before you keep it"
         )
     return said
 
