@@ -121,16 +121,22 @@ def test_its_error_is_ours(tmp_path: Path, capfd: pytest.CaptureFixture[str]) ->
 
 
 PARENT = """
-import subprocess, sys, time
-child = "import time; from genrec.launch import follow_launcher; follow_launcher(); time.sleep(60)"
-print(subprocess.Popen([sys.executable, "-c", child], start_new_session=True).pid, flush=True)
+import os, subprocess, sys, time
+module, name = sys.argv[1:]
+child = f"import time; from {module} import {name}; {name}(); time.sleep(60)"
+env = {**os.environ, "GENREC_LAUNCHED": "1", "GENREC_PARENT": str(os.getpid())}
+command = [sys.executable, "-c", child]
+print(subprocess.Popen(command, env=env, start_new_session=True).pid, flush=True)
 time.sleep(60)
 """
 
 
-def test_who_is_launched_ends_with_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GENREC_LAUNCHED", "1")
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, cwd=ROOT)
+@pytest.mark.parametrize(
+    "follows", [("genrec.launch", "follow_launcher"), ("genrec.runs", "end_with_parent")]
+)
+def test_who_is_started_ends_with_who_started_it(follows: tuple[str, str]) -> None:
+    command = [sys.executable, "-c", PARENT, *follows]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
     assert parent.stdout is not None
     child = psutil.Process(int(parent.stdout.readline()))
     time.sleep(2)

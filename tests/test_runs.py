@@ -1,38 +1,14 @@
-"""Runs in processes of their own: they end with the process that started them, however it ends."""
+"""Runs in processes of their own: who started them, whom they follow (how it ends: test_launch)."""
 
 import os
-import subprocess
-import sys
-import time
 import types
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from click.testing import CliRunner
 
 from genrec import cli, runs
-
-ROOT = Path(__file__).parents[1]
-PARENT = """
-import os, subprocess, sys, time
-child = "import time; from genrec.runs import end_with_parent; end_with_parent(); time.sleep(60)"
-env = {**os.environ, "GENREC_PARENT": str(os.getpid())}
-print(subprocess.Popen([sys.executable, "-c", child], env=env).pid, flush=True)
-time.sleep(60)
-"""
-
-
-def test_a_run_ends_with_a_parent_that_is_killed() -> None:
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, cwd=ROOT)
-    assert parent.stdout is not None
-    child = psutil.Process(int(parent.stdout.readline()))
-    time.sleep(2)
-    assert child.is_running()
-    parent.kill()
-    parent.wait()
-    child.wait(timeout=60)
 
 
 def test_a_run_is_told_who_started_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

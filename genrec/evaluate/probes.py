@@ -17,13 +17,8 @@ METRIC = "unconstrained_invalid_rate"  # `invalid_rate` is that of the lists, wh
 ABSENT = "absent"
 
 _DECIMALS = 6
-_OTHERS = (
-    "content",
-    "unconstrained",
-    "rows",
-    "judge",
-    "language",
-)  # what is measured of no single task
+# What is measured of no single task.
+_OTHERS = ("content", "unconstrained", "rows", "judge", "language")
 _MEASURES = {
     "mrr": "MRR",
     "recall@1": "recall@1",

@@ -240,9 +240,7 @@ def test_real_models_judge(recipe: Path, tiny_vlm: Path, monkeypatch: pytest.Mon
     assert np.isfinite(texts["true titles"]["right"])
 
 
-def test_what_the_model_could_do_before(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_model_could_do_before(recipe: Path, tmp_path: Path) -> None:
     asked = [{"ask": "What is this?", "accepts": "."}, {"ask": "And that?", "accepts": "xyzzy"}]
     texts = {"description": "mine", "texts": ["A lamp of brass."], "instructions": asked}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(texts))
